@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine with Python 3.11+, git and make:
+#   make tour   runs the main job: a real service, deployed, broken, taken back, undone
+#   make test   passes the tests
+# Both make their own environment in .venv from the locked versions in uv.lock.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help tour test check lint types contracts bench clean
+help: ## show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.venv/.ready: pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "rebake needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "python3 cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 2; }
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install 'uv>=0.5'
+	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv sync --quiet --frozen --inexact
+	@touch $@
+
+tour: .venv/.ready ## run the main job on a real small service, with real load
+	@$(BIN)/rebake tour
+
+test: .venv/.ready ## pass the tests (real Envoy, real processes)
+	@$(BIN)/python -m pytest -n 2
+
+lint: .venv/.ready ## ruff: style and format
+	@$(BIN)/ruff check src tests benchmarks examples
+	@$(BIN)/ruff format --check src tests benchmarks examples
+
+types: .venv/.ready ## mypy, strict
+	@$(BIN)/mypy
+
+contracts: .venv/.ready ## who may import whom
+	@$(BIN)/lint-imports
+
+check: lint types contracts test ## everything that CI demands
+
+bench: .venv/.ready ## the measured figures, as ratios against peers in the same run
+	@$(BIN)/python -m benchmarks
+
+clean: ## remove the environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,102 @@
+"""What the judge reads (samples) and what it says (verdicts). Pure values.
+
+A tick covers `dt` seconds in which the candidate's share of the requests was exactly `weight`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+LATENCY_BUCKETS = 226
+"""Buckets of an arm's latency counts: bucket i ends at 1.05**i milliseconds, i = 0 ... 225."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One cohort's requests that finished within a tick.
+
+    Attributes:
+        n: requests.
+        errors: requests that failed, 0 <= errors <= n.
+        endpoints: by templated endpoint, (requests, failures); empty when unknown.
+        latency: counts of successful requests by bucket (see LATENCY_BUCKETS); empty when unknown.
+    """
+
+    n: int = 0
+    errors: int = 0
+    endpoints: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    latency: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One look. `t` is seconds since the rollout's first user request; `weight` is 0 to 1."""
+
+    t: float
+    dt: float
+    weight: float
+    stable: Arm = Arm()
+    candidate: Arm = Arm()
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeSettings:
+    """What `judge:` in the user's file says. Shares as fractions.
+
+    Attributes:
+        false_rollbacks: bound on the probability that a release no worse than the margins is ever taken back.
+        error_ratio, error_extra: a candidate is worse when its error rate is above ratio x stable's + extra.
+        latency: allowed growth by quantile: {"p50": .07, "p90": .1, "p99": .2}.
+        min_requests: candidate requests that a step needs before it can be called healthy.
+    """
+
+    false_rollbacks: float = 0.01
+    error_ratio: float = 1.1
+    error_extra: float = 0.001
+    latency: Mapping[str, float] = field(default_factory=lambda: {"p50": 0.07, "p90": 0.10, "p99": 0.20})
+    min_requests: int = 20
+
+
+VerdictKind = Literal["healthy", "harmful", "undecided"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the judge says now, with its numbers.
+
+    Attributes:
+        evidence: the averaged e-value against the candidate; `needed` (1/false_rollbacks) takes it back.
+        brake: do not give the candidate more traffic now.
+        reason: one sentence with the numbers, for people.
+        fault: the routing does not send the share it was told to; judging is suspended and the rollout holds.
+        stable, candidate: totals (requests, errors) judged so far.
+        bound: upper confidence bound (95 %, at any time) on the candidate's extra failures, as a fraction; or None.
+        worst: by metric, its evidence; for the live view.
+    """
+
+    kind: VerdictKind
+    evidence: float
+    needed: float
+    reason: str
+    brake: bool = False
+    fault: str | None = None
+    stable: tuple[int, int] = (0, 0)
+    candidate: tuple[int, int] = (0, 0)
+    bound: float | None = None
+    worst: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "verdict": self.kind,
+            "evidence": self.evidence,
+            "needed": self.needed,
+            "reason": self.reason,
+            "brake": self.brake,
+            "fault": self.fault,
+            "stable": {"total": self.stable[0], "errors": self.stable[1]},
+            "candidate": {"total": self.candidate[0], "errors": self.candidate[1]},
+            "bound": self.bound,
+            "metrics": dict(self.worst),
+        }

@@ -1,0 +1,103 @@
+"""What a rollout is asked to do: the resolved wish of one environment. Made from the user's file, stored with the rollout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rebake.release.manifest import RunContract
+from rebake.traffic.ports import Sticky
+
+Profile = Literal["fast", "default", "careful"]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCheck:
+    """Asked of every candidate instance before any user."""
+
+    name: str
+    path: str
+    method: str = "GET"
+    expect_status: int = 200
+    expect_body: str | None = None
+    timeout_ms: int = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class CommandCheck:
+    """Run beside the candidate, told `$REBAKE_URL` (one instance) and `$REBAKE_URLS` (all); exit 0 passes."""
+
+    name: str
+    command: tuple[str, ...]
+    timeout_ms: int = 300_000
+    cwd: str | None = None
+
+
+Check = HttpCheck | CommandCheck
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """How the route moves.
+
+    Attributes:
+        kind: as in the file.
+        steps: candidate weights before the last step, basis points, rising; empty: none (or the profile's ramp).
+        hold_ms: how long each step is held at least.
+        profile: the judge's own ramp; None when steps are fixed.
+        mirror_basis_points, mirror_ms: `shadow`: share of safe requests copied, and for how long.
+    """
+
+    kind: Literal["all-at-once", "blue-green", "canary", "linear", "shadow"] = "blue-green"
+    steps: tuple[int, ...] = ()
+    hold_ms: int = 0
+    profile: Profile | None = None
+    mirror_basis_points: int = 0
+    mirror_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRules:
+    """`judge:` of the file, in integers: shares in basis points, ratios in thousandths."""
+
+    false_rollbacks_bp: int = 100
+    error_ratio_milli: int = 1100
+    error_extra_bp: int = 10
+    latency_bp: dict[str, int] = field(default_factory=lambda: {"p50": 700, "p90": 1000, "p99": 2000})
+    min_requests: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything the engine needs to know to take one environment to one revision.
+
+    Attributes:
+        run: the run contract with the environment's settings merged in.
+        undecided: what happens at the end of a hold without enough evidence; `hold-on` asks a person after
+            `undecided_limit_ms`.
+        when_busy: what a request does that finds another rollout under way.
+        hold_back_basis_points: stable's share while the candidate soaks.
+        approval: a person must approve before the candidate gets its first user.
+        platform_settings: the adapter's own block of the file, as it stands.
+    """
+
+    service: str
+    environment: str
+    platform: str
+    run: RunContract
+    instances: int
+    listen: str
+    strategy: Strategy = Strategy()
+    checks: tuple[Check, ...] = ()
+    judge: JudgeRules = JudgeRules()
+    undecided: Literal["hold-on", "promote", "roll-back"] = "hold-on"
+    undecided_limit_ms: int = 1_800_000
+    soak_ms: int = 600_000
+    hold_back_basis_points: int = 0
+    keep: int = 3
+    when_busy: Literal["supersede", "wait"] = "supersede"
+    after: str | None = None
+    approval: bool = False
+    sticky: Sticky | None = None
+    drift_interval_ms: int = 10_000
+    platform_settings: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,127 @@
+"""The traffic port: the route of an environment as wished and as read back. Weights are basis points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rebake.core.codec import dump
+from rebake.core.digest import digest_of
+from rebake.release.manifest import Health
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One instance that may receive requests."""
+
+    instance: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRoute:
+    """One fleet behind the route. Weight 0 means registered and watched by the balancer, without users."""
+
+    fleet: str
+    endpoints: tuple[Endpoint, ...]
+    weight_basis_points: int
+    health: Health = Health()
+
+
+@dataclass(frozen=True, slots=True)
+class Sticky:
+    """Keep a caller on the cohort it met first. While the cookie lives, a larger candidate weight only moves keys
+    from stable to candidate."""
+
+    cookie: str = "rebake-cohort"
+    ttl_seconds: int = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Send a copy of this share of the safe requests (GET, HEAD) to a fleet; its answers reach nobody."""
+
+    fleet: str
+    share_basis_points: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentRoute:
+    """The whole route of one environment, applied in one call.
+
+    Attributes:
+        listen: `HOST:PORT` users call.
+        fleets: stable first, so that sticky keys move only one way. Weights sum to 10 000, or to 0 before the first
+            promotion (then nothing listens).
+        preview: fleet that requests with the header `x-rebake-preview: candidate` reach; not counted for the judge.
+    """
+
+    service: str
+    environment: str
+    listen: str
+    fleets: tuple[FleetRoute, ...] = ()
+    preview: str | None = None
+    mirror: Mirror | None = None
+    sticky: Sticky | None = None
+
+    @property
+    def version(self) -> str:
+        """Digest of the whole wish: what the balancer reports back once it serves it."""
+        return digest_of(dump(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Requests finished by one fleet since the edge counts (users' requests only: no previews, no mirrored copies).
+
+    `errors` are answers with 5xx, and requests the fleet failed by connection (refused, reset, timed out).
+    """
+
+    requests: int = 0
+    errors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RouteObservation:
+    """The route as the balancer itself reports it.
+
+    Attributes:
+        version: of the `EnvironmentRoute` it serves, or None if it serves none or another one in part.
+        weights: basis points by fleet, read back from the balancer's own configuration.
+        healthy: by fleet, instances that the balancer itself found healthy.
+        unhealthy: by fleet, instances it knows and does not send requests to.
+        active: by fleet, requests in flight.
+        counters, mirrored: by fleet, cumulative within one `epoch`.
+        epoch: changes whenever cumulative counters may have started again from zero.
+        listening: the listener of `listen` is open.
+    """
+
+    version: str | None
+    weights: Mapping[str, int] = field(default_factory=dict)
+    healthy: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    unhealthy: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    active: Mapping[str, int] = field(default_factory=dict)
+    counters: Mapping[str, Counters] = field(default_factory=dict)
+    mirrored: Mapping[str, Counters] = field(default_factory=dict)
+    epoch: str = ""
+    listening: bool = False
+
+
+class TrafficRouter(Protocol):
+    """Moves traffic. Every call is idempotent and safe from several threads.
+
+    Raises: Transient when the balancer cannot be reached now; Permanent `address-in-use` and the like.
+    """
+
+    def apply(self, route: EnvironmentRoute) -> None:
+        """Hand the whole route over. Returns once it is handed over, not once it is served: read it back."""
+        ...
+
+    def observe(self, service: str, environment: str) -> RouteObservation | None:
+        """What the balancer serves now; None when it knows nothing of the environment."""
+        ...
+
+    def remove(self, service: str, environment: str) -> None:
+        """Close the listener and forget the fleets."""
+        ...
