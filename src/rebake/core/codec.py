@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -11,16 +12,18 @@ T = TypeVar("T")
 
 
 @lru_cache(maxsize=256)
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
 def dump(value: Any) -> Any:
     """The JSON value of a dataclass instance: tuples become lists, enums their values."""
-    return _adapter(type(value)).dump_python(value, mode="json")
+    kind: Hashable = type(value)
+    return _adapter(kind).dump_python(value, mode="json")
 
 
 def load(kind: type[T], doc: Any) -> T:
     """Rebuild a dataclass from its JSON value. Raises: pydantic.ValidationError when the document does not fit."""
-    result: T = _adapter(kind).validate_python(doc)
+    key: Hashable = kind
+    result: T = _adapter(key).validate_python(doc)
     return result

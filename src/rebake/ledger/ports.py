@@ -70,7 +70,7 @@ class Verification:
 class Ledger(Protocol):
     """The only memory. Safe from several threads and processes.
 
-    Raises: LedgerConflict `lease-lost` on a stale fence; Permanent `disk-full` / `store-read-only`; Transient when busy.
+    Raises: LedgerConflict `lease-lost` on a stale fence; Permanent `disk-full`, `store-read-only`; Transient when busy.
     """
 
     def commit(

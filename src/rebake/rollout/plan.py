@@ -1,4 +1,4 @@
-"""What a rollout is asked to do: the resolved wish of one environment. Made from the user's file, stored with the rollout."""
+"""What a rollout is asked to do: the resolved wish of one environment, made from the user's file."""
 
 from __future__ import annotations
 
