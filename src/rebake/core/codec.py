@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
-@lru_cache(maxsize=256)
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def dump(value: Any) -> Any:
     """The JSON value of a dataclass instance: tuples become lists, enums their values."""
-    kind: Hashable = type(value)
-    return _adapter(kind).dump_python(value, mode="json")
+    return _adapter(type(value)).dump_python(value, mode="json")
 
 
 def load(kind: type[T], doc: Any) -> T:
     """Rebuild a dataclass from its JSON value. Raises: pydantic.ValidationError when the document does not fit."""
-    key: Hashable = kind
-    result: T = _adapter(key).validate_python(doc)
+    result: T = _adapter(kind).validate_python(doc)
     return result
