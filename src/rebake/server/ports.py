@@ -1,0 +1,123 @@
+"""The application port: what the API asks of rebake itself. One method for each call of docs/api.md.
+
+Documents go in and come out as JSON values (`dict`, `list`, `str`, `int`, `float`, `bool`, `None`), in the shapes of
+docs/api.md. The server owns what it alone knows: who serves (`GET /v1/agent`), the dashboard and the stop of the agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+Doc = dict[str, Any]
+
+
+class Application(Protocol):
+    """rebake behind its API. Every call blocks, is made from a pool of threads, and may run beside any other call.
+
+    Raises (every method): the families of rebake.errors, which the API hands over whole. What does not exist is a
+    `UsageError` whose code starts with `unknown-` (`unknown-environment`, `unknown-rollout`, `unknown-revision`,
+    `unknown-service`, `unknown-instance`) and whose remedy names what does exist. Anything else that is raised is
+    shown as a BrokenInvariant and logged with its traceback.
+    """
+
+    def start(self) -> None:
+        """Open the state and begin to work. Called once, before the socket opens; may recover what a crash left.
+
+        An error raised here ends the agent, and the command line that started it prints it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop working; nothing that serves stops. Called once, at most a few seconds may pass."""
+        ...
+
+    def changes(self, since: int, timeout_seconds: float) -> int:
+        """Wait until something changed that a view shows, and return the count of changes so far.
+
+        Args:
+            since: the count the caller saw last; 0 at first. When the count differs, the answer comes at once.
+            timeout_seconds: how long to wait for a change; after that the count comes back as it is.
+        """
+        ...
+
+    def begin(self, doc: Mapping[str, Any]) -> Doc:
+        """Begin a rollout: `{"plan", "release", "secrets", "requested_by", "again"}` gives the rollout view.
+
+        `plan` is `codec.dump(Plan)`, `release` a digest in the store, `secrets` maps a name to where it comes from
+        (`{"file": path}` or `{"env": …}` as the user's file says).
+
+        Raises: Refused when a gate says no (another environment first, quarantine, an older request).
+        """
+        ...
+
+    def rollout(self, rollout: str) -> Doc:
+        """One rollout view, by its whole id."""
+        ...
+
+    def status(self) -> Doc:
+        """`{"environments": [environment view, …]}`, by service and then environment."""
+        ...
+
+    def environment(self, service: str, environment: str) -> Doc:
+        """One environment view."""
+        ...
+
+    def undo(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
+        """Put the previous revision back: `{"requested_by", "dry_run"}` gives the undo view, once the route is back
+        (`warm`) or the rollout that raises it again has begun."""
+        ...
+
+    def stop(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
+        """Stop what is under way (`{"requested_by"}`); safe when nothing is. The environment view."""
+        ...
+
+    def approve(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
+        """A person (`{"requested_by"}`) lets the waiting rollout go on. The environment view."""
+        ...
+
+    def down(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
+        """Retire every fleet and close the listener (`{"requested_by"}`). The environment view, once it is done."""
+        ...
+
+    def drift(self, service: str, environment: str) -> Doc:
+        """Look for drift now: `{"service", "environment", "drift": [{"instance", "kind", "where", "expected",
+        "found"}], "checked"}`; `checked` is the number of instances looked at."""
+        ...
+
+    def logs(self, service: str, environment: str, *, instance: str | None, lines: int) -> Doc:
+        """`{"logs": [{"instance", "fleet", "lines": […]}]}`, oldest line first; `instance` may be a unique prefix."""
+        ...
+
+    def history(self, service: str, environment: str, *, limit: int) -> Doc:
+        """`{"history": [rollout view, …]}`, newest first."""
+        ...
+
+    def ledger(
+        self, *, after: int, limit: int, service: str | None, environment: str | None, rollout: str | None
+    ) -> Doc:
+        """Entries with a sequence number above `after`, oldest first: `{"entries": [{"seq", "at", "kind", "service",
+        "environment", "rollout", "body", "previous", "hash", "at_ms"}], "head": {"seq", "hash"}}`."""
+        ...
+
+    def verify(self, *, expect_head: str | None) -> Doc:
+        """Recompute the chain: `{"entries": count, "head": hash, "faults": [{"seq", "problem"}]}`."""
+        ...
+
+    def quarantine(self) -> Doc:
+        """`{"quarantine": [{"service", "environment", "revision", "release", "reason", "at"}]}`."""
+        ...
+
+    def quarantine_release(self, doc: Mapping[str, Any]) -> Doc:
+        """A person lets one go: `{"service": … or null, "environment": … or null, "revision": unique prefix,
+        "requested_by"}` gives the list that is left."""
+        ...
+
+    def revision(self, prefix: str, *, service: str | None) -> Doc:
+        """The revision document whose digest starts with `prefix` (with or without `sha256:`):
+        `codec.dump(Revision)` and `"digest"`."""
+        ...
+
+    def kept(self) -> Doc:
+        """What must not be removed: `{"releases": [digest, …], "secrets": […], "instances": [id, …]}`."""
+        ...
