@@ -1,0 +1,148 @@
+"""What the database or the disk says, as errors that say what to do. Most specific first."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError, TimeoutError
+
+from rebake.errors import Permanent, RebakeError, Transient
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Turn errors of SQLAlchemy, its drivers and the file system into rebake's.
+
+    Args:
+        where: the file, or the URL without its password.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        raise translate(error.orig or error, where) from error
+    except (sqlite3.Error, TimeoutError, OSError) as error:
+        raise translate(error, where) from error
+
+
+def translate(error: BaseException, where: str) -> RebakeError:
+    """The error as a person reads it."""
+    kind = _kind(error)
+    return _ERRORS[kind](error, where)
+
+
+def _kind(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return _BY_ERRNO.get(error.errno or 0, "unavailable")
+    if isinstance(error, TimeoutError):
+        return "busy"
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None:
+        return _BY_EXTENDED.get(code) or _BY_SQLITE.get(code & 0xFF, "unavailable")
+    state = getattr(error, "sqlstate", None)
+    if state:
+        return _BY_SQLSTATE.get(state) or _BY_SQLSTATE.get(state[:2], "unavailable")
+    if "decode to UTF-8" in str(error):  # the driver gives this one no code
+        return "damaged"
+    return "unreachable" if not isinstance(error, sqlite3.Error) else "unavailable"
+
+
+_BY_ERRNO = {
+    errno.ENOSPC: "full",
+    errno.EDQUOT: "full",
+    errno.EROFS: "read-only",
+    errno.EACCES: "read-only",
+    errno.EPERM: "read-only",
+}
+_BY_EXTENDED = {sqlite3.SQLITE_IOERR_SHMSIZE: "full"}
+"""The memory of the write-ahead log's index cannot grow: the disk is full."""
+# Source: https://sqlite.org/rescode.html
+_BY_SQLITE = {
+    sqlite3.SQLITE_FULL: "full",
+    sqlite3.SQLITE_READONLY: "read-only",
+    sqlite3.SQLITE_PERM: "read-only",
+    sqlite3.SQLITE_BUSY: "busy",
+    sqlite3.SQLITE_LOCKED: "busy",
+    sqlite3.SQLITE_CORRUPT: "damaged",
+    sqlite3.SQLITE_NOTADB: "damaged",
+}
+# Source: PostgreSQL manual, appendix A, error codes
+_BY_SQLSTATE = {
+    "53100": "full",
+    "25006": "read-only",
+    "42501": "read-only",
+    "40": "busy",
+    "55": "busy",
+    "57": "unreachable",
+    "53": "busy",
+    "08": "unreachable",
+    "XX": "damaged",
+}
+
+
+def _full(error: BaseException, where: str) -> RebakeError:
+    return Permanent(
+        "disk-full",
+        f"the ledger cannot be written: {error}",
+        where=where,
+        remedy="free space on that disk: `rebake gc`",
+    )
+
+
+def _read_only(error: BaseException, where: str) -> RebakeError:
+    return Permanent(
+        "store-read-only",
+        f"the ledger cannot be written: {error}",
+        where=where,
+        remedy="make the file and its folder writable for the user who runs rebake, or set REBAKE_HOME elsewhere",
+    )
+
+
+def _busy(error: BaseException, where: str) -> RebakeError:
+    return Transient(
+        "ledger-busy",
+        f"another writer kept the ledger for too long: {error}",
+        where=where,
+        remedy="try again; `rebake doctor` names who has the file open",
+        retry_after_seconds=1.0,
+    )
+
+
+def _damaged(error: BaseException, where: str) -> RebakeError:
+    return Permanent(
+        "ledger-damaged",
+        f"the file is not a whole database: {error}",
+        where=where,
+        remedy=f"what serves keeps serving; restore {where} from a backup, or move it away to begin a new ledger",
+    )
+
+
+def _unreachable(error: BaseException, where: str) -> RebakeError:
+    return Transient(
+        "ledger-unreachable",
+        f"the database does not answer: {error}",
+        where=where,
+        remedy="check that the database runs and that REBAKE_DATABASE names it",
+        retry_after_seconds=2.0,
+    )
+
+
+def _unavailable(error: BaseException, where: str) -> RebakeError:
+    return Permanent(
+        "ledger-unavailable",
+        f"the ledger cannot be used: {error}",
+        where=where,
+        remedy="check the path, its folder and the disk (`rebake doctor`)",
+    )
+
+
+_ERRORS: dict[str, Callable[[BaseException, str], RebakeError]] = {
+    "full": _full,
+    "read-only": _read_only,
+    "busy": _busy,
+    "damaged": _damaged,
+    "unreachable": _unreachable,
+    "unavailable": _unavailable,
+}

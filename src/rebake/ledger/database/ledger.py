@@ -1,0 +1,230 @@
+"""The ledger in a relational database. One code path for SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain as flatten
+from typing import Any, cast
+
+from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
+
+from rebake.errors import LedgerConflict, Permanent, Transient
+from rebake.ledger import chain
+from rebake.ledger.database import schema
+from rebake.ledger.database.engine import BUSY_SECONDS, WRITES
+from rebake.ledger.database.faults import translated
+from rebake.ledger.database.tables import DOCUMENTS, ENTRIES, HEAD, LEASES
+from rebake.ledger.entries import Record, document_text, entry_of
+from rebake.ledger.ports import Draft, Entry, EntryKind, Fence, Put, Verification
+
+_CHUNK = 5000  # rows held at a time while verifying
+
+_HEAD = select(HEAD.c.seq, HEAD.c.hash).where(HEAD.c.id == 1)
+_SET_HEAD = update(HEAD).where(HEAD.c.id == 1)
+_DOCUMENT = select(DOCUMENTS.c.doc).where(DOCUMENTS.c.kind == bindparam("k"), DOCUMENTS.c.key == bindparam("i"))
+_DROP_DOCUMENT = delete(DOCUMENTS).where(DOCUMENTS.c.kind == bindparam("k"), DOCUMENTS.c.key == bindparam("i"))
+_LEASE = select(LEASES.c.owner, LEASES.c.token, LEASES.c.expires_ms).where(LEASES.c.key == bindparam("k"))
+
+
+class DatabaseLedger:
+    """`rebake.ledger.ports.Ledger` over SQLAlchemy Core. Safe from several threads and processes."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Open, and bring the tables up to date.
+
+        Raises: Permanent `database-newer`, `ledger-damaged`, `disk-full`, `store-read-only`; Transient `ledger-busy`.
+        """
+        self._engine = engine
+        self._where = engine.url.database or "" if engine.dialect.name == "sqlite" else engine.url.render_as_string()
+        # Writers of one process queue here, in order; SQLite's own queue is a poll that can starve one of them.
+        self._turn = threading.Lock()
+        with translated(self._where):
+            schema.ensure(engine, self._where)
+
+    def close(self) -> None:
+        """Give the connections back. Nothing is lost without it."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with translated(self._where), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        if not self._turn.acquire(timeout=BUSY_SECONDS):
+            raise Transient("ledger-busy", "other threads kept the ledger for too long", where=self._where)
+        try:
+            with (
+                translated(self._where),
+                self._engine.connect().execution_options(**WRITES) as connection,
+                connection.begin(),
+            ):
+                yield connection
+        finally:
+            self._turn.release()
+
+    def commit(
+        self, entries: Sequence[Draft], puts: Sequence[Put] = (), *, at: float, fence: Fence | None = None
+    ) -> Sequence[Entry]:
+        """See `Ledger.commit`. On the disk when it returns."""
+        texts = [(put, None if put.doc is None else document_text(put.doc)) for put in puts]
+        with self._writing() as connection:
+            if fence is not None:
+                _check_fence(connection, fence)
+            records = self._extend(connection, entries, round(at * 1000)) if entries else []
+            for put, text in texts:
+                _write_document(connection, put.kind, put.key, text)
+        return [entry_of(record) for record in records]
+
+    def _extend(self, connection: Connection, drafts: Sequence[Draft], at_ms: int) -> list[Record]:
+        # FOR UPDATE makes PostgreSQL's writers queue; SQLite's do so since BEGIN IMMEDIATE.
+        row = connection.execute(_HEAD.with_for_update()).one_or_none()
+        if row is None:
+            raise Permanent(
+                "ledger-damaged",
+                "the head of the chain is gone",
+                where=self._where,
+                remedy="`rebake ledger verify` shows what is wrong; restore the database from a backup",
+            )
+        records = chain.extend((row.seq, row.hash), drafts, at_ms)
+        connection.execute(insert(ENTRIES), [record._asdict() for record in records])
+        connection.execute(_SET_HEAD.values(seq=records[-1].seq, hash=records[-1].hash))
+        return records
+
+    def get(self, kind: str, key: str) -> Mapping[str, Any] | None:
+        """One document, or None."""
+        with self._reading() as connection:
+            text = connection.execute(_DOCUMENT, {"k": kind, "i": key}).scalar()
+        return None if text is None else cast(Mapping[str, Any], json.loads(text))
+
+    def list(self, kind: str, prefix: str = "") -> Sequence[tuple[str, Mapping[str, Any]]]:
+        """Documents of one kind whose key starts with `prefix`, in key order (by code point)."""
+        query = select(DOCUMENTS.c.key, DOCUMENTS.c.doc).where(DOCUMENTS.c.kind == kind).order_by(DOCUMENTS.c.key)
+        if prefix:
+            query = query.where(DOCUMENTS.c.key >= prefix)
+            end = after_prefix(prefix)
+            query = query if end is None else query.where(DOCUMENTS.c.key < end)
+        with self._reading() as connection:
+            rows = connection.execute(query).all()
+        return [(row.key, json.loads(row.doc)) for row in rows]
+
+    def entries(
+        self,
+        *,
+        service: str | None = None,
+        environment: str | None = None,
+        rollout: str | None = None,
+        kinds: Sequence[EntryKind] = (),
+        after: int = 0,
+        limit: int = 1000,
+        newest_first: bool = False,
+    ) -> Sequence[Entry]:
+        """Entries that fit every condition given. `after` is a sequence number."""
+        query = select(ENTRIES).where(ENTRIES.c.seq > after).limit(limit)
+        query = query.order_by(ENTRIES.c.seq.desc() if newest_first else ENTRIES.c.seq)
+        wanted = ((ENTRIES.c.service, service), (ENTRIES.c.environment, environment), (ENTRIES.c.rollout, rollout))
+        for column, value in wanted:
+            if value is not None:
+                query = query.where(column == value)
+        if kinds:
+            query = query.where(ENTRIES.c.kind.in_(kinds))
+        with self._reading() as connection:
+            rows = connection.execute(query).all()
+        return [self._entry(Record(*row)) for row in rows]
+
+    def _entry(self, record: Record) -> Entry:
+        try:
+            return entry_of(record)
+        except (TypeError, ValueError) as error:
+            raise Permanent(
+                "ledger-damaged",
+                f"entry {record.seq} was changed: its body is no JSON: {error}",
+                where=self._where,
+                remedy="`rebake ledger verify` shows everything that is wrong; restore the database from a backup",
+            ) from error
+
+    def head(self) -> tuple[int, str]:
+        """Sequence number and hash of the last entry; (0, the genesis hash) when there is none."""
+        with self._reading() as connection:
+            row = connection.execute(_HEAD).one_or_none()
+        return (0, chain.GENESIS) if row is None else (row.seq, row.hash)
+
+    def verify(self, *, expect_head: str | None = None) -> Verification:
+        """Recompute the whole chain; see `chain.verify`. Writers go on meanwhile: it reads one snapshot."""
+        streaming: dict[str, Any] = {"stream_results": True, "yield_per": _CHUNK}
+        if self._engine.dialect.name == "postgresql":
+            streaming["isolation_level"] = "REPEATABLE READ"  # SQLite's readers have a snapshot anyway
+        with translated(self._where), self._engine.connect().execution_options(**streaming) as connection:
+            head = connection.execute(_HEAD).one_or_none()
+            rows = connection.execute(select(ENTRIES).order_by(ENTRIES.c.seq))
+            # A Row unpacks like the Record it is read into, without the cost of making one.
+            records = cast(Iterable[Record], flatten.from_iterable(rows.partitions()))
+            return chain.verify(records, head=None if head is None else (head.seq, head.hash), expect_head=expect_head)
+
+    def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float) -> Fence | None:
+        """See `Ledger.lease`. The same owner renews with the same token, also when it is late but was not replaced."""
+        now_ms = round(at * 1000)
+        values = {"owner": owner, "expires_ms": now_ms + round(ttl_seconds * 1000)}
+        with self._writing() as connection:
+            _lock(connection)
+            row = connection.execute(_LEASE, {"k": key}).one_or_none()
+            if row is None:
+                connection.execute(insert(LEASES), {"key": key, "token": 1, **values})
+                return Fence(key, 1)
+            if row.owner not in ("", owner) and row.expires_ms > now_ms:
+                return None
+            token = row.token if row.owner == owner else row.token + 1
+            connection.execute(update(LEASES).where(LEASES.c.key == key).values(token=token, **values))
+        return Fence(key, token)
+
+    def release_lease(self, fence: Fence) -> None:
+        """Give the lease back. Does nothing when it was taken over."""
+        held = (LEASES.c.key == fence.key) & (LEASES.c.token == fence.token)
+        with self._writing() as connection:
+            connection.execute(update(LEASES).where(held).values(owner="", expires_ms=0))
+
+
+def after_prefix(prefix: str) -> str | None:
+    """The first text after every text that starts with `prefix`; None when nothing comes after.
+
+    >>> after_prefix("shop/"), after_prefix("\\U0010ffff")
+    ('shop0', None)
+    """
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return None
+    last = ord(stem[-1]) + 1
+    return stem[:-1] + chr(0xE000 if last == 0xD800 else last)  # surrogates are no text
+
+
+def _lock(connection: Connection) -> None:
+    connection.execute(_HEAD.with_for_update())
+
+
+def _check_fence(connection: Connection, fence: Fence) -> None:
+    row = connection.execute(_LEASE.with_for_update(), {"k": fence.key}).one_or_none()
+    if row is None or row.token != fence.token or not row.owner:
+        found = "none" if row is None else f"{row.token}, held by {row.owner or 'nobody'}"
+        raise LedgerConflict(
+            "lease-lost",
+            f"expected to hold the lease of {fence.key} with token {fence.token}, found {found}",
+            where=fence.key,
+            remedy="another engine has taken over and goes on; nothing needs to be done",
+        )
+
+
+def _write_document(connection: Connection, kind: str, key: str, text: str | None) -> None:
+    if text is None:
+        connection.execute(_DROP_DOCUMENT, {"k": kind, "i": key})
+        return
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as upsert
+    else:
+        from sqlalchemy.dialects.sqlite import insert as upsert  # type: ignore[assignment]
+    statement = upsert(DOCUMENTS).values(kind=kind, key=key, doc=text)
+    keys = [DOCUMENTS.c.kind, DOCUMENTS.c.key]
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_={"doc": statement.excluded.doc}))
