@@ -96,8 +96,11 @@ class Application(Protocol):
     def ledger(
         self, *, after: int, limit: int, service: str | None, environment: str | None, rollout: str | None
     ) -> Doc:
-        """Entries with a sequence number above `after`, oldest first: `{"entries": [{"seq", "at", "kind", "service",
-        "environment", "rollout", "body", "previous", "hash", "at_ms"}], "head": {"seq", "hash"}}`."""
+        """Entries with a sequence number above `after`, oldest first; `limit` 0 gives the head alone.
+
+        Returns: `{"entries": [{"seq", "at_ms", "kind", "service", "environment", "rollout", "body", "previous",
+        "hash"}], "head": {"seq", "hash"}}`, the fields of `ledger.ports.Entry`.
+        """
         ...
 
     def verify(self, *, expect_head: str | None) -> Doc:

@@ -1,0 +1,139 @@
+"""The agent's process: `python -m rebake.server.agent --home FOLDER`.
+
+It takes the home's lock, opens the state, serves the API on a private Unix socket and ends on SIGTERM, SIGINT or
+`POST /v1/agent/stop`. Nothing that serves users ends with it. Whoever started it learns over a pipe (`--ready-fd`),
+in one line of JSON, that it is ready, that another agent was first, or why it could not start.
+
+Importing this module must stay cheap: the process forks before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rebake.core.home import Home
+from rebake.errors import BrokenInvariant, Permanent, RebakeError
+from rebake.server.lock import Busy, listen_private, take_lock
+
+if TYPE_CHECKING:
+    from rebake.server.ports import Application
+
+
+def detach() -> None:
+    """Leave the terminal and the parent for good: two forks and a session of our own.
+
+    Standard output and error stay what the starter gave (agent.log), until the journal takes them.
+    Source: daemon(7), SysV daemons, steps 5 to 8.
+    """
+    if os.fork() > 0:
+        os._exit(0)
+    os.setsid()
+    if os.fork() > 0:
+        os._exit(0)
+    os.chdir("/")
+
+
+class Starter:
+    """Whoever started us, told once how it went."""
+
+    def __init__(self, handle: int | None) -> None:
+        self._handle = handle
+
+    def tell(self, **doc: Any) -> None:
+        if self._handle is None:
+            return
+        with contextlib.suppress(OSError):  # it may have gone away meanwhile; the agent serves all the same
+            os.write(self._handle, json.dumps(doc).encode() + b"\n")
+        os.close(self._handle)
+        self._handle = None
+
+
+def _real_application(home: Home) -> Application:
+    from rebake.app import App
+
+    return App(home)
+
+
+def serve(home: Home, starter: Starter, make: Callable[[Home], Application]) -> None:
+    """Start the application, serve until told to stop, close the application. The caller holds the lock."""
+    import asyncio
+    import logging
+
+    log = logging.getLogger("rebake.agent")
+    application = make(home)
+    application.start()
+    try:
+        from rebake.server.serving import Agent
+
+        async def run() -> None:
+            await Agent(home, application).run(listen_private(home.agent_socket), lambda: starter.tell(ready=True))
+
+        log.info("ready, pid %d, home %s", os.getpid(), home.root)
+        asyncio.run(run())
+        log.info("ending")
+        home.agent_socket.unlink(missing_ok=True)
+    finally:
+        application.close()
+
+
+def _explained(error: BaseException, home: Home) -> RebakeError:
+    """What the starter is told about an agent that could not start."""
+    if isinstance(error, RebakeError):
+        return error
+    if isinstance(error, OSError):
+        remedy = "see that the disk has room and that the folder is yours: rebake doctor"
+        where = str(error.filename or home.root)
+        return Permanent("agent-cannot-start", f"the agent cannot start: {error.strerror}", where=where, remedy=remedy)
+    return BrokenInvariant(f"the agent cannot start: {type(error).__name__}: {error}", where=str(home.agent_log))
+
+
+def run(home: Home, starter: Starter, make: Callable[[Home], Application], *, foreground: bool) -> int:
+    """Be the agent of this home. Returns the exit code."""
+    import logging
+
+    from rebake.server.journal import open_journal
+
+    try:
+        home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = take_lock(home.agent_lock)
+    except Busy:
+        starter.tell(busy=True)
+        return 0
+    except OSError as error:
+        starter.tell(error=_explained(error, home).to_json())
+        return 5
+    try:
+        open_journal(home.agent_log, foreground=foreground)
+        serve(home, starter, make)
+    except Exception as error:
+        logging.getLogger("rebake.agent").exception("the agent ends")
+        told = _explained(error, home)
+        starter.tell(error=told.to_json())
+        return told.exit_code
+    finally:
+        os.close(lock)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None, make: Callable[[Home], Application] = _real_application) -> int:
+    parser = argparse.ArgumentParser(prog="rebake.server.agent", description=__doc__)
+    parser.add_argument("--home", required=True, type=Path)
+    parser.add_argument("--ready-fd", type=int, default=None, help="descriptor that is told how the start went")
+    parser.add_argument("--detach", action="store_true", help="leave the terminal and the parent")
+    args = parser.parse_args(argv)
+    if args.ready_fd is not None:
+        os.set_inheritable(args.ready_fd, False)
+    if args.detach:
+        detach()
+    return run(Home(args.home.absolute()), Starter(args.ready_fd), make, foreground=not args.detach)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Serving the API on a socket until told to stop: uvicorn, with the signals and the life cycle in our hands."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from rebake import __version__
+from rebake.core.clock import iso
+from rebake.core.home import Home
+from rebake.server.api import api_app
+from rebake.server.dashboard import Dashboard
+from rebake.server.ports import Application, Doc
+
+_GRACE_SECONDS = 2
+"""How long answers under way may take after the agent was told to stop; watchers reconnect by themselves."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: two servers share this process, and one place decides when it ends."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: ASGIApp) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+    )
+
+
+class Agent:
+    """The running agent: knows who it is, opens the dashboard when asked, ends when told."""
+
+    def __init__(self, home: Home, application: Application) -> None:
+        self._home = home
+        self._application = application
+        self._since = time.time()
+        self._ended = asyncio.Event()
+        self._servers: list[tuple[_Server, asyncio.Task[None]]] = []
+        self._dashboard: tuple[int, str] | None = None
+
+    def facts(self) -> Doc:
+        return {
+            "running": True,
+            "pid": os.getpid(),
+            "socket": str(self._home.agent_socket),
+            "version": __version__,
+            "since": iso(self._since),
+            "home": str(self._home.root),
+        }
+
+    def stop(self) -> None:
+        self._ended.set()
+
+    async def open_dashboard(self, port: int) -> str:
+        """Open it on loopback, or give the URL of the one that is open. Another port opens another one."""
+        if self._dashboard is not None and port in (0, self._dashboard[0]):
+            return self._dashboard[1]
+        dashboard, listener = Dashboard.open(self._application, self, port)
+        self._serve(dashboard.app(), listener)
+        self._dashboard = (dashboard.port, dashboard.url)
+        return dashboard.url
+
+    def _serve(self, app: ASGIApp, listener: socket.socket) -> None:
+        server = _server(app)
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        task.add_done_callback(lambda _: self._ended.set())  # a server that ends by itself ends the agent, visibly
+        self._servers.append((server, task))
+
+    async def run(self, listener: socket.socket, ready: Callable[[], None]) -> None:
+        """Serve until `stop`, SIGTERM or SIGINT. `ready` is called once callers are answered."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ended.set)
+        self._serve(api_app(self._application, self), listener)
+        ready()  # the socket listens already: who connects now waits for a moment and is answered
+        await self._ended.wait()
+        for server, _ in self._servers:
+            server.should_exit = True
+        await asyncio.gather(*(task for _, task in self._servers))
