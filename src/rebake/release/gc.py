@@ -1,0 +1,119 @@
+"""Mark and sweep of the store. Runs while nobody may pin, add or record: the caller holds the store's lock alone.
+
+Order: records first, then what was unpacked, then blobs. Killed in the middle, it leaves blobs nobody names, which the
+next run removes; never a record without its blobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rebake.core.digest import is_digest
+from rebake.errors import Permanent
+from rebake.release.blobs import remove
+
+if TYPE_CHECKING:
+    from rebake.release.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class GcReport:
+    """What a collection did.
+
+    Attributes:
+        removed: digests of the releases that are gone.
+        blobs: how many blobs went.
+        bytes: what was freed, unpacked copies and temporary files included.
+        kept: how many releases are left.
+    """
+
+    removed: tuple[str, ...] = ()
+    blobs: int = 0
+    bytes: int = 0
+    kept: int = 0
+
+
+def live_pins(folder: Path) -> dict[str, set[str]]:
+    """Pins whose owner lives, and what each holds. The file of a dead owner is removed."""
+    found: dict[str, set[str]] = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+            except BlockingIOError:
+                found[path.name] = {line for line in path.read_text().split("\n") if is_digest(line)}
+            finally:
+                os.close(handle)
+    return found
+
+
+def collect(
+    store: Store, keep_releases: set[str], grace_seconds: float, on_removed: Callable[[str], int] | None
+) -> GcReport:
+    """See `Store.gc`."""
+    pins = live_pins(store.blobs.pins)
+    pinned = set().union(*pins.values())
+    cutoff = time.time() - grace_seconds
+    records = store.releases()
+    kept = {r.digest for r in records if r.digest in keep_releases | pinned or r.baked_at >= cutoff}
+    removed = tuple(sorted(r.digest for r in records if r.digest not in kept))
+    needed = pinned | _needed(store, kept)
+    if removed:
+        store.forget_releases(removed)
+    freed = sum(on_removed(digest) for digest in removed) if on_removed else 0
+    count = 0
+    for path, size in _unneeded(store, needed, cutoff):
+        path.unlink(missing_ok=True)
+        count, freed = count + 1, freed + size
+    freed += _sweep_temporary(store.blobs.temporary, set(pins))
+    _sweep_cache(store)
+    return GcReport(removed, count, freed, len(kept))
+
+
+def _needed(store: Store, kept: set[str]) -> set[str]:
+    """Blobs of the kept releases. A damaged release keeps at least its own manifest; the others are not held up."""
+    needed = set(kept)
+    for digest in kept:
+        with contextlib.suppress(Permanent):
+            needed |= store.needed(digest)
+    return needed
+
+
+def _unneeded(store: Store, needed: set[str], cutoff: float) -> Iterator[tuple[Path, int]]:
+    for path in list(store.blobs.folder.iterdir()) if store.blobs.folder.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):
+            stat = path.stat()
+            if f"sha256:{path.name}" not in needed and stat.st_mtime < cutoff:
+                yield path, stat.st_size
+
+
+def _sweep_temporary(folder: Path, pins: set[str]) -> int:
+    freed = 0
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if not any(path.name.startswith(f"{pin}-") for pin in pins):
+            freed += remove(path)
+    return freed
+
+
+def _sweep_cache(store: Store) -> None:
+    """Forget what the cache remembers about layers that are gone."""
+    for path in (store.cache / "layers").glob("*.json"):
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
+            doc = json.loads(path.read_bytes())
+            if not all(store.blobs.has(digest) for digest in doc["blobs"]):
+                path.unlink(missing_ok=True)
+    for path in (store.cache / "trees").glob("*.layer"):
+        with contextlib.suppress(FileNotFoundError):
+            if not store.blobs.has(f"sha256:{path.read_text().strip()}"):
+                path.unlink(missing_ok=True)
+                path.with_suffix(".index").unlink(missing_ok=True)
