@@ -144,9 +144,7 @@ class _Reader:
             self._fault(gap.start, f"missing: {_span(gap.start, gap.stop - 1)}")
         self._check_head(head)
         if not self._met_expected:
-            self._fault(
-                self.seq, f"no entry has the expected hash {self._expect}: the chain was cut short or rewritten"
-            )
+            self._fault(self.seq, f"cut short or rewritten: no entry has the expected hash {self._expect}")
         faults = sorted(self._faults, key=lambda fault: fault.seq)
         if len(faults) > MOST_FAULTS:
             rest = len(faults) - MOST_FAULTS
@@ -155,7 +153,8 @@ class _Reader:
 
     def _how_changed(self, record: Record) -> str:
         """An entry whose content does not give its hash: moved from another place, or changed."""
-        for other in self._changed[:MOST_FAULTS] if len(self._changed) <= 64 else ():
+        # Looking for the right place costs the square of their number; with many changed, nothing was merely moved.
+        for other in self._changed if len(self._changed) <= 64 else ():
             moved = record._replace(seq=other.seq)
             if other.seq != record.seq and _safe_hash(moved) == record.hash:
                 return f"reordered: entry {other.seq} stands in this place"

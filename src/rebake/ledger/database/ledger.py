@@ -73,15 +73,17 @@ class DatabaseLedger:
         """See `Ledger.commit`. On the disk when it returns."""
         texts = [(put, None if put.doc is None else document_text(put.doc)) for put in puts]
         with self._writing() as connection:
+            head = self._locked_head(connection)
             if fence is not None:
                 _check_fence(connection, fence)
-            records = self._extend(connection, entries, round(at * 1000)) if entries else []
+            records = _extend(connection, head, entries, round(at * 1000)) if entries else []
             for put, text in texts:
                 _write_document(connection, put.kind, put.key, text)
         return [entry_of(record) for record in records]
 
-    def _extend(self, connection: Connection, drafts: Sequence[Draft], at_ms: int) -> list[Record]:
-        # FOR UPDATE makes PostgreSQL's writers queue; SQLite's do so since BEGIN IMMEDIATE.
+    def _locked_head(self, connection: Connection) -> tuple[int, str]:
+        """Queue for the head, which every writer locks first: nobody else writes until this transaction ends."""
+        # FOR UPDATE makes PostgreSQL's writers queue; SQLite's have queued since BEGIN IMMEDIATE.
         row = connection.execute(_HEAD.with_for_update()).one_or_none()
         if row is None:
             raise Permanent(
@@ -90,10 +92,7 @@ class DatabaseLedger:
                 where=self._where,
                 remedy="`rebake ledger verify` shows what is wrong; restore the database from a backup",
             )
-        records = chain.extend((row.seq, row.hash), drafts, at_ms)
-        connection.execute(insert(ENTRIES), [record._asdict() for record in records])
-        connection.execute(_SET_HEAD.values(seq=records[-1].seq, hash=records[-1].hash))
-        return records
+        return row.seq, row.hash
 
     def get(self, kind: str, key: str) -> Mapping[str, Any] | None:
         """One document, or None."""
@@ -170,7 +169,7 @@ class DatabaseLedger:
         now_ms = round(at * 1000)
         values = {"owner": owner, "expires_ms": now_ms + round(ttl_seconds * 1000)}
         with self._writing() as connection:
-            _lock(connection)
+            self._locked_head(connection)
             row = connection.execute(_LEASE, {"k": key}).one_or_none()
             if row is None:
                 connection.execute(insert(LEASES), {"key": key, "token": 1, **values})
@@ -201,12 +200,15 @@ def after_prefix(prefix: str) -> str | None:
     return stem[:-1] + chr(0xE000 if last == 0xD800 else last)  # surrogates are no text
 
 
-def _lock(connection: Connection) -> None:
-    connection.execute(_HEAD.with_for_update())
+def _extend(connection: Connection, head: tuple[int, str], drafts: Sequence[Draft], at_ms: int) -> Sequence[Record]:
+    records = chain.extend(head, drafts, at_ms)
+    connection.execute(insert(ENTRIES), [record._asdict() for record in records])
+    connection.execute(_SET_HEAD.values(seq=records[-1].seq, hash=records[-1].hash))
+    return records
 
 
 def _check_fence(connection: Connection, fence: Fence) -> None:
-    row = connection.execute(_LEASE.with_for_update(), {"k": fence.key}).one_or_none()
+    row = connection.execute(_LEASE, {"k": fence.key}).one_or_none()
     if row is None or row.token != fence.token or not row.owner:
         found = "none" if row is None else f"{row.token}, held by {row.owner or 'nobody'}"
         raise LedgerConflict(

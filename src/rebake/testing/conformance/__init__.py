@@ -1,0 +1,1 @@
+"""One suite per port; every adapter and every double passes the same one. Needs pytest."""
