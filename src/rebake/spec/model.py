@@ -1,0 +1,387 @@
+"""The user's file as values. The docstring below each key is its line in the JSON Schema; docs/rebake-yaml.md explains.
+
+What holds inside one value is checked here and in `fields`; what holds between values is in `rules`, which also sees a
+file that does not fit this model. Build a `Spec` with `load.parse` or `load.load`, never from parts: only they check
+everything.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StrictBool, Tag
+
+from rebake.spec.fields import (
+    AbsolutePath,
+    Filled,
+    Listen,
+    Name,
+    Text,
+    UrlPath,
+    Variable,
+    durations,
+    mistaken,
+    one_of,
+    shares,
+    sizes,
+    thousandths,
+    wholes,
+)
+
+OTHER_PLATFORMS = (
+    "docker",
+    "kubernetes",
+    "aws-ec2",
+    "aws-ecs",
+    "aws-cloudformation",
+    "aws-elastic-beanstalk",
+    "azure-vm-scale-set",
+    "azure-arm",
+    "gcp-instance-group",
+    "gcp-infrastructure-manager",
+    "terraform",
+)
+"""Platforms of the design that this version cannot deploy to yet."""
+
+OTHER_BUILDERS = ("static", "dockerfile", "image", "machine-image")
+"""Builders of the design that this version does not have yet."""
+
+STRATEGIES = ("all-at-once", "blue-green", "canary", "linear", "shadow")
+
+TAG = "\0"
+"""Starts the tags of unions in pydantic's error paths. No YAML key can hold it, so that tags are told from keys."""
+
+
+class Part(BaseModel):
+    """One mapping of the file: frozen, and no unknown key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=False, hide_input_in_errors=True)
+
+
+Times = Annotated[int, durations("10ms", "1h")]
+Count = Annotated[int, wholes(1, 100)]
+
+
+# --- bake and run ----------------------------------------------------------------------------------------------------
+
+
+def _only_host(value: Any) -> Any:
+    if isinstance(value, str) and value != "host":
+        problem = f"only the base host is available in this version of rebake, found {value[:70]}"
+        raise mistaken("base-not-available", "", problem=problem, remedy="write host, or remove the line")
+    return value
+
+
+class Bake(Part):
+    """How the source becomes a release."""
+
+    builder: Annotated[
+        Literal["python", "node", "files"],
+        BeforeValidator(one_of("builder-not-available", OTHER_BUILDERS, "builder", "use python, node or files")),
+    ]
+    """How dependencies are found and installed: `python` (uv), `node` (npm) or `files` (copied as they are)."""
+    source: Filled = "."
+    """The folder that is baked, relative to this file."""
+    exclude: tuple[Filled, ...] = ()
+    """Paths and patterns that do not go in, besides those of .dockerignore and .gitignore."""
+    base: Annotated[Literal["host"], BeforeValidator(_only_host)] = "host"
+    """What lies under the release. `host`: this machine's own Python or Node."""
+    lock: Filled | None = None
+    """python: the file that names the dependencies; by default the first of uv.lock, pylock.toml, requirements.txt
+    and pyproject.toml."""
+    build: Filled | None = None
+    """node: the script of package.json that is run after the install, such as `build`."""
+
+
+class Health(Part):
+    """How an instance shows that it can serve."""
+
+    path: UrlPath = "/healthz"
+    """Asked with GET; a good answer means that the instance can serve."""
+    interval: Annotated[int, durations("50ms", "1h")] = 500
+    """Time between two questions."""
+    timeout: Times = 2000
+    """How long an answer may take."""
+    start_timeout: Annotated[int, durations("100ms", "1h")] = 30_000
+    """How long an instance may take from its start to its first good answer."""
+    healthy_after: Count = 1
+    """Good answers in a row that make an instance healthy."""
+    unhealthy_after: Count = 3
+    """Bad answers in a row that make it unhealthy."""
+
+
+class Resources(Part):
+    """What one instance may use. Without a key there is no limit."""
+
+    memory: Annotated[int, sizes("16MiB")] | None = None
+    """The most memory of one instance."""
+    cpu: Annotated[int, thousandths(0.01, 1024)] | None = None
+    """The most processor cores of one instance; 0.5 is half a core."""
+
+
+class Run(Part):
+    """The run contract: how one instance is run. It is part of the release."""
+
+    command: Annotated[tuple[Filled, ...], Field(min_length=1)]
+    """The program and its arguments as a list. No shell sees it; $PORT, $HOST and names under env are expanded."""
+    port: Annotated[int, wholes(1, 65535)] | None = None
+    """The port inside a container. On `local` every instance has its own; it is always told as $PORT."""
+    health: Health = Health()
+    """How an instance shows that it can serve."""
+    drain: Annotated[int, durations("0s", "1h")] = 10_000
+    """How long an instance may take to finish its requests before it is ended."""
+    env: dict[Variable, Text] = {}
+    """Environment variables that are the same everywhere."""
+    resources: Resources = Resources()
+    """What one instance may use."""
+
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+
+class HttpRequest(Part):
+    """One request and the answer it must get."""
+
+    path: UrlPath
+    """What is asked."""
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
+    """How it is asked."""
+    expect_status: Annotated[int, wholes(100, 599)] = 200
+    """The status the answer must have."""
+    expect_body: Filled | None = None
+    """Text that the answer must contain."""
+    timeout: Times = 5000
+    """How long the answer may take."""
+
+
+class Check(Part):
+    """A test of the candidate before any user reaches it: a request or a command."""
+
+    name: Name
+    """Names the check in reports; each name once."""
+    http: HttpRequest | None = None
+    """A request that every instance of the candidate must answer as expected."""
+    command: Annotated[tuple[Filled, ...], Field(min_length=1)] | None = None
+    """A program, as a list, run in the folder of this file and told $REBAKE_URL and $REBAKE_URLS; exit code 0
+    passes."""
+    timeout: Annotated[int, durations("100ms", "24h")] = 300_000
+    """How long the command may take."""
+
+
+# --- strategies ------------------------------------------------------------------------------------------------------
+
+Profile = Literal["fast", "default", "careful"]
+Inner = Annotated[int, shares("0.01%", "99.99%")]
+Hold = Annotated[int, durations("0s", "30d")]
+
+
+class CanarySettings(Part):
+    """A ramp of the judge's own (`profile`), or fixed `steps`."""
+
+    profile: Profile | None = None
+    """How much evidence each step of the judge's own ramp wants; `default` where neither profile nor steps is given."""
+    steps: Annotated[tuple[Annotated[int, shares("0.01%")], ...], Field(min_length=1)] | None = None
+    """The candidate's shares, rising. The last step, to the whole traffic, is implied."""
+    hold: Hold = 120_000
+    """With steps: how long each is held at least."""
+
+
+class LinearSettings(Part):
+    """Steps of one size."""
+
+    step: Inner = 1000
+    """What each step adds to the candidate's share."""
+    every: Hold = 60_000
+    """How long each step is held at least."""
+
+
+class ShadowSettings(Part):
+    """Copies of real requests go to the candidate; its answers reach nobody."""
+
+    share: Annotated[int, shares("0.01%", "100%")] = 2000
+    """The share of the safe requests (GET, HEAD) that is copied."""
+    for_: Annotated[int, durations("1s", "30d")] = Field(300_000, alias="for")
+    """How long requests are copied before the route moves."""
+
+
+class Canary(Part):
+    """`{canary: {…}}`."""
+
+    canary: CanarySettings
+    """The candidate gets a few users first, then more."""
+
+
+class Linear(Part):
+    """`{linear: {…}}`."""
+
+    linear: LinearSettings
+    """The candidate's share grows by the same step each time."""
+
+
+class Shadow(Part):
+    """`{shadow: {…}}`."""
+
+    shadow: ShadowSettings
+    """The candidate is tried with copies of real requests, then gets all users."""
+
+
+_SHAPE = "a strategy: " + ", ".join(STRATEGIES) + ", or one of canary, linear and shadow with settings"
+
+
+def _strategy_shape(value: Any) -> Any:
+    """Refuse what is neither a name nor one strategy with its settings."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, dict):
+        raise mistaken("wrong-strategy", _SHAPE)
+    if len(value) != 1:
+        raise mistaken("wrong-strategy", _SHAPE, found=f"{len(value)} keys" if value else "an empty mapping")
+    name = str(next(iter(value)))
+    if name in ("all-at-once", "blue-green"):
+        raise mistaken("wrong-strategy", "", problem=f"{name} has no settings", remedy=f"write strategy: {name}")
+    return value
+
+
+def _strategy_tag(value: Any) -> str:
+    if isinstance(value, str):
+        return TAG + "name"
+    name = next(iter(value)) if isinstance(value, dict) and value else type(value).__name__.lower()
+    return TAG + (name if name in ("canary", "linear", "shadow") else "canary")
+
+
+StrategyChoice = Annotated[
+    Annotated[Literal["all-at-once", "blue-green", "canary", "linear", "shadow"], Tag(TAG + "name")]
+    | Annotated[Canary, Tag(TAG + "canary")]
+    | Annotated[Linear, Tag(TAG + "linear")]
+    | Annotated[Shadow, Tag(TAG + "shadow")],
+    Discriminator(_strategy_tag),
+    BeforeValidator(_strategy_shape),
+]
+
+
+# --- environments ----------------------------------------------------------------------------------------------------
+
+
+class JudgeErrors(Part):
+    """The margin within which the candidate's error rate counts as no worse than stable's."""
+
+    ratio: Annotated[int, thousandths(1, 10)] = 1100
+    """Times stable's error rate …"""
+    extra: Annotated[int, shares("0%", "50%")] = 10
+    """… plus this share of the requests."""
+
+
+class JudgeLatency(Part):
+    """How much slower than stable the candidate may be, by quantile."""
+
+    p50: Annotated[int, shares()] = 700
+    """Allowed growth of the median."""
+    p90: Annotated[int, shares()] = 1000
+    """Allowed growth of the 90th percentile."""
+    p99: Annotated[int, shares()] = 2000
+    """Allowed growth of the 99th percentile."""
+
+
+class Judge(Part):
+    """When a candidate counts as worse than stable."""
+
+    false_rollbacks: Annotated[int, shares("0.01%", "20%")] = 100
+    """The bound on the probability that a release no worse than the margins is taken back."""
+    errors: JudgeErrors = JudgeErrors()
+    """The margin for errors."""
+    latency: JudgeLatency = JudgeLatency()
+    """The margins for latency."""
+    min_requests: Annotated[int, wholes(1, 1_000_000)] = 20
+    """Requests the candidate must have served in a step before the step can be called healthy."""
+
+
+class StickySettings(Part):
+    """Callers stay with the cohort they met first, by a cookie."""
+
+    cookie: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "rebake-cohort"
+    """The cookie's name."""
+    ttl: Annotated[int, durations("1s", "365d")] = 3_600_000
+    """How long the cookie lives, in whole seconds."""
+
+
+def _sticky_tag(value: Any) -> str:
+    return TAG + ("settings" if isinstance(value, dict) else "flag")
+
+
+StickyChoice = Annotated[
+    Annotated[StrictBool, Tag(TAG + "flag")] | Annotated[StickySettings, Tag(TAG + "settings")],
+    Discriminator(_sticky_tag),
+]
+
+
+class Secret(Part):
+    """Where a secret is read from when a rollout begins: one of the two."""
+
+    file: AbsolutePath | None = None
+    """An absolute path on the machine of the agent."""
+    env: Variable | None = None
+    """The name of an environment variable of the `rebake deploy` command."""
+
+
+class Environment(Part):
+    """A place where the service runs."""
+
+    platform: Annotated[
+        Literal["local"],
+        BeforeValidator(one_of("platform-not-available", OTHER_PLATFORMS, "platform", "write platform: local")),
+    ]
+    """What raises the fleets. `local`: processes of this machine."""
+    listen: Listen
+    """The address users call."""
+    instances: Annotated[int, wholes(1, 1000)] = 2
+    """How many instances a fleet has."""
+    strategy: StrategyChoice = "blue-green"
+    """How the route moves to the candidate."""
+    env: dict[Variable, Text] = {}
+    """Environment variables of this environment; they win over run.env."""
+    secrets: dict[Variable, Secret] = {}
+    """Environment variables whose values never appear in a document or log of rebake."""
+    checks: tuple[Name, ...] | None = None
+    """The names of the checks that run here; by default all of them."""
+    judge: Judge = Judge()
+    """When a candidate counts as worse than stable."""
+    undecided: Literal["hold-on", "promote", "roll-back"] = "hold-on"
+    """What happens when a hold ends without enough evidence. `hold-on` waits up to undecided_limit, then asks a
+    person."""
+    undecided_limit: Annotated[int, durations("0s", "30d")] = 1_800_000
+    """How long hold-on waits before it asks a person."""
+    soak: Annotated[int, durations("0s", "30d")] | None = None
+    """How long stable is kept whole and warm after the last step while the judge still watches; by default 50m for
+    canary, linear and shadow, 10m for blue-green, 0s for all-at-once."""
+    hold_back: Annotated[int, shares("0%", "90%")] | None = None
+    """canary and linear: stable's share of the traffic during the soak; by default 20%, or what the last step
+    leaves if that is less."""
+    keep: Annotated[int, wholes(1, 100)] = 3
+    """How many previous revisions can be undone to."""
+    after: Name | None = None
+    """Only releases that succeeded in this other environment are deployed here."""
+    approval: StrictBool = False
+    """A person must approve before the candidate gets its first user."""
+    when_busy: Literal["supersede", "wait"] = "supersede"
+    """What a deploy does that finds another rollout under way: take its place, or wait for its end."""
+    sticky: StickyChoice = False
+    """Keep a caller on the cohort it met first: true, or a mapping with cookie and ttl."""
+    drift_interval: Annotated[int, durations("1s", "24h")] = 10_000
+    """How often every instance is compared with its release."""
+    local: dict[str, Any] = {}
+    """Settings of the platform local, passed on as they stand."""
+
+
+class Spec(Part):
+    """A whole rebake.yaml: one service, how it is baked, run and tested, and where it is deployed."""
+
+    service: Name
+    """The service's name."""
+    bake: Bake
+    """How the source becomes a release."""
+    run: Run
+    """How one instance is run."""
+    checks: tuple[Check, ...] = ()
+    """Tests of the candidate before any user reaches it."""
+    environments: Annotated[dict[Name, Environment], Field(min_length=1)]
+    """The places where the service runs, by name."""

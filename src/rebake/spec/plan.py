@@ -1,0 +1,170 @@
+"""The user's file to what the rollout needs: one environment's plan, with every default filled in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rebake.core.units import FULL
+from rebake.errors import UsageError
+from rebake.release import manifest
+from rebake.rollout import plan
+from rebake.spec import model
+from rebake.spec.report import did_you_mean
+from rebake.traffic.ports import Sticky
+
+_SOAK_MS = {"all-at-once": 0, "blue-green": 600_000}
+_LONG_SOAK_MS = 3_000_000
+_HOLD_BACK = 2000
+
+
+def run_contract(spec: model.Spec) -> manifest.RunContract:
+    """The release's part: what is sealed into the image, the same in every environment."""
+    run = spec.run
+    return manifest.RunContract(
+        command=run.command,
+        port=run.port,
+        health=manifest.Health(
+            path=run.health.path,
+            interval_ms=run.health.interval,
+            timeout_ms=run.health.timeout,
+            start_timeout_ms=run.health.start_timeout,
+            healthy_after=run.health.healthy_after,
+            unhealthy_after=run.health.unhealthy_after,
+        ),
+        drain_ms=run.drain,
+        env=dict(run.env),
+        resources=manifest.Resources(memory_bytes=run.resources.memory, cpu_millis=run.resources.cpu),
+    )
+
+
+def settings_env(spec: model.Spec, environment: str) -> dict[str, str]:
+    """What one environment adds to the release's variables. Raises: UsageError `unknown-environment`."""
+    return dict(_find(spec, environment).env)
+
+
+def secret_sources(spec: model.Spec, environment: str) -> dict[str, str]:
+    """Where each secret of one environment is read: `file:/absolute/path` or `env:NAME`, by variable.
+
+    Raises: UsageError `unknown-environment`.
+    """
+    secrets = _find(spec, environment).secrets
+    return {name: f"file:{source.file}" if source.file else f"env:{source.env}" for name, source in secrets.items()}
+
+
+def plan_for(spec: model.Spec, environment: str, folder: Path | None = None) -> plan.Plan:
+    """The resolved wish of one environment.
+
+    Args:
+        folder: where rebake.yaml lies; commands of checks run there.
+    Raises: UsageError `unknown-environment` with the known ones.
+    """
+    chosen = _find(spec, environment)
+    strategy = _strategy(chosen)
+    return plan.Plan(
+        service=spec.service,
+        environment=environment,
+        platform=chosen.platform,
+        run=manifest.contract_in(run_contract(spec), manifest.Settings(env=dict(chosen.env))),
+        instances=chosen.instances,
+        listen=chosen.listen,
+        strategy=strategy,
+        checks=_checks(spec, chosen, folder),
+        judge=_judge(chosen.judge),
+        undecided=chosen.undecided,
+        undecided_limit_ms=chosen.undecided_limit,
+        soak_ms=_SOAK_MS.get(strategy.kind, _LONG_SOAK_MS) if chosen.soak is None else chosen.soak,
+        hold_back_basis_points=_hold_back(chosen, strategy),
+        keep=chosen.keep,
+        when_busy=chosen.when_busy,
+        after=chosen.after,
+        approval=chosen.approval,
+        sticky=_sticky(chosen.sticky),
+        drift_interval_ms=chosen.drift_interval,
+        platform_settings=dict(chosen.local),
+    )
+
+
+def _find(spec: model.Spec, environment: str) -> model.Environment:
+    found = spec.environments.get(environment)
+    if found is None:
+        known = ", ".join(spec.environments)
+        raise UsageError(
+            "unknown-environment",
+            f"expected an environment of {spec.service} ({known}), found {environment}",
+            where="environments",
+            remedy=did_you_mean(environment, spec.environments) or f"use one of {known}, or add it to rebake.yaml",
+        )
+    return found
+
+
+def _strategy(chosen: model.Environment) -> plan.Strategy:
+    match chosen.strategy:
+        case "canary":
+            return _canary(model.CanarySettings())
+        case "linear":
+            return _linear(model.LinearSettings(), chosen.hold_back)
+        case "shadow":
+            return _shadow(model.ShadowSettings.model_validate({}))
+        case model.Canary(canary=settings):
+            return _canary(settings)
+        case model.Linear(linear=settings):
+            return _linear(settings, chosen.hold_back)
+        case model.Shadow(shadow=settings):
+            return _shadow(settings)
+        case name:
+            return plan.Strategy(kind=name)
+
+
+def _canary(settings: model.CanarySettings) -> plan.Strategy:
+    if settings.steps:
+        return plan.Strategy("canary", steps=settings.steps, hold_ms=settings.hold)
+    return plan.Strategy("canary", profile=settings.profile or "default")
+
+
+def _linear(settings: model.LinearSettings, hold_back: int | None) -> plan.Strategy:
+    """Equal steps, up to what the hold-back leaves, so that the candidate's share never falls when the soak begins."""
+    top = FULL - (_HOLD_BACK if hold_back is None else hold_back)
+    steps = tuple(range(settings.step, top, settings.step)) or (settings.step,)
+    return plan.Strategy("linear", steps=steps, hold_ms=settings.every)
+
+
+def _shadow(settings: model.ShadowSettings) -> plan.Strategy:
+    return plan.Strategy("shadow", mirror_basis_points=settings.share, mirror_ms=settings.for_)
+
+
+def _hold_back(chosen: model.Environment, strategy: plan.Strategy) -> int:
+    """As written; else 20 %, or what the last step leaves if that is less."""
+    if strategy.kind not in ("canary", "linear"):
+        return 0
+    if chosen.hold_back is not None:
+        return chosen.hold_back
+    return min(_HOLD_BACK, FULL - max(strategy.steps, default=0))
+
+
+def _checks(spec: model.Spec, chosen: model.Environment, folder: Path | None) -> tuple[plan.Check, ...]:
+    wanted = chosen.checks
+    return tuple(_check(check, folder) for check in spec.checks if wanted is None or check.name in wanted)
+
+
+def _check(check: model.Check, folder: Path | None) -> plan.Check:
+    if check.http is None:
+        cwd = str(folder.absolute()) if folder else None
+        return plan.CommandCheck(check.name, check.command or (), timeout_ms=check.timeout, cwd=cwd)
+    http = check.http
+    return plan.HttpCheck(check.name, http.path, http.method, http.expect_status, http.expect_body, http.timeout)
+
+
+def _judge(judge: model.Judge) -> plan.JudgeRules:
+    return plan.JudgeRules(
+        false_rollbacks_bp=judge.false_rollbacks,
+        error_ratio_milli=judge.errors.ratio,
+        error_extra_bp=judge.errors.extra,
+        latency_bp={"p50": judge.latency.p50, "p90": judge.latency.p90, "p99": judge.latency.p99},
+        min_requests=judge.min_requests,
+    )
+
+
+def _sticky(choice: bool | model.StickySettings) -> Sticky | None:
+    if isinstance(choice, bool):
+        return Sticky() if choice else None
+    return Sticky(cookie=choice.cookie, ttl_seconds=max(1, choice.ttl // 1000))
