@@ -86,7 +86,8 @@ class Book:
     def evidence(self) -> Floats:
         """Wealth of each row, (rows,); divided by the row's share it is the row's own e-value."""
         kept: Floats = self.constants[:, 0] * (1.0 - staked_by(self.clock))
-        return kept + self.wealth.sum(axis=1)
+        total: Floats = kept + self.wealth.sum(axis=1)
+        return total
 
     def state(self) -> dict[str, Any]:
         return {

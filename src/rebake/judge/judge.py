@@ -44,6 +44,7 @@ from rebake.judge.shared_fate import SharedFate
 
 BRAKE_ABOVE, BRAKE_UNTIL = 4.0, 2.0
 WARM_UP_SECONDS = 90.0
+MOST_REQUESTS = 1e15
 KNOWN_ENDPOINTS_SHARE = 0.75
 """Part of the endpoints' wealth for those of the hour before; the rest waits for endpoints first seen now."""
 
@@ -272,8 +273,8 @@ class Judge:
     def _why_fault(self, weight: float) -> str:
         n1, _, n0, _ = self.book.totals[0]
         return (
-            f"routing fault: the candidate got {texts.part(n1, n1 + n0)} of the requests, not the share it was meant to "
-            f"get (now {texts.percent(weight)}); judging is suspended and the rollout holds"
+            f"routing fault: the candidate got {texts.part(n1, n1 + n0)} of the requests, not the share it was meant "
+            f"to get (now {texts.percent(weight)}); judging is suspended and the rollout holds"
         )
 
     def _why_harmful(self) -> str:
@@ -353,7 +354,8 @@ class Judge:
 
 def judge_alone(settings: JudgeSettings, candidate: Arm) -> Verdict:
     """The verdict where there is no working stable to compare with: undecided, with the candidate's own counts."""
-    n, errors = (int(x) for x in _sane(candidate))
+    counted = _sane(candidate)
+    n, errors = int(counted[0]), int(counted[1])
     reason = f"no stable to compare with; the candidate gave {texts.part(errors, n)} bad answers"
     return Verdict("undecided", 1.0, 1.0 / settings.false_rollbacks, reason, candidate=(n, errors))
 
@@ -364,8 +366,8 @@ def _prior_requests(history: Arm | None) -> float:
 
 def _pair(counts: tuple[int, int] | None) -> tuple[float, float]:
     n, hits = counts or (0, 0)
-    n = max(float(n), 0.0)
-    return n, min(max(float(hits), 0.0), n)
+    requests = float(min(max(0.0, n), MOST_REQUESTS))
+    return requests, float(min(max(0.0, hits), requests))
 
 
 def _sane(arm: Arm) -> tuple[float, float]:
