@@ -1,0 +1,455 @@
+"""The thin shell around `decide`: observe, decide, record the intent, act, record the outcome.
+
+A tick is safe at any time, so a crash is only a late tick. Everything remembered is in the ledger before anything is
+done with it; what is only in memory here (pacing, caches, running jobs) can be lost without harm.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from rebake.core.clock import Clock
+from rebake.core.codec import dump, load
+from rebake.errors import LedgerConflict, Permanent, RebakeError, Transient
+from rebake.ledger.ports import Draft, EntryKind, Fence, Ledger, Put
+from rebake.platforms.ports import Platform
+from rebake.release.manifest import Release
+from rebake.rollout.actions import Action, ApplyRoute, Decision, Launch, Prepare, RemoveRoute, Retire, RunCheck
+from rebake.rollout.checks import run_check
+from rebake.rollout.decide import decide
+from rebake.rollout.jobs import Jobs, Work
+from rebake.rollout.judging import Judging
+from rebake.rollout.states import State
+from rebake.rollout.view import Doc, environment_view, rollout_view
+from rebake.rollout.world import Command, Environment, Job, Rollout, World
+from rebake.traffic.ports import RouteObservation, TrafficRouter
+
+LEASE_SECONDS = 15.0
+SAVE_JUDGE_SECONDS = 2.0
+TAIL_LINES = 20
+
+_AGAIN_SECONDS: Mapping[type, float] = {ApplyRoute: 1.0, RemoveRoute: 1.0, Retire: 0.5, Launch: 5.0}
+"""A repeated action is sent again no sooner than this: the world needs a moment to show it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the engine works with. Real adapters in the agent, simulated ones in the tests."""
+
+    ledger: Ledger
+    platforms: Mapping[str, Platform]
+    router: TrafficRouter
+    jobs: Jobs
+    clock: Clock
+    release: Callable[[str], Release]
+    owner: str
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """Pacing of one action."""
+
+    next_at: float
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Memory:
+    """What the engine holds of one environment between ticks. The document in the ledger is the truth."""
+
+    environment: Environment
+    world: World = field(default_factory=World)
+    judging: Judging | None = None
+    judging_saved_at: float = 0.0
+    attempts: dict[str, _Attempt] = field(default_factory=dict)
+    blocked: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    fence: Fence | None = None
+    fence_until: float = 0.0
+    inspected_at: float = 0.0
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+
+class Engine:
+    """Drives every environment of one ledger.
+
+    Args:
+        on_change: called after every tick that changed what a view shows.
+    """
+
+    def __init__(self, ports: Ports, on_change: Callable[[str], None] = lambda _key: None) -> None:
+        self.ports = ports
+        self.on_change = on_change
+        self.wake: Callable[[str], None] = lambda _key: None
+        self._memories: dict[str, Memory] = {}
+        self._lock = threading.Lock()
+
+    # What is remembered
+
+    def keys(self) -> list[str]:
+        """Every environment that the ledger knows."""
+        return [key for key, _ in self.ports.ledger.list("environment")]
+
+    def memory(self, key: str) -> Memory:
+        with self._lock:
+            if key not in self._memories:
+                self._memories[key] = self._recall(key)
+            return self._memories[key]
+
+    def _recall(self, key: str) -> Memory:
+        doc = self.ports.ledger.get("environment", key)
+        service, _, name = key.partition("/")
+        environment = Environment(service, name) if doc is None else load(Environment, doc)
+        memory = Memory(environment)
+        rollout = environment.rollout
+        if rollout is not None:
+            memory.judging = Judging(rollout, self.ports.ledger.get("judging", rollout.id))
+        return memory
+
+    # One tick
+
+    def tick(self, key: str) -> float:
+        """Look at one environment once.
+
+        Returns: when to look again, seconds since the epoch.
+        Raises: RebakeError when the ledger cannot be read or written; nothing was done then.
+        """
+        memory = self.memory(key)
+        with memory.lock:
+            now = self.ports.clock.now()
+            commands = self._commands(key)
+            world = self._observe(memory, commands, now)
+            decision = decide(memory.environment, world, now)
+            changed = self._record(key, memory, world, decision, now)
+            acted = self._act(memory, decision.actions)
+            self._tidy(memory, decision)
+        if changed or acted:
+            self.on_change(key)
+        return now if acted else max(now, min(decision.wake_at, self._idle_until(memory, now)))
+
+    def _idle_until(self, memory: Memory, now: float) -> float:
+        stable = memory.environment.stable
+        if stable is None:
+            return now + 60.0
+        return now + stable.plan.drift_interval_ms / 1000
+
+    def _commands(self, key: str) -> tuple[Command, ...]:
+        return tuple(load(Command, doc) for _, doc in self.ports.ledger.list("command", f"{key}/"))
+
+    # Observe
+
+    def _observe(self, memory: Memory, commands: tuple[Command, ...], now: float) -> World:
+        environment = memory.environment
+        instances, instances_known = self._instances(memory)
+        route, route_known = self._route(environment)
+        if memory.judging is not None:
+            memory.judging.look(environment, route if route_known else None, now)
+        rollout = environment.rollout
+        asked = bool(commands) or (rollout is not None and rollout.state is State.WAITING) or bool(environment.queue)
+        self._inspect(memory, now)
+        world = World(
+            instances=instances,
+            route=route,
+            route_known=route_known,
+            instances_known=instances_known,
+            jobs=self._job_results(rollout),
+            blocked=dict(memory.blocked),
+            quarantined=self._quarantined(environment) if asked else frozenset(),
+            succeeded=self._succeeded(environment) if asked else frozenset(),
+            verdict=memory.judging.verdict if memory.judging is not None else None,
+            commands=commands,
+            log_tails=self._log_tails(memory, instances),
+        )
+        memory.world = world
+        return world
+
+    def platform_of(self, environment: Environment) -> Platform | None:
+        fleets = [environment.stable, environment.candidate, *(gone.fleet for gone in environment.leaving)]
+        plans = [f.plan for f in fleets if f is not None]
+        plans += [r.plan for r in (environment.rollout, *environment.queue) if r is not None]
+        return self.ports.platforms.get(plans[0].platform) if plans else None
+
+    def _instances(self, memory: Memory) -> tuple[tuple[Any, ...], bool]:
+        environment = memory.environment
+        platform = self.platform_of(environment)
+        if platform is None:
+            return (), True
+        try:
+            return tuple(platform.observe(environment.service, environment.environment)), True
+        except RebakeError:
+            return memory.world.instances, False
+
+    def _route(self, environment: Environment) -> tuple[RouteObservation | None, bool]:
+        if not (environment.stable or environment.candidate or environment.leaving or environment.down):
+            return None, True
+        try:
+            return self.ports.router.observe(environment.service, environment.environment), True
+        except RebakeError:
+            return None, False
+
+    def _job_results(self, rollout: Rollout | None) -> dict[str, Job]:
+        if rollout is None:
+            return {}
+        prepare = self.ports.jobs.results(f"prepare:{rollout.id}")
+        return {**prepare, **self.ports.jobs.results(f"check:{rollout.id}:")}
+
+    def _quarantined(self, environment: Environment) -> frozenset[str]:
+        docs = self.ports.ledger.list("quarantine", f"{environment.key}/")
+        return frozenset(str(doc["revision"]) for _, doc in docs)
+
+    def _succeeded(self, environment: Environment) -> frozenset[str]:
+        prefix = f"{environment.service}/"
+        return frozenset(key.removeprefix(prefix) for key, _ in self.ports.ledger.list("success", prefix))
+
+    def _log_tails(self, memory: Memory, instances: Sequence[Any]) -> dict[str, tuple[str, ...]]:
+        """The last lines of instances that fail, taken before they are retired."""
+        environment = memory.environment
+        platform, candidate = self.platform_of(environment), environment.candidate
+        if platform is None or candidate is None:
+            return {}
+        tails = {f.instance: memory.world.log_tails.get(f.instance, ()) for f in candidate.streak}
+        for instance in instances:
+            failing = instance.state == "exited" or (instance.state == "starting" and instance.healthy is False)
+            if instance.fleet == candidate.id and failing:
+                try:
+                    tails[instance.id] = tuple(platform.logs(instance.id, TAIL_LINES))
+                except RebakeError:
+                    tails[instance.id] = ()
+        return tails
+
+    def _inspect(self, memory: Memory, now: float) -> None:
+        """Look for drift beside the ticks; what it finds shows in the next observation."""
+        environment = memory.environment
+        stable, platform = environment.stable, self.platform_of(environment)
+        if stable is None or platform is None or now - memory.inspected_at < stable.plan.drift_interval_ms / 1000:
+            return
+        memory.inspected_at = now
+        job = f"inspect:{environment.key}"
+        self.ports.jobs.forget(job)
+
+        def work(_cancelled: threading.Event) -> Job:
+            found = platform.inspect(environment.service, environment.environment)
+            if any(i.drift for i in found):
+                self.wake(environment.key)
+            return Job("done")
+
+        self.ports.jobs.start(job, work, lambda: None)
+
+    # Record
+
+    def _fence(self, memory: Memory, now: float) -> Fence:
+        """The lease of this environment, renewed before it runs out. Raises: LedgerConflict while another holds it."""
+        if memory.fence is None or now >= memory.fence_until:
+            key = memory.environment.key
+            fence = self.ports.ledger.lease(key, self.ports.owner, at=now, ttl_seconds=LEASE_SECONDS)
+            if fence is None:
+                raise LedgerConflict(
+                    "lease-held",
+                    f"another engine leads {key}",
+                    where=key,
+                    remedy="wait: its lease ends by itself within seconds after it stops",
+                )
+            memory.fence, memory.fence_until = fence, now + LEASE_SECONDS / 3
+        return memory.fence
+
+    def _record(self, key: str, memory: Memory, world: World, decision: Decision, now: float) -> bool:
+        """Write the decision and its intents down, in one transaction, before anything is done."""
+        before, after = memory.environment, decision.environment
+        entries = [self._draft(after, n.kind, n.rollout, n.body) for n in decision.notes]
+        entries += [
+            self._draft(after, "intent", _rollout_of(after), _intent(a))
+            for a in decision.actions
+            if a.id not in memory.attempts
+        ]
+        puts = self._puts(key, memory, world, decision, now)
+        if after is not before:
+            puts.append(Put("environment", key, dump(after)))
+        if not entries and not puts:
+            return False
+        try:
+            self.ports.ledger.commit(entries, puts, at=now, fence=self._fence(memory, now))
+        except LedgerConflict:
+            self._forget(key)
+            raise
+        memory.environment = after
+        return bool(entries) or after is not before
+
+    def _forget(self, key: str) -> None:
+        with self._lock:
+            self._memories.pop(key, None)
+
+    def _draft(self, environment: Environment, kind: str, rollout: str | None, body: Mapping[str, Any]) -> Draft:
+        return Draft(cast(EntryKind, kind), environment.service, environment.environment, rollout, dict(body))
+
+    def _puts(self, key: str, memory: Memory, world: World, decision: Decision, now: float) -> list[Put]:
+        environment = decision.environment
+        puts = [Put("command", f"{key}/{c.id}", None) for c in world.commands]
+        puts += [Put("refusal", f"{key}/{command}", {"reason": reason}) for command, reason in decision.refused.items()]
+        for revision, reason in decision.quarantine.items():
+            release = self._release_of(memory, environment, revision)
+            doc = {"service": environment.service, "environment": environment.environment, "revision": revision}
+            puts.append(
+                Put("quarantine", f"{key}/{revision}", {**doc, "release": release, "reason": reason, "at": now})
+            )
+        name = f"{environment.service}/{environment.environment}"
+        puts += [Put("success", f"{name}/{release}", {"at": now}) for release in decision.succeeded]
+        puts += [Put("success", f"{name}/{release}", None) for release in decision.withdrawn]
+        puts += self._rollout_puts(memory, world, decision, now)
+        return puts
+
+    def _release_of(self, memory: Memory, environment: Environment, revision: str) -> str | None:
+        fleets = (environment.stable, environment.candidate, memory.environment.candidate, memory.environment.stable)
+        known = [f.revision for f in fleets if f is not None]
+        known += [r.revision for r in (environment.rollout, memory.environment.rollout) if r is not None]
+        return next((r.release for r in known if r.digest == revision), None)
+
+    def _rollout_puts(self, memory: Memory, world: World, decision: Decision, now: float) -> list[Put]:
+        """Keep the views of rollouts that end or changed state, and the judge's memory."""
+        environment, judging = decision.environment, memory.judging
+        puts = []
+        for ended in decision.ended:
+            view = rollout_view(memory.environment, world, ended, judging, now)
+            puts.append(Put("rollout", f"{environment.key}/{ended.id}", view))
+            puts.append(Put("last", environment.key, view))
+            puts.append(Put("judging", ended.id, None))
+        rollout = environment.rollout
+        if rollout is None:
+            return puts
+        moved = rollout.state is not (memory.environment.rollout.state if memory.environment.rollout else None)
+        if moved:
+            view = rollout_view(environment, world, rollout, judging, now)
+            puts.append(Put("rollout", f"{environment.key}/{rollout.id}", view))
+        if judging is not None and (moved or now - memory.judging_saved_at >= SAVE_JUDGE_SECONDS):
+            memory.judging_saved_at = now
+            puts.append(Put("judging", rollout.id, judging.state()))
+        return puts
+
+    # Act
+
+    def _act(self, memory: Memory, actions: Sequence[Action]) -> bool:
+        """Do what was recorded; then record how it went."""
+        outcomes: list[Draft] = []
+        for action in actions:
+            attempt = memory.attempts.get(action.id)
+            now = self.ports.clock.now()
+            if attempt is not None and now < attempt.next_at:
+                continue
+            error = self._try(memory, action)
+            again = _AGAIN_SECONDS.get(type(action), 5.0)
+            if isinstance(error, Transient):
+                again = error.retry_after_seconds
+            said = None if error is None else error.problem
+            if attempt is None or attempt.error != said:
+                outcomes.append(self._outcome(memory, action, error))
+            memory.attempts[action.id] = _Attempt(now + again, said)
+        if outcomes:
+            self.ports.ledger.commit(outcomes, at=self.ports.clock.now(), fence=memory.fence)
+        return bool(outcomes)
+
+    def _outcome(self, memory: Memory, action: Action, error: RebakeError | None) -> Draft:
+        body: dict[str, Any] = {"action": action.id, "ok": error is None}
+        if error is not None:
+            body |= {"error": error.code, "problem": error.problem, "where": error.where}
+        return self._draft(memory.environment, "outcome", _rollout_of(memory.environment), body)
+
+    def _try(self, memory: Memory, action: Action) -> RebakeError | None:
+        try:
+            self._do(memory, action)
+        except RebakeError as error:
+            if isinstance(error, Permanent):
+                problem = f"{error.problem} ({error.where})" if error.where else error.problem
+                memory.blocked[action.id] = (problem, error.remedy)
+            return error
+        memory.blocked.pop(action.id, None)
+        return None
+
+    def _do(self, memory: Memory, action: Action) -> None:
+        environment = memory.environment
+        key, platform = environment.key, self.platform_of(environment)
+        if isinstance(action, ApplyRoute):
+            self.ports.router.apply(action.route)
+        elif isinstance(action, RemoveRoute):
+            self.ports.router.remove(environment.service, environment.environment)
+        elif isinstance(action, RunCheck):
+            check, urls = action.check, action.urls
+            self._start(key, action.id, lambda cancelled: run_check(check, urls, cancelled))
+        elif platform is None:
+            return
+        elif isinstance(action, Launch):
+            platform.launch(action.spec)
+        elif isinstance(action, Retire):
+            platform.retire(action.instance, action.grace_ms)
+        elif isinstance(action, Prepare):
+            digest = action.release
+
+            def prepare(_cancelled: threading.Event) -> Job:
+                platform.prepare(self.ports.release(digest), lambda _line: None)
+                return Job("done")
+
+            self._start(key, action.id, prepare)
+
+    def _start(self, key: str, job: str, work: Work) -> None:
+        self.ports.jobs.start(job, work, lambda: self.wake(key))
+
+    # Tidy
+
+    def _tidy(self, memory: Memory, decision: Decision) -> None:
+        """Forget the pacing and the jobs of what is over, so that memory does not grow."""
+        for ended in decision.ended:
+            self.ports.jobs.forget(f"prepare:{ended.id}")
+            self.ports.jobs.forget(f"check:{ended.id}:")
+        rollout = memory.environment.rollout
+        if rollout is None:
+            memory.judging = None
+        elif memory.judging is None or memory.judging.rollout != rollout.id:
+            memory.judging = Judging(rollout)
+        wanted = {a.id for a in decision.actions}
+        now = self.ports.clock.now()
+        for name in [n for n, a in memory.attempts.items() if n not in wanted and now > a.next_at + 5.0]:
+            del memory.attempts[name]
+            memory.blocked.pop(name, None)
+
+    # Views
+
+    def view(self, key: str) -> Doc:
+        """The environment view, from the latest observation."""
+        memory = self.memory(key)
+        kept = self.ports.ledger.get("last", key)
+        last = None if kept is None else dict(kept)
+        return environment_view(memory.environment, memory.world, memory.judging, last, self.ports.clock.now())
+
+    def rollout_view(self, key: str, rollout: str) -> Doc | None:
+        """One rollout: live while it is under way, else as it was kept."""
+        memory = self.memory(key)
+        environment = memory.environment
+        waiting = [r for r in (environment.rollout, *environment.queue) if r is not None and r.id == rollout]
+        if waiting:
+            return rollout_view(environment, memory.world, waiting[0], memory.judging, self.ports.clock.now())
+        doc = self.ports.ledger.get("rollout", f"{key}/{rollout}")
+        return None if doc is None else dict(doc)
+
+
+def _rollout_of(environment: Environment) -> str | None:
+    return environment.rollout.id if environment.rollout is not None else None
+
+
+def _intent(action: Action) -> dict[str, Any]:
+    """What the ledger says of an intended action: whole enough to be understood without the code."""
+    body: dict[str, Any] = {"action": action.id, "do": type(action).__name__}
+    if isinstance(action, Launch):
+        body |= {"instance": action.spec.id, "revision": action.spec.revision, "release": action.spec.release}
+    elif isinstance(action, Retire):
+        body |= {"instance": action.instance, "why": action.why, "grace_ms": action.grace_ms}
+    elif isinstance(action, ApplyRoute):
+        body |= {
+            "listen": action.route.listen,
+            "weights": {f.fleet: f.weight_basis_points for f in action.route.fleets},
+            "endpoints": {f.fleet: [e.instance for e in f.endpoints] for f in action.route.fleets},
+        }
+    elif isinstance(action, Prepare):
+        body |= {"release": action.release}
+    elif isinstance(action, RunCheck):
+        body |= {"check": action.check.name, "urls": list(action.urls)}
+    return body

@@ -1,0 +1,332 @@
+"""What has happened to the rollout under way: ordered rules from the observed world to one event. Pure.
+
+The first rule that speaks wins, so harm is always seen before progress. Each rule returns the event with one sentence
+of reason, which is what people read in `status`, on the terminal and in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rebake.core.digest import short
+from rebake.core.units import FULL, format_duration, format_share
+from rebake.rollout.fleets import healthy
+from rebake.rollout.plan import Plan
+from rebake.rollout.route import at_last_step, desired_route, served, stages
+from rebake.rollout.states import Event, State
+from rebake.rollout.world import Environment, Job, Rollout, World
+from rebake.traffic.ports import EnvironmentRoute
+
+START_ATTEMPTS = 3
+"""Failures in a row after which a candidate cannot start."""
+LOST_SECONDS = 2.0
+"""A cohort without one healthy instance for this long is lost."""
+LATE_SECONDS = 60.0
+"""The balancer gets this long to see a healthy candidate before that is a failure of the edge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An event with what people are told about it."""
+
+    event: Event
+    reason: str
+    remedy: str | None = None
+    log_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Everything a rule may read."""
+
+    environment: Environment
+    rollout: Rollout
+    world: World
+    now: float
+
+    @property
+    def plan(self) -> Plan:
+        return self.rollout.plan
+
+    @property
+    def in_state_seconds(self) -> float:
+        return max(0.0, self.now - self.rollout.entered_at)
+
+    @property
+    def wanted(self) -> EnvironmentRoute | None:
+        return desired_route(self.environment, self.world, self.now)
+
+
+Rule = Callable[[Look], Seen | None]
+
+
+def check_id(rollout: Rollout, name: str) -> str:
+    return f"check:{rollout.id}:{name}"
+
+
+def prepare_id(rollout: Rollout) -> str:
+    return f"prepare:{rollout.id}"
+
+
+def _quarantined(look: Look) -> Seen | None:
+    revision = look.rollout.revision.digest
+    if revision not in look.world.quarantined:
+        return None
+    return Seen(
+        Event.QUARANTINED,
+        f"revision {short(revision)} is in quarantine: it was taken back here before",
+        f"change the code or a setting, or let it go: rebake quarantine release {short(revision)}",
+    )
+
+
+def _gate_shut(look: Look) -> Seen | None:
+    after, release = look.plan.after, look.rollout.revision.release
+    if after is None or f"{after}/{release}" in look.world.succeeded:
+        return None
+    release = short(release)
+    return Seen(
+        Event.GATE_SHUT,
+        f"release {release} has not succeeded in {after} yet",
+        f"rebake deploy {after}, then rebake deploy {look.plan.environment}",
+    )
+
+
+def _gate_open(_look: Look) -> Seen | None:
+    return Seen(Event.GATE_OPEN, "the gates are open: making the release ready")
+
+
+def _blocked(look: Look) -> Seen | None:
+    """A permanent failure of an effect that this rollout cannot go on without."""
+    wanted = look.wanted
+    ids = [i for i in look.world.blocked if i.startswith(f"launch:{look.rollout.id}-")]
+    if wanted is not None:
+        ids.append(f"route:{wanted.version}")
+    for action in ids:
+        if action in look.world.blocked:
+            problem, remedy = look.world.blocked[action]
+            return Seen(Event.BLOCKED, problem, remedy)
+    return None
+
+
+def _prepared(look: Look) -> Seen | None:
+    job = look.world.jobs.get(prepare_id(look.rollout))
+    if job is None or job.state == "running":
+        return None
+    if job.state == "failed":
+        return Seen(Event.BLOCKED, f"the release cannot be made ready: {job.detail}", job.remedy, job.evidence)
+    return Seen(Event.PREPARED, f"raising {look.plan.instances} instances beside the running fleet")
+
+
+def _cannot_start(look: Look) -> Seen | None:
+    fleet = look.environment.candidate
+    if fleet is None:
+        return None
+    streak = fleet.streak
+    decisive = [f for f in streak if f.decisive]
+    if not decisive and len(streak) < START_ATTEMPTS:
+        return None
+    failure = decisive[-1] if decisive else streak[-1]
+    return Seen(
+        Event.CANNOT_START,
+        f"the candidate cannot start: {failure.why}",
+        f"rebake logs {look.plan.environment} --instance {failure.instance}",
+        look.world.log_tails.get(failure.instance, ()),
+    )
+
+
+def candidate_ready(look: Look) -> bool:
+    """All wanted instances are healthy and as released, and the balancer itself found them healthy too."""
+    fleet = look.environment.candidate
+    if fleet is None or not look.world.route_known or look.world.route is None:
+        return False
+    good = {i.id for i in healthy(fleet, look.world)}
+    seen = look.world.route.healthy.get(fleet.id, frozenset())
+    return len(good & seen) >= look.plan.instances
+
+
+def _ready(look: Look) -> Seen | None:
+    if candidate_ready(look):
+        count = len(look.plan.checks)
+        return Seen(Event.READY, f"all {look.plan.instances} instances are healthy; {count} checks run")
+    fleet = look.environment.candidate
+    enough = fleet is not None and len(healthy(fleet, look.world)) >= look.plan.instances
+    if enough and look.in_state_seconds > LATE_SECONDS + look.plan.run.health.start_timeout_ms / 1000:
+        return Seen(
+            Event.BLOCKED,
+            "the instances are healthy, but the edge does not find them healthy",
+            f"rebake doctor; rebake logs {look.plan.environment}",
+        )
+    return None
+
+
+def _check_failed(look: Look) -> Seen | None:
+    for check in look.plan.checks:
+        job = look.world.jobs.get(check_id(look.rollout, check.name))
+        if job is not None and job.state == "failed":
+            return Seen(Event.CHECK_FAILED, f"check {check.name} failed: {job.detail}", job.remedy, job.evidence)
+    return None
+
+
+def _checks_passed(look: Look) -> Seen | None:
+    jobs: list[Job | None] = [look.world.jobs.get(check_id(look.rollout, c.name)) for c in look.plan.checks]
+    if any(job is None or job.state != "done" for job in jobs) or not candidate_ready(look):
+        return None
+    if look.plan.approval:
+        return Seen(
+            Event.NEEDS_APPROVAL,
+            "the candidate is healthy and passed its checks; a person must approve its first user",
+            f"rebake approve {look.plan.environment}, or rebake stop {look.plan.environment}",
+        )
+    return Seen(Event.CHECKS_PASSED, "healthy, and every check passed: users may meet the candidate")
+
+
+def stable_broken(look: Look) -> bool:
+    lost = look.environment.stable_lost_at
+    return look.environment.stable is not None and lost is not None and look.now - lost >= LOST_SECONDS
+
+
+def _harmful(look: Look) -> Seen | None:
+    verdict = look.world.verdict
+    if verdict is None or verdict.kind != "harmful" or stable_broken(look):
+        return None
+    return Seen(
+        Event.HARMFUL,
+        f"the judge found the candidate harmful: {verdict.reason}",
+        f"rebake logs {look.plan.environment}; correct the change and deploy again",
+    )
+
+
+def _candidate_lost(look: Look) -> Seen | None:
+    fleet, lost = look.environment.candidate, look.environment.candidate_lost_at
+    if fleet is None or not look.rollout.weight or stable_broken(look):
+        return None
+    gone = lost is not None and look.now - lost >= LOST_SECONDS
+    if not gone and len(fleet.streak) < START_ATTEMPTS:
+        return None
+    why = fleet.streak[-1].why if fleet.streak else "no instance answers its health check"
+    tail = look.world.log_tails.get(fleet.streak[-1].instance, ()) if fleet.streak else ()
+    return Seen(
+        Event.CANDIDATE_LOST,
+        f"the candidate does not stay up: {why}",
+        f"rebake logs {look.plan.environment}",
+        tail,
+    )
+
+
+def _stable_broken(look: Look) -> Seen | None:
+    """A broken stable never blocks its fix: a candidate that is ready takes over at once."""
+    if look.rollout.weight == FULL or not stable_broken(look) or not candidate_ready(look):
+        return None
+    if look.rollout.state is State.ASKING and look.rollout.asking == "approval":
+        return None
+    return Seen(Event.STABLE_BROKEN, "no instance of stable is healthy: the healthy candidate takes over at once")
+
+
+def _shifted(look: Look) -> Seen | None:
+    rollout = look.rollout
+    if not served(look.environment, look.world, look.wanted):
+        return None
+    if rollout.state is State.FINISHING:
+        return Seen(Event.SHIFTED_LAST, "the candidate is stable now")
+    share = format_share(rollout.weight)
+    if at_last_step(rollout):
+        return Seen(Event.SHIFTED_LAST, f"promoted: the candidate serves {share}, read back from the edge")
+    if rollout.plan.strategy.kind == "shadow":
+        mirrored = format_share(rollout.plan.strategy.mirror_basis_points)
+        return Seen(Event.SHIFTED, f"a copy of {mirrored} of the safe requests goes to the candidate")
+    return Seen(Event.SHIFTED, f"the candidate serves {share}, read back from the edge")
+
+
+def _undecided(look: Look, waited_ms: float, hold_ms: int) -> Seen | None:
+    """What the file says about too little evidence at the end of a hold."""
+    plan, verdict = look.plan, look.world.verdict
+    numbers = verdict.reason if verdict is not None else "no request was counted yet"
+    braked = verdict is not None and (verdict.brake or verdict.fault is not None)
+    if plan.undecided == "promote" and not braked:
+        return Seen(Event.UNDECIDED_PROMOTE, f"undecided at the end of the hold, and the file says promote: {numbers}")
+    if plan.undecided == "roll-back":
+        remedy = "deploy again when there is traffic, or hold longer"
+        text = f"undecided at the end of the hold, and the file says roll back: {numbers}"
+        return Seen(Event.UNDECIDED_ROLL_BACK, text, remedy)
+    if waited_ms < hold_ms + plan.undecided_limit_ms:
+        return None
+    return Seen(
+        Event.UNDECIDED_LIMIT,
+        f"still undecided after {format_duration(plan.undecided_limit_ms)}: {numbers}",
+        f"rebake approve {plan.environment}, or rebake stop {plan.environment}",
+    )
+
+
+def _proved(look: Look) -> bool:
+    verdict = look.world.verdict
+    return verdict is not None and verdict.kind == "healthy" and not verdict.brake and verdict.fault is None
+
+
+def _hold(look: Look) -> Seen | None:
+    rollout, strategy = look.rollout, look.plan.strategy
+    if rollout.step_at is None:
+        return None
+    waited_ms = (look.now - rollout.step_at) * 1000
+    hold_ms = strategy.mirror_ms if strategy.kind == "shadow" else strategy.hold_ms
+    if strategy.profile is not None:
+        return None if _proved(look) else _undecided_ramp(look, waited_ms)
+    if waited_ms < hold_ms:
+        return None
+    if _proved(look):
+        assert look.world.verdict is not None
+        return Seen(Event.STEP_OVER, f"step {rollout.step + 1} of {stages(strategy)}: {look.world.verdict.reason}")
+    return _undecided(look, waited_ms, hold_ms)
+
+
+def _undecided_ramp(look: Look, waited_ms: float) -> Seen | None:
+    """The judge's own ramp decides by itself when to grow; a person is asked only when it stands still too long."""
+    if look.plan.undecided == "hold-on" or waited_ms >= look.plan.undecided_limit_ms:
+        return _undecided(look, waited_ms, 0) if waited_ms >= look.plan.undecided_limit_ms else None
+    return None
+
+
+def _evidence_came(look: Look) -> Seen | None:
+    if look.rollout.asking != "undecided" or not _proved(look):
+        return None
+    assert look.world.verdict is not None
+    return Seen(Event.STEP_OVER, f"the evidence came: {look.world.verdict.reason}")
+
+
+def _soaked(look: Look) -> Seen | None:
+    rollout = look.rollout
+    soak_ms = look.plan.soak_ms if look.environment.stable is not None else 0
+    if rollout.promoted_at is None or (look.now - rollout.promoted_at) * 1000 < soak_ms:
+        return None
+    if soak_ms == 0:
+        return Seen(Event.SOAKED, "nothing to soak for")
+    return Seen(Event.SOAKED, f"soaked for {format_duration(soak_ms)} without harm")
+
+
+def _returned(look: Look) -> Seen | None:
+    if not served(look.environment, look.world, look.wanted):
+        return None
+    return Seen(Event.RETURNED, look.rollout.reason, look.rollout.remedy, look.rollout.log_tail)
+
+
+RULES: Mapping[State, Sequence[Rule]] = {
+    State.WAITING: (_quarantined, _gate_shut, _gate_open),
+    State.PREPARING: (_prepared,),
+    State.LAUNCHING: (_blocked, _cannot_start, _ready),
+    State.CHECKING: (_blocked, _cannot_start, _check_failed, _checks_passed),
+    State.SHIFTING: (_blocked, _harmful, _candidate_lost, _stable_broken, _shifted),
+    State.HOLDING: (_blocked, _harmful, _candidate_lost, _stable_broken, _hold),
+    State.ASKING: (_blocked, _cannot_start, _harmful, _candidate_lost, _stable_broken, _evidence_came),
+    State.SOAKING: (_harmful, _candidate_lost, _stable_broken, _soaked),
+    State.FINISHING: (_harmful, _candidate_lost, _shifted),
+    State.RETURNING: (_returned,),
+}
+
+
+def classify(look: Look) -> Seen | None:
+    """The most important event that the world shows for this rollout now, or None."""
+    for rule in RULES.get(look.rollout.state, ()):
+        seen = rule(look)
+        if seen is not None:
+            return seen
+    return None

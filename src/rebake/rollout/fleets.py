@@ -1,0 +1,193 @@
+"""Keep one fleet at its size: start what is missing, take out what drifted or fails, and know when to give up. Pure.
+
+Rules:
+- An instance that ended, or used up its start time, is retired and counted as a failure, once.
+- A drifted instance is replaced, never repaired: its successor is healthy before it leaves.
+- An instance leaves in two steps: out of the route, then, after the drain time, told to finish.
+- Restarts back off: at once, 1 s, 2 s, 4 s ... 60 s; after `GIVE_UP_AFTER` failures in a row they end and a person is
+  told.
+- An instance asked for and not observed yet counts as present for `PENDING_SECONDS`: a slow look starts nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rebake.platforms.model import Instance, InstanceSpec
+from rebake.release.manifest import contract_in
+from rebake.rollout.actions import Action, Launch, Note, Retire
+from rebake.rollout.world import Failure, Fleet, World, with_failure
+
+GIVE_UP_AFTER = 10
+"""Failures in a row after which a fleet is not restarted by itself any more."""
+STAYS_UP_SECONDS = 30.0
+"""An instance that was healthy this long proves that the fleet can stay up."""
+SICK_SECONDS = 30.0
+"""An instance that runs without health this long is replaced, while another one is healthy."""
+PENDING_SECONDS = 10.0
+"""A launch that shows nothing for this long is taken as lost, and another instance is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    fleet: Fleet
+    actions: tuple[Action, ...] = ()
+    notes: tuple[Note, ...] = ()
+    wake_at: float = float("inf")
+
+
+def serving(fleet: Fleet, world: World) -> tuple[Instance, ...]:
+    """Instances that may stand in the route: healthy once, alive, and not leaving."""
+    return tuple(
+        i
+        for i in world.of(fleet.id)
+        if i.was_healthy and i.state == "running" and i.address and i.id not in fleet.leaving
+    )
+
+
+def healthy(fleet: Fleet, world: World) -> tuple[Instance, ...]:
+    """Serving instances that are healthy now and as they were released."""
+    return tuple(i for i in serving(fleet, world) if i.healthy and not i.drift)
+
+
+def backoff_seconds(failures: int) -> float:
+    """How long to wait after the latest of `failures` in a row."""
+    return 0.0 if failures <= 1 else min(2.0 ** (failures - 2), 60.0)
+
+
+def instance_spec(fleet: Fleet, number: int) -> InstanceSpec:
+    """The next instance of a fleet: its name is the fleet's and a number, so it needs no chance."""
+    revision = fleet.revision
+    return InstanceSpec(
+        id=f"{fleet.id}-{number}",
+        service=revision.service,
+        environment=revision.environment,
+        fleet=fleet.id,
+        revision=revision.digest,
+        release=revision.release,
+        run=contract_in(fleet.plan.run, revision.settings),
+        secrets=dict(revision.settings.secrets),
+    )
+
+
+def _failure(fleet: Fleet, instance: Instance, now: float) -> Failure | None:
+    """Why this instance failed, or None."""
+    if instance.state == "exited":
+        return Failure(instance.id, now, f"instance {instance.id} ended: {instance.exit or 'exit unknown'}")
+    limit = fleet.plan.run.health.start_timeout_ms / 1000
+    if instance.state == "starting" and now - instance.started_at > limit:
+        why = f"instance {instance.id} was not healthy within {limit:g}s: {instance.detail or 'no answer'}"
+        return Failure(instance.id, now, why, decisive=True)
+    return None
+
+
+def _since(known: Mapping[str, float], ids: set[str], now: float) -> dict[str, float]:
+    return {i: known.get(i, now) for i in sorted(ids)}
+
+
+def _settle_failures(fleet: Fleet, members: Sequence[Instance], now: float) -> Kept:
+    actions: list[Action] = []
+    notes: list[Note] = []
+    for instance in members:
+        failure = _failure(fleet, instance, now)
+        if failure is None:
+            continue
+        if instance.id not in fleet.leaving:
+            before, fleet = fleet, with_failure(fleet, failure)
+            if fleet is not before:
+                notes.append(Note("note", {"instance": instance.id, "failure": failure.why}, fleet.id))
+        actions.append(Retire(f"retire:{instance.id}", instance.id, 0, failure.why))
+    return Kept(fleet, tuple(actions), tuple(notes))
+
+
+def _note_drift(fleet: Fleet, members: Sequence[Instance]) -> Kept:
+    notes = [
+        Note("drift", {"instance": i.id, "differences": [d.sentence() for d in i.drift[:20]]}, fleet.id)
+        for i in members
+        if i.drift and i.id not in fleet.noted
+    ]
+    if not notes:
+        return Kept(fleet)
+    noted = (*fleet.noted, *(str(n.body["instance"]) for n in notes))[-50:]
+    return Kept(replace(fleet, noted=noted), notes=tuple(notes))
+
+
+def _still_pending(fleet: Fleet, members: Sequence[Instance], now: float) -> Fleet:
+    seen = {i.id for i in members}
+    pending = {i: at for i, at in fleet.pending.items() if i not in seen and 0 <= now - at < PENDING_SECONDS}
+    return fleet if pending == fleet.pending else replace(fleet, pending=pending)
+
+
+def _launch_missing(fleet: Fleet, missing: int, now: float) -> Kept:
+    streak = fleet.streak
+    missing -= len(fleet.pending)
+    if missing <= 0 or len(streak) >= GIVE_UP_AFTER:
+        return Kept(fleet)
+    due = streak[-1].at + backoff_seconds(len(streak)) if streak else now
+    if now < due:
+        return Kept(fleet, wake_at=due)
+    specs = [instance_spec(fleet, fleet.next + n) for n in range(missing)]
+    pending = {**fleet.pending, **{s.id: now for s in specs}}
+    fleet = replace(fleet, next=fleet.next + missing, pending=pending)
+    return Kept(fleet, tuple(Launch(f"launch:{s.id}", s) for s in specs), wake_at=now + PENDING_SECONDS)
+
+
+def _leave(fleet: Fleet, leave: set[str], members: Sequence[Instance], now: float) -> Kept:
+    """Take instances out of the route, and tell those to finish that had their drain time."""
+    present = {i.id for i in members}
+    leaving = _since(fleet.leaving, (leave | set(fleet.leaving)) & present, now)
+    drain = fleet.plan.run.drain_ms
+    actions: list[Action] = []
+    wake_at = float("inf")
+    for instance in members:
+        if instance.id not in leaving or instance.state == "exited":
+            continue
+        due = leaving[instance.id] + drain / 1000
+        if now >= due or not instance.was_healthy:
+            why = "it drifted" if instance.drift else "it is one too many"
+            actions.append(Retire(f"retire:{instance.id}", instance.id, drain, why))
+        else:
+            wake_at = min(wake_at, due)
+    changed = fleet if leaving == fleet.leaving else replace(fleet, leaving=leaving)
+    return Kept(changed, tuple(actions), wake_at=wake_at)
+
+
+def _sick(fleet: Fleet, members: Sequence[Instance], now: float) -> Fleet:
+    ids = {i.id for i in members if i.state == "running" and i.healthy is False}
+    sick = _since(fleet.sick, ids, now)
+    return fleet if sick == fleet.sick else replace(fleet, sick=sick)
+
+
+def keep(fleet: Fleet, world: World, now: float, wanted: int) -> Kept:
+    """One look at one fleet: what must be started, taken out and retired so that `wanted` good instances serve."""
+    if not world.instances_known:
+        return Kept(fleet)
+    members = world.of(fleet.id)
+    failed = _settle_failures(fleet, members, now)
+    drift = _note_drift(failed.fleet, members)
+    fleet = _still_pending(_sick(drift.fleet, members, now), members, now)
+    retired = {a.instance for a in failed.actions if isinstance(a, Retire)}
+    alive = [
+        i for i in members if i.id not in retired and i.id not in fleet.leaving and i.state in ("starting", "running")
+    ]
+    good = [i for i in alive if not i.drift]
+    well = [i for i in good if i.healthy]
+    hopeless = [i for i in good if now - fleet.sick.get(i.id, now) >= SICK_SECONDS] if well else []
+    good = [i for i in good if i not in hopeless]
+    if fleet.streak and any(now - i.started_at >= STAYS_UP_SECONDS for i in well):
+        fleet = replace(fleet, good_at=now)
+    launched = _launch_missing(fleet, wanted - len(good), now)
+    leave = {i.id for i in hopeless}
+    if len(well) >= wanted:
+        leave |= {i.id for i in alive if i.drift}
+        spare = sorted(good, key=lambda i: (bool(i.healthy), -i.started_at))
+        leave |= {i.id for i in spare[: max(0, len(good) - wanted)]}
+    left = _leave(launched.fleet, leave, members, now)
+    sick_due = min((at + SICK_SECONDS for at in fleet.sick.values()), default=float("inf"))
+    return Kept(
+        left.fleet,
+        failed.actions + launched.actions + left.actions,
+        failed.notes + drift.notes,
+        min(launched.wake_at, left.wake_at, sick_due if sick_due > now else float("inf")),
+    )

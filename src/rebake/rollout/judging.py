@@ -1,0 +1,155 @@
+"""From the balancer's cumulative counters to the judge's ticks, for one rollout.
+
+A tick is only made of two readings of the same counters (`epoch`) under the same weights: what happened while the route
+was changing is counted for people, not for the judge. The state survives a restart of the engine, because the counters
+go on in the data plane and the weights cannot change while no engine runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rebake.core.codec import dump, load
+from rebake.core.units import FULL
+from rebake.judge.judge import Judge
+from rebake.judge.samples import Arm, JudgeSettings, Tick, Verdict
+from rebake.rollout.plan import JudgeRules
+from rebake.rollout.states import State
+from rebake.rollout.world import Environment, Rollout
+from rebake.traffic.ports import Counters, RouteObservation
+
+MIN_TICK_SECONDS = 0.05
+COURSE_LENGTH = 240
+"""Points of the evidence's course that are kept for people."""
+
+_JUDGED = frozenset({State.SHIFTING, State.HOLDING, State.ASKING, State.SOAKING, State.FINISHING})
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Cumulative counters of both cohorts at one moment."""
+
+    at: float
+    epoch: str
+    weights: tuple[int, int]
+    stable: Counters
+    candidate: Counters
+
+
+def settings_of(rules: JudgeRules) -> JudgeSettings:
+    """The file's integers as the judge's fractions."""
+    return JudgeSettings(
+        false_rollbacks=rules.false_rollbacks_bp / FULL,
+        error_ratio=rules.error_ratio_milli / 1000,
+        error_extra=rules.error_extra_bp / FULL,
+        latency={name: points / FULL for name, points in rules.latency_bp.items()},
+        min_requests=rules.min_requests,
+    )
+
+
+def _grown(before: Counters, after: Counters) -> Counters:
+    return Counters(max(0, after.requests - before.requests), max(0, after.errors - before.errors))
+
+
+class Judging:
+    """Feeds the judge of one rollout and remembers what people want to see of it."""
+
+    def __init__(self, rollout: Rollout, state: Mapping[str, Any] | None = None) -> None:
+        self.rollout = rollout.id
+        settings = settings_of(rollout.plan.judge)
+        self._judge = Judge(settings) if state is None else Judge.restore(settings, state["judge"])
+        self._last: Reading | None = None if state is None else load(Reading | None, state["last"])  # type: ignore[arg-type]
+        self._begun: float | None = None if state is None else state["begun"]
+        self._step: tuple[int, int] | None = None if state is None or state["step"] is None else tuple(state["step"])
+        self.totals: dict[str, Counters] = {"stable": Counters(), "candidate": Counters()}
+        self.course: list[tuple[float, float]] = []
+        self.verdict: Verdict | None = None
+        if state is not None:
+            self.totals = {name: Counters(*pair) for name, pair in state["totals"].items()}
+            self.course = [tuple(point) for point in state["course"]]
+            self.verdict = None if state["verdict"] is None else load(Verdict, state["verdict"])
+
+    def look(self, environment: Environment, route: RouteObservation | None, now: float) -> Verdict | None:
+        """Take in one observation of the route; the verdict so far."""
+        rollout, stable, candidate = environment.rollout, environment.stable, environment.candidate
+        if rollout is None or candidate is None or route is None or rollout.state not in _JUDGED:
+            return self.verdict
+        reading = self._read(environment, route, now)
+        last, self._last = self._last, reading
+        if last is None or last.epoch != reading.epoch:
+            return self.verdict
+        if reading.at - last.at < MIN_TICK_SECONDS:
+            self._last = last
+            return self.verdict
+        grown = {"stable": _grown(last.stable, reading.stable), "candidate": _grown(last.candidate, reading.candidate)}
+        for name, counters in grown.items():
+            total = self.totals[name]
+            self.totals[name] = Counters(total.requests + counters.requests, total.errors + counters.errors)
+        if last.weights == reading.weights and stable is not None:
+            self._tick(rollout, last, reading, grown)
+        return self.verdict
+
+    def _read(self, environment: Environment, route: RouteObservation, now: float) -> Reading:
+        stable, candidate = environment.stable, environment.candidate
+        assert candidate is not None
+        mirrored = environment.rollout is not None and environment.rollout.plan.strategy.kind == "shadow"
+        shadowing = mirrored and not route.weights.get(candidate.id, 0)
+        counters = route.mirrored if shadowing else route.counters
+        name = stable.id if stable is not None else ""
+        return Reading(
+            at=now,
+            epoch=f"{route.epoch}{'~mirror' if shadowing else ''}",
+            weights=(route.weights.get(name, 0), route.weights.get(candidate.id, 0)),
+            stable=route.counters.get(name, Counters()),
+            candidate=counters.get(candidate.id, Counters()),
+        )
+
+    def _tick(self, rollout: Rollout, last: Reading, reading: Reading, grown: Mapping[str, Counters]) -> None:
+        stable, candidate = grown["stable"], grown["candidate"]
+        step = (rollout.step, rollout.weight)
+        if step != self._step:
+            self._step = step
+            self._judge.begin_step()
+        if self._begun is None:
+            self._begun = last.at
+        self.verdict = self._judge.update(
+            Tick(
+                t=last.at - self._begun,
+                dt=reading.at - last.at,
+                weight=self._weight(rollout, reading, stable, candidate),
+                stable=Arm(stable.requests, stable.errors),
+                candidate=Arm(candidate.requests, candidate.errors),
+            )
+        )
+        self._draw(reading.at - self._begun, self.verdict.evidence)
+
+    def _weight(self, rollout: Rollout, reading: Reading, stable: Counters, candidate: Counters) -> float:
+        """The share with which a request falls to the candidate.
+
+        Where requests are not drawn one by one (sticky callers, mirrored copies) the share that was realised stands in
+        for it: the bound on false alarms then holds only as far as callers are alike. JUDGE.md section 1, Weight check.
+        """
+        total = stable.requests + candidate.requests
+        if rollout.plan.sticky is not None or "~mirror" in reading.epoch:
+            return candidate.requests / total if total else 0.0
+        whole = sum(reading.weights)
+        return reading.weights[1] / whole if whole else 0.0
+
+    def _draw(self, t: float, evidence: float) -> None:
+        self.course.append((round(t, 2), round(evidence, 4)))
+        if len(self.course) > COURSE_LENGTH:
+            del self.course[1::2]
+
+    def state(self) -> dict[str, Any]:
+        """All that is remembered, as JSON."""
+        return {
+            "judge": self._judge.state(),
+            "last": None if self._last is None else dump(self._last),
+            "begun": self._begun,
+            "step": self._step,
+            "totals": {name: [c.requests, c.errors] for name, c in self.totals.items()},
+            "course": self.course,
+            "verdict": None if self.verdict is None else dump(self.verdict),
+        }

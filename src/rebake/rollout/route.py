@@ -1,0 +1,115 @@
+"""The route an environment should have, from what is remembered and observed. Pure.
+
+Rules:
+- Weights come from the rollout alone; the candidate gets none before `SHIFTING`.
+- A fleet stays registered, with weight 0, until it has drained.
+- While the platform cannot be observed the route is left as it is.
+"""
+
+from __future__ import annotations
+
+from rebake.core.units import FULL
+from rebake.rollout.fleets import serving
+from rebake.rollout.plan import Plan, Strategy
+from rebake.rollout.states import State
+from rebake.rollout.world import Environment, Fleet, Leaving, Rollout, World
+from rebake.traffic.ports import Endpoint, EnvironmentRoute, FleetRoute, Mirror
+
+LINGER_SECONDS = 0.25
+"""A fleet without weight is given this long before `no request in flight` is believed: the balancer's workers take a
+new route one after the other."""
+
+_MIRRORED = frozenset({State.SHIFTING, State.HOLDING, State.ASKING})
+
+
+def stages(strategy: Strategy) -> int:
+    """How many steps lie before the last one."""
+    if strategy.profile is not None or strategy.kind == "shadow":
+        return 1
+    return len(strategy.steps)
+
+
+def at_last_step(rollout: Rollout) -> bool:
+    return rollout.step >= stages(rollout.plan.strategy)
+
+
+def weights(environment: Environment) -> dict[str, int]:
+    """Intended shares by fleet, basis points. Empty before the first promotion."""
+    stable, candidate, rollout = environment.stable, environment.candidate, environment.rollout
+    share = rollout.weight if rollout is not None and candidate is not None else 0
+    shares = {}
+    if stable is not None:
+        shares[stable.id] = FULL - share
+    if candidate is not None:
+        shares[candidate.id] = share
+    return shares
+
+
+def drained(leaving: Leaving, world: World, now: float) -> bool:
+    """A fleet has drained when it had no weight for a moment and no request is in flight, or its deadline passed."""
+    if leaving.idle_since is None or now - leaving.idle_since < LINGER_SECONDS:
+        return False
+    active = world.route.active.get(leaving.fleet.id, 0) if world.route is not None else 0
+    return active == 0 or now - leaving.idle_since >= leaving.fleet.plan.run.drain_ms / 1000
+
+
+def mirror_of(environment: Environment) -> Mirror | None:
+    rollout, candidate = environment.rollout, environment.candidate
+    if rollout is None or candidate is None or rollout.state not in _MIRRORED or rollout.step != 0:
+        return None
+    strategy = rollout.plan.strategy
+    if strategy.kind != "shadow":
+        return None
+    return Mirror(candidate.id, strategy.mirror_basis_points)
+
+
+def governing_plan(environment: Environment) -> Plan | None:
+    """Whose plan says where to listen: the candidate's once it is promoted, else stable's."""
+    rollout = environment.rollout
+    promoted = rollout is not None and rollout.promoted_at is not None and rollout.state is not State.RETURNING
+    if environment.stable is not None and not promoted:
+        return environment.stable.plan
+    if rollout is not None:
+        return rollout.plan
+    return environment.leaving[0].fleet.plan if environment.leaving else None
+
+
+def _fleet_route(fleet: Fleet, world: World, weight: int) -> FleetRoute:
+    endpoints = tuple(Endpoint(i.id, i.address) for i in serving(fleet, world) if i.address)
+    return FleetRoute(fleet.id, endpoints, weight, fleet.plan.run.health)
+
+
+def desired_route(environment: Environment, world: World, now: float) -> EnvironmentRoute | None:
+    """The whole route as it should be now; None when nothing should be routed at all."""
+    plan = governing_plan(environment)
+    shares = weights(environment)
+    fleets = [f for f in (environment.stable, environment.candidate) if f is not None]
+    routes = [_fleet_route(f, world, shares[f.id]) for f in fleets]
+    routes += [_fleet_route(gone.fleet, world, 0) for gone in environment.leaving if not drained(gone, world, now)]
+    routes = [r for r in routes if r.endpoints or r.weight_basis_points]
+    if plan is None or not routes:
+        return None
+    candidate = environment.candidate
+    known = {r.fleet for r in routes}
+    return EnvironmentRoute(
+        service=environment.service,
+        environment=environment.environment,
+        listen=plan.listen,
+        fleets=tuple(routes),
+        preview=candidate.id if candidate is not None and candidate.id in known else None,
+        mirror=mirror_of(environment),
+        sticky=plan.sticky,
+    )
+
+
+def served(environment: Environment, world: World, wanted: EnvironmentRoute | None) -> bool:
+    """Whether the balancer reports exactly the intended weights (and, where requests are mirrored, the whole route)."""
+    if not world.route_known:
+        return False
+    intended = {f: w for f, w in weights(environment).items() if w}
+    if world.route is None:
+        return not intended
+    reported = {f: w for f, w in world.route.weights.items() if w}
+    if reported != intended or (intended and not world.route.listening):
+        return False
+    return wanted is None or wanted.mirror is None or world.route.version == wanted.version

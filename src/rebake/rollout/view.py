@@ -1,0 +1,193 @@
+"""Views of what is remembered and observed, in the words of docs/api.md. Pure: the CLI, the API and the dashboard show
+nothing else, so they cannot disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rebake.core.clock import iso
+from rebake.core.digest import short
+from rebake.core.units import FULL
+from rebake.platforms.model import Instance
+from rebake.rollout.events import check_id
+from rebake.rollout.fleets import GIVE_UP_AFTER, healthy
+from rebake.rollout.judging import Judging
+from rebake.rollout.route import stages
+from rebake.rollout.states import EXIT_CODES, FINAL, State
+from rebake.rollout.world import Environment, Fleet, Rollout, World
+
+Doc = dict[str, Any]
+
+
+def outcome_of(rollout: Rollout) -> str | None:
+    """`promoted` counts from the last step on, not only from the end of the soak."""
+    if rollout.state in FINAL:
+        return rollout.state.value
+    if rollout.promoted_at is not None and rollout.state in (State.SOAKING, State.FINISHING):
+        return State.PROMOTED.value
+    return None
+
+
+def rollout_view(environment: Environment, world: World, rollout: Rollout, judging: Judging | None, now: float) -> Doc:
+    """One rollout as everybody sees it."""
+    outcome = outcome_of(rollout)
+    ended = rollout.ended_at
+    settled = rollout.promoted_at if outcome == State.PROMOTED.value else ended
+    requests = {name: {"total": 0, "errors": 0} for name in ("stable", "candidate")}
+    verdict = None
+    if judging is not None and judging.rollout == rollout.id:
+        requests = {n: {"total": c.requests, "errors": c.errors} for n, c in judging.totals.items()}
+        verdict = None if judging.verdict is None else judging.verdict.to_json()
+    return {
+        "rollout": rollout.id,
+        "service": environment.service,
+        "environment": environment.environment,
+        "release": rollout.revision.release,
+        "revision": rollout.revision.digest,
+        "kind": rollout.kind,
+        "strategy": rollout.plan.strategy.kind,
+        "state": rollout.state.value,
+        "step": min(rollout.step, stages(rollout.plan.strategy)) + 1,
+        "steps": stages(rollout.plan.strategy) + 1,
+        "reason": rollout.reason,
+        "remedy": rollout.remedy,
+        "outcome": outcome,
+        "verdict": verdict,
+        "requests": requests,
+        "route": _shares(environment, world, rollout),
+        "instances": {
+            "stable": _count(environment.stable, world),
+            "candidate": _count(environment.candidate, world, rollout.plan.instances),
+        },
+        "checks": _checks(world, rollout),
+        "log_tail": list(rollout.log_tail),
+        "evidence": [] if judging is None else [list(point) for point in judging.course],
+        "undone": rollout.undone,
+        "requested_by": rollout.requested_by,
+        "started": iso(rollout.requested_at),
+        "ended": None if ended is None else iso(ended),
+        "seconds": round((settled or now) - rollout.requested_at, 3),
+        "exit_code": EXIT_CODES[State(outcome)] if outcome is not None else None,
+    }
+
+
+def _shares(environment: Environment, world: World, rollout: Rollout) -> Doc:
+    """Read back from the balancer where it answers; as intended otherwise."""
+    stable, candidate = environment.stable, environment.candidate
+    if world.route is not None:
+        weights = world.route.weights
+        return {
+            "stable": weights.get(stable.id, 0) / FULL if stable is not None else 0.0,
+            "candidate": weights.get(candidate.id, 0) / FULL if candidate is not None else 0.0,
+        }
+    return {"stable": (FULL - rollout.weight) / FULL if stable is not None else 0.0, "candidate": rollout.weight / FULL}
+
+
+def _count(fleet: Fleet | None, world: World, wanted: int | None = None) -> Doc:
+    if fleet is None:
+        return {"wanted": wanted or 0, "healthy": 0}
+    return {"wanted": fleet.plan.instances if wanted is None else wanted, "healthy": len(healthy(fleet, world))}
+
+
+def _checks(world: World, rollout: Rollout) -> list[Doc]:
+    rows = []
+    for check in rollout.plan.checks:
+        job = world.jobs.get(check_id(rollout, check.name))
+        state = "waiting" if job is None else {"done": "passed"}.get(job.state, job.state)
+        rows.append({"name": check.name, "state": state, "evidence": [] if job is None else list(job.evidence)})
+    return rows
+
+
+def environment_view(
+    environment: Environment, world: World, judging: Judging | None, last: Doc | None, now: float
+) -> Doc:
+    """One environment as everybody sees it."""
+    rollout = environment.rollout
+    fleets = [f for f in (environment.stable, environment.candidate) if f is not None]
+    weights: Mapping[str, int] = world.route.weights if world.route is not None else {}
+    plan = fleets[0].plan if fleets else rollout.plan if rollout is not None else None
+    route: dict[str, float] = {}
+    for fleet in fleets:
+        route[fleet.revision.digest] = route.get(fleet.revision.digest, 0.0) + weights.get(fleet.id, 0) / FULL
+    return {
+        "service": environment.service,
+        "environment": environment.environment,
+        "platform": None if plan is None else plan.platform,
+        "listen": None if plan is None else plan.listen,
+        "stable": _fleet(environment.stable, world),
+        "candidate": _fleet(environment.candidate, world),
+        "route": route,
+        "rollout": None if rollout is None else rollout_view(environment, world, rollout, judging, now),
+        "waiting": [waiting.id for waiting in environment.queue],
+        "previous": [fleet.revision.digest for fleet in environment.previous],
+        "problems": problems(environment, world),
+        "instances": [_instance(environment, i) for i in world.instances],
+        "last": last,
+    }
+
+
+def _fleet(fleet: Fleet | None, world: World) -> Doc | None:
+    if fleet is None:
+        return None
+    return {
+        "revision": fleet.revision.digest,
+        "release": fleet.revision.release,
+        "instances": fleet.plan.instances,
+        "healthy": len(healthy(fleet, world)),
+        "fleet": fleet.id,
+    }
+
+
+def _instance(environment: Environment, instance: Instance) -> Doc:
+    cohort = "leaving"
+    for name, fleet in (("stable", environment.stable), ("candidate", environment.candidate)):
+        if fleet is not None and fleet.id == instance.fleet:
+            cohort = name
+    return {
+        "id": instance.id,
+        "fleet": instance.fleet,
+        "revision": instance.revision,
+        "cohort": cohort,
+        "state": instance.state,
+        "healthy": instance.healthy,
+        "address": instance.address,
+        "pid": instance.pid,
+        "detail": instance.detail or instance.exit,
+        "drift": [d.sentence() for d in instance.drift],
+    }
+
+
+def problems(environment: Environment, world: World) -> list[str]:
+    """What a person should know, as sentences with the next command."""
+    name, found = environment.environment, []
+    if not world.instances_known:
+        found.append("the platform cannot be observed now; nothing is changed meanwhile (rebake doctor)")
+    if not world.route_known:
+        found.append("the edge does not answer; it is being restarted (rebake doctor)")
+    stable = environment.stable
+    if stable is not None:
+        if len(stable.streak) >= GIVE_UP_AFTER:
+            found.append(
+                f"stable cannot stay up and is not restarted any more: {stable.streak[-1].why} "
+                f"(rebake logs {name}; rebake undo {name})"
+            )
+        elif environment.stable_lost_at is not None:
+            found.append(f"no instance of stable is healthy (rebake logs {name}; rebake undo {name})")
+    for action, (problem, remedy) in world.blocked.items():
+        found.append(f"{action.partition(':')[0]}: {problem}" + (f" ({remedy})" if remedy else ""))
+    for instance in world.instances:
+        found += (
+            [f"{instance.id} drifted: {short_list([d.sentence() for d in instance.drift])}"] if instance.drift else []
+        )
+    return found
+
+
+def short_list(sentences: list[str], most: int = 3) -> str:
+    more = len(sentences) - most
+    return "; ".join(sentences[:most]) + (f"; and {more} more" if more > 0 else "")
+
+
+def title(rollout: Rollout) -> str:
+    """How a rollout is called in a sentence."""
+    return f"{rollout.id} ({rollout.kind} of {short(rollout.revision.digest)})"

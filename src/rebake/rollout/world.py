@@ -1,0 +1,219 @@
+"""What `decide` reads: the remembered state of one environment, and the world as observed. Frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from rebake.judge.samples import Verdict
+from rebake.platforms.model import Instance
+from rebake.release.manifest import Revision
+from rebake.rollout.plan import Plan
+from rebake.rollout.states import FINAL, State
+from rebake.traffic.ports import RouteObservation
+from rebake.traffic.ramp import RampState
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One instance that ended by itself, or never became healthy.
+
+    Attributes:
+        decisive: another try would show nothing more (it used its whole start time).
+    """
+
+    instance: str
+    at: float
+    why: str
+    decisive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """N identical instances of one revision.
+
+    Attributes:
+        id: named after the rollout that raised it, so that a revision raised twice is two fleets.
+        next: number of the next instance; makes instance names unique without chance.
+        failures: the last failures, newest last, at most 20.
+        good_at: when an instance last proved that it stays up.
+        leaving: instances taken out of the route, and since when; retired once they had time to finish.
+        sick: instances that run without being healthy, and since when.
+        noted: instances whose drift is in the ledger already.
+        pending: instances asked for and not observed yet, and since when.
+    """
+
+    id: str
+    revision: Revision
+    plan: Plan
+    next: int = 1
+    failures: tuple[Failure, ...] = ()
+    good_at: float = 0.0
+    leaving: Mapping[str, float] = field(default_factory=dict)
+    sick: Mapping[str, float] = field(default_factory=dict)
+    noted: tuple[str, ...] = ()
+    pending: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def streak(self) -> tuple[Failure, ...]:
+        """Failures since an instance of this fleet last proved that it stays up."""
+        return tuple(f for f in self.failures if f.at > self.good_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The journey of one revision into one environment.
+
+    Attributes:
+        weight: the candidate's share as last intended, basis points.
+        step: index into the strategy's stages; -1 before the first.
+        step_at: when the present step's weights were read back.
+        users_at: when the candidate's first share was read back.
+        ramp, ramped_at: the judge's own ramp, and when it was last advanced.
+        ending: the final state that RETURNING leads to.
+        asking: what a person is asked, in ASKING.
+        promoted_at: when the last step was read back.
+        undone: the revision that an undo takes out of service.
+    """
+
+    id: str
+    kind: Literal["deploy", "undo"]
+    revision: Revision
+    plan: Plan
+    requested_by: str
+    requested_at: float
+    state: State = State.WAITING
+    entered_at: float = 0.0
+    weight: int = 0
+    step: int = -1
+    step_at: float | None = None
+    users_at: float | None = None
+    ramp: RampState | None = None
+    ramped_at: float | None = None
+    ending: State | None = None
+    asking: str | None = None
+    reason: str = "accepted"
+    remedy: str | None = None
+    log_tail: tuple[str, ...] = ()
+    promoted_at: float | None = None
+    ended_at: float | None = None
+    undone: str | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.state in FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A fleet that lost its place: it drains, then its instances are retired.
+
+    Attributes:
+        idle_since: when the balancer first reported it without weight; None until then.
+    """
+
+    fleet: Fleet
+    why: str
+    idle_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """All that is remembered of one environment. The ledger keeps it; nothing else does.
+
+    Attributes:
+        previous: fleets that were stable before, newest first: what undo goes back to.
+        queue: rollouts that wait for their turn, oldest first.
+        stable_lost_at, candidate_lost_at: since when no instance of the cohort is healthy.
+        served: version of the route last read back as served; a later difference is drift.
+        down: a person took the environment down.
+    """
+
+    service: str
+    environment: str
+    stable: Fleet | None = None
+    candidate: Fleet | None = None
+    rollout: Rollout | None = None
+    queue: tuple[Rollout, ...] = ()
+    previous: tuple[Fleet, ...] = ()
+    leaving: tuple[Leaving, ...] = ()
+    stable_lost_at: float | None = None
+    candidate_lost_at: float | None = None
+    served: str | None = None
+    down: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"{self.service}/{self.environment}"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A person's request, waiting to be decided on.
+
+    Attributes:
+        rollout: what to begin, for `begin`; the id to give an undo that must raise the previous revision again.
+    """
+
+    id: str
+    verb: Literal["begin", "stop", "undo", "approve", "down", "resize"]
+    by: str
+    at: float
+    rollout: Rollout | None = None
+    rollout_id: str | None = None
+    plan: Plan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A long effect (preparing, a check) by its latest known state."""
+
+    state: Literal["running", "done", "failed"]
+    detail: str = ""
+    evidence: tuple[str, ...] = ()
+    remedy: str | None = None
+    permanent: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One observation of everything around one environment.
+
+    Attributes:
+        route: as read back; None when the balancer knows nothing of the environment.
+        route_known: False when the balancer could not be asked: then `route` says nothing.
+        instances_known: the same for the platform.
+        jobs: by action id.
+        blocked: by action id, permanent failures of effects, as (sentence, remedy).
+        quarantined: revision digests that must not be deployed.
+        succeeded: `environment/release` of every release of this service that succeeded somewhere.
+        verdict: the judge's latest word on the rollout under way.
+    """
+
+    instances: tuple[Instance, ...] = ()
+    route: RouteObservation | None = None
+    route_known: bool = True
+    instances_known: bool = True
+    jobs: Mapping[str, Job] = field(default_factory=dict)
+    blocked: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
+    quarantined: frozenset[str] = frozenset()
+    succeeded: frozenset[str] = frozenset()
+    verdict: Verdict | None = None
+    commands: tuple[Command, ...] = ()
+    log_tails: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def of(self, fleet: str) -> tuple[Instance, ...]:
+        return tuple(i for i in self.instances if i.fleet == fleet)
+
+
+def fleet_for(rollout: Rollout) -> Fleet:
+    """The candidate fleet of a rollout, named after it."""
+    return Fleet(id=rollout.id, revision=rollout.revision, plan=rollout.plan)
+
+
+def with_failure(fleet: Fleet, failure: Failure) -> Fleet:
+    """Remember one failure, once per instance."""
+    if any(f.instance == failure.instance for f in fleet.failures):
+        return fleet
+    return replace(fleet, failures=(*fleet.failures, failure)[-20:])
