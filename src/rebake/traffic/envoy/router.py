@@ -1,0 +1,365 @@
+"""`EnvoyRouter`: the traffic port on real Envoy, one edge per home.
+
+What it decides: in which order documents reach Envoy, so that no request ever meets a route to a cluster Envoy does
+not know. What it leaves to others: what the documents say (`snapshot`, `routes`), and that Envoy lives (`keeper`).
+
+The order of every change, each stage seen done by Envoy before the next begins:
+1. clusters and endpoints of the wish are added; those of the former wish stay;
+2. the route configuration, which then names only known clusters;
+3. listeners;
+4. clusters nobody names any more are removed.
+A stage that Envoy does not reach within `_PATIENCE_SECONDS` is finished by the keeper's thread; `apply` may be called
+again at any time, and continues where Envoy is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from rebake.core.home import Home
+from rebake.errors import Permanent
+from rebake.traffic.envoy import listening, names, routes, snapshot
+from rebake.traffic.envoy.admin import AdminClient, ClusterNumbers, Session
+from rebake.traffic.envoy.documents import Documents
+from rebake.traffic.envoy.keeper import EnvoyKeeper
+from rebake.traffic.envoy.process import EdgeSettings, EnvoyProcess, Running
+from rebake.traffic.ports import Counters, EnvironmentRoute, FleetRoute, RouteObservation
+
+_PATIENCE_SECONDS = 1.0
+_POLL_SECONDS = 0.001
+_SETTLE_SECONDS = 0.1
+_CHORE_SECONDS = 0.1
+_BLOCKED_SECONDS = 1.0
+
+
+class EnvoyRouter:
+    """The route of every environment of one home.
+
+    Nothing is touched before the first call. `resume` brings back what an earlier agent applied; `close` leaves
+    Envoy serving; `stop` ends it.
+    """
+
+    def __init__(self, home: Home, settings: EdgeSettings | None = None) -> None:
+        settings = settings or EdgeSettings()
+        self._lock = threading.RLock()
+        paths = snapshot.EdgePaths(home.edge.absolute())
+        self._documents = Documents(paths)
+        self._process = EnvoyProcess(home, settings)
+        self._keeper = EnvoyKeeper(self._process, settings, self._lock, self._before_start, self._chores)
+        self._wishes: dict[str, EnvironmentRoute] | None = None
+        self._pending: set[str] = set()
+        self._blocked: set[str] = set()
+        self._departed: dict[str, float] = {}
+
+    def resume(self) -> None:
+        """Adopt or start Envoy when some environment has a route: it then serves what was applied last.
+
+        Raises: Permanent `edge-missing`, `edge-failed`.
+        """
+        with self._lock:
+            wishes = self._loaded()
+            if wishes or self._process.find():
+                self._keeper.ensure()
+                self._pending.update(wishes)
+                self._keeper.wake()
+
+    def apply(self, route: EnvironmentRoute) -> None:
+        """Hand the whole route over; see the module for the order.
+
+        Raises:
+            Permanent: `address-in-use`, `address-not-permitted`, `address-unavailable`, `address-not-an-ip`,
+                `listener-rejected`, `edge-missing`, `edge-failed`. The former route then stays.
+            Transient: `edge-unreachable`, `address-contended`. What was handed over is served once Envoy is back.
+        """
+        snapshot.check_route(route)
+        for fleet in route.fleets:
+            for endpoint in fleet.endpoints:
+                names.split_address(endpoint.address)
+        key = names.environment_key(route.service, route.environment)
+        with self._lock:
+            wishes = self._loaded()
+            before = wishes.get(key)
+            if self._opens(route):
+                self._open(key, route, before)
+            else:
+                self._hand_over(key, route)
+
+    def observe(self, service: str, environment: str) -> RouteObservation | None:
+        """What Envoy itself says of this environment; None when it was never told of it.
+
+        Raises: Transient `edge-unreachable`; Permanent as `resume`.
+        """
+        key = names.environment_key(service, environment)
+        with self._lock:
+            wish = self._loaded().get(key)
+            if wish is None:
+                return None
+            running = self._keeper.running or self._keeper.ensure()
+        with AdminClient(running.admin).session() as session:
+            return self._observed(session, key, wish, running)
+
+    def remove(self, service: str, environment: str) -> None:
+        """Close the listener, then forget routes and clusters; connections end within the drain time."""
+        key = names.environment_key(service, environment)
+        with self._lock:
+            if key not in self._loaded():
+                return
+            self._drop(key)
+            running = self._keeper.ensure()
+            self._documents.write_listeners(self._unblocked())
+            with AdminClient(running.admin).session() as session:
+                _until(lambda: not _listens(session.listening(), key))
+            self._forget_others()
+
+    def environments(self) -> list[tuple[str, str]]:
+        """Service and environment of every route known here."""
+        with self._lock:
+            return [(w.service, w.environment) for w in self._loaded().values()]
+
+    def close(self) -> None:
+        """Stop watching; Envoy goes on without us."""
+        self._keeper.close()
+
+    def stop(self) -> None:
+        """End Envoy. The routes are kept, and served again at the next `resume` or `apply`."""
+        self._keeper.stop()
+
+    # --- handing over
+
+    def _loaded(self) -> dict[str, EnvironmentRoute]:
+        if self._wishes is None:
+            self._documents.prepare()
+            self._wishes = self._documents.wishes()
+        return self._wishes
+
+    def _before_start(self) -> None:
+        """Write every document. An address that somebody took while no Envoy ran is left out, since Envoy would
+        share it; the next `apply` then says who has it."""
+        self._departed.clear()
+        wishes = self._loaded()
+        self._blocked = {key for key, wish in wishes.items() if snapshot.serves(wish) and not _is_free(wish.listen)}
+        self._pending |= self._blocked
+        self._documents.write_all(wishes, self._unblocked())
+
+    def _unblocked(self) -> list[EnvironmentRoute]:
+        return [wish for key, wish in self._loaded().items() if key not in self._blocked]
+
+    def _opens(self, route: EnvironmentRoute) -> bool:
+        name = names.listener_name(route.service, route.environment, route.listen)
+        return snapshot.serves(route) and name not in self._documents.listeners()
+
+    def _open(self, key: str, route: EnvironmentRoute, before: EnvironmentRoute | None) -> None:
+        """Hand over a route whose address this edge does not have yet; a refusal leaves the former route."""
+        for other_key, other in self._loaded().items():
+            if other_key != key and snapshot.serves(other) and listening.overlaps(other.listen, route.listen):
+                raise _taken_by(other, route)
+        with listening.reserved(route.listen):
+            listening.check_free(route.listen)
+            self._blocked.discard(key)
+            try:
+                self._hand_over(key, route)
+            except Permanent:
+                self._withdraw(key, before)
+                raise
+
+    def _withdraw(self, key: str, before: EnvironmentRoute | None) -> None:
+        """Put the former wish back in place of one that was refused."""
+        if before is not None:
+            self._hand_over(key, before)
+        else:
+            self._drop(key)
+            self._documents.write_listeners(self._unblocked())
+
+    def _drop(self, key: str) -> None:
+        self._loaded().pop(key, None)
+        self._pending.discard(key)
+        self._blocked.discard(key)
+        self._documents.drop_wish(key)
+
+    def _hand_over(self, key: str, route: EnvironmentRoute) -> None:
+        self._loaded()[key] = route
+        self._documents.keep_wish(key, route)
+        self._pending.add(key)
+        running = self._keeper.ensure()
+        with AdminClient(running.admin).session() as session:
+            self._advance(session, key, route, _PATIENCE_SECONDS)
+        if key in self._pending:
+            self._keeper.wake()
+
+    def _advance(self, session: Session, key: str, route: EnvironmentRoute, patience_seconds: float) -> None:
+        """Take one environment through the stages; it stays pending when Envoy is not that far."""
+        wishes = self._loaded()
+        self._documents.write_endpoints(route)
+        others = self._documents.write_clusters(wishes.values(), keep_others=True)
+        if snapshot.serves(route):
+            wanted = {c["name"] for c in snapshot.clusters([route], self._process.paths)}
+            if not _until(lambda: wanted <= session.hosts(wanted).keys(), patience_seconds):
+                return
+            for cluster in self._documents.write_route(route):
+                self._departed[cluster] = time.monotonic()
+        self._documents.write_listeners(self._unblocked())
+        if not self._served(session, key, route, patience_seconds):
+            return
+        self._pending.discard(key)
+        if others:
+            self._forget_others()
+
+    def _served(self, session: Session, key: str, route: EnvironmentRoute, patience_seconds: float) -> bool:
+        """Wait until Envoy serves this route. Raises: Permanent when it refuses its listener."""
+        if not snapshot.serves(route):
+            return _until(lambda: not _listens(session.listening(), key), patience_seconds)
+        name = names.listener_name(route.service, route.environment, route.listen)
+
+        def decided() -> bool:
+            return name in session.listening() or session.listener_error(name) is not None
+
+        if not _until(decided, patience_seconds):
+            return False
+        if name not in session.listening() and (reason := session.listener_error(name)):
+            listening.check_free(route.listen)
+            self._documents.write_listeners(self._unblocked(), again=True)
+            raise _rejected(route, reason)
+        return _until(lambda: _version(session.route_configuration(key)) == route.version, patience_seconds)
+
+    def _forget_others(self) -> None:
+        """Take clusters away that no environment wishes, unless some environment is still on its way."""
+        if self._pending - self._blocked:
+            return
+        wishes = self._loaded()
+        self._documents.write_clusters(wishes.values(), keep_others=False)
+        self._documents.sweep(wishes)
+
+    def _chores(self) -> float | None:
+        """Finish what an `apply` or a restart left under way. Returns: seconds until the next try, None when done."""
+        running = self._keeper.running
+        if running is None or not self._pending:
+            return None
+        with AdminClient(running.admin).session() as session:
+            for key in sorted(self._pending):
+                wish = self._loaded()[key]
+                if key not in self._blocked or _is_free(wish.listen):
+                    self._blocked.discard(key)
+                    self._advance(session, key, wish, 0.0)
+        self._forget_others()
+        return _CHORE_SECONDS if self._pending - self._blocked else _BLOCKED_SECONDS if self._blocked else None
+
+    # --- reading back
+
+    def _observed(self, session: Session, key: str, wish: EnvironmentRoute, running: Running) -> RouteObservation:
+        loaded = session.route_configuration(key) if snapshot.serves(wish) else None
+        weights = routes.weights_in(dict(loaded)) if loaded else {}
+        fleets = {snapshot.cluster_of(wish, f): f for f in wish.fleets}
+        hosts = session.hosts({*fleets, *weights})
+        numbers = session.numbers([c for name in fleets for c in _family(name)])
+        name = names.listener_name(wish.service, wish.environment, wish.listen)
+        open_listeners = session.listening()
+        return RouteObservation(
+            version=wish.version if self._is_whole(wish, loaded, hosts, open_listeners) else None,
+            weights={_fleet_of(fleets, c): weights.get(c, 0) for c in {*fleets, *weights}},
+            healthy={f.fleet: _instances(f, hosts.get(c, {}), sound=True) for c, f in fleets.items()},
+            unhealthy={f.fleet: _instances(f, hosts.get(c, {}), sound=False) for c, f in fleets.items()},
+            active={f.fleet: self._active(c, numbers) for c, f in fleets.items()},
+            counters={f.fleet: _counters(numbers[c]) for c, f in fleets.items()},
+            mirrored={f.fleet: _counters(numbers[names.mirror_name(c)]) for c, f in fleets.items()},
+            epoch=running.generation,
+            listening=name in open_listeners,
+        )
+
+    def _is_whole(
+        self,
+        wish: EnvironmentRoute,
+        loaded: Mapping[str, object] | None,
+        hosts: Mapping[str, Mapping[str, bool]],
+        open_listeners: frozenset[str],
+    ) -> bool:
+        """Whether Envoy serves every part of the wish: weights, instances, and the listener or its absence."""
+        key = names.environment_key(wish.service, wish.environment)
+        for fleet in wish.fleets:
+            found = hosts.get(snapshot.cluster_of(wish, fleet))
+            if found is None or found.keys() != {_plain(e.address) for e in fleet.endpoints}:
+                return False
+        if not snapshot.serves(wish):
+            return not _listens(open_listeners, key)
+        name = names.listener_name(wish.service, wish.environment, wish.listen)
+        return name in open_listeners and _version(loaded) == wish.version
+
+    def _active(self, cluster: str, numbers: Mapping[str, ClusterNumbers]) -> int:
+        """Requests in flight of users and testers.
+
+        A fleet that just lost its users is not idle yet: for a moment a worker thread may still hand it a request
+        that it dealt by the former weights.
+        """
+        found = numbers[cluster].active + numbers[names.preview_name(cluster)].active
+        left = self._departed.get(cluster)
+        settling = left is not None and time.monotonic() - left < _SETTLE_SECONDS
+        return max(found, 1) if settling else found
+
+
+def _listens(open_listeners: Iterable[str], key: str) -> bool:
+    return any(name.startswith(f"{key}@") for name in open_listeners)
+
+
+def _until(done: Callable[[], bool], patience_seconds: float = _PATIENCE_SECONDS) -> bool:
+    """Ask Envoy until it is so, for a short while. Returns: whether it is."""
+    deadline = time.monotonic() + patience_seconds
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _is_free(listen: str) -> bool:
+    try:
+        listening.check_free(listen)
+    except Permanent:
+        return False
+    return True
+
+
+def _version(configuration: Mapping[str, object] | None) -> str | None:
+    return routes.version_in(dict(configuration)) if configuration else None
+
+
+def _family(cluster: str) -> Iterable[str]:
+    return cluster, names.preview_name(cluster), names.mirror_name(cluster)
+
+
+def _fleet_of(fleets: Mapping[str, FleetRoute], cluster: str) -> str:
+    """The fleet of a cluster; one that is loaded but not wished any more is named by its cluster's last part."""
+    return fleets[cluster].fleet if cluster in fleets else cluster.split("/", 2)[-1]
+
+
+def _instances(fleet: FleetRoute, hosts: Mapping[str, bool], *, sound: bool) -> frozenset[str]:
+    by_address = {_plain(e.address): e.instance for e in fleet.endpoints}
+    return frozenset(by_address.get(address, address) for address, found in hosts.items() if found is sound)
+
+
+def _plain(address: str) -> str:
+    host, port = names.split_address(address)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _counters(numbers: ClusterNumbers) -> Counters:
+    return Counters(numbers.completed, numbers.failed)
+
+
+def _taken_by(other: EnvironmentRoute, route: EnvironmentRoute) -> Permanent:
+    return Permanent(
+        "address-in-use",
+        f"expected {route.listen} to be free, found environment {other.environment} of service {other.service} there",
+        where=route.listen,
+        remedy="give each environment its own `listen` in rebake.yaml",
+    )
+
+
+def _rejected(route: EnvironmentRoute, reason: str) -> Permanent:
+    return Permanent(
+        "listener-rejected",
+        f"Envoy refused to listen on {route.listen}: {reason}",
+        where=route.listen,
+        remedy="correct `listen` in rebake.yaml, or free the address",
+        evidence=[reason],
+    )

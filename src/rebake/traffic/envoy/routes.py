@@ -1,0 +1,159 @@
+"""The users' way through Envoy: one `RouteConfiguration` per environment. Pure; the only document a switch changes.
+
+Rules:
+- Requests with `x-rebake-preview: candidate` go to the preview cluster, before anything else, and are not counted.
+- The others are dealt by weight, stable first: Envoy takes a number modulo 10 000 and walks the weights in order, so
+  a larger candidate weight only takes numbers away from stable's end.
+- Sticky: the number is the hash of the cookie. A caller without cookie is dealt by the hash of the request id, and
+  gets that id as cookie, so that the first answer already comes from the cohort the cookie stands for.
+- Mirror: copies of GET and HEAD, never of upgrades (a copied WebSocket would have nobody to talk to).
+- A request that never left Envoy is tried again on another instance of the same fleet. One whose connection broke
+  after it left is tried again only when it is GET or HEAD, which may be sent twice (RFC 9110, 9.2.2).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rebake.core.units import FULL
+from rebake.traffic.envoy import names
+from rebake.traffic.ports import EnvironmentRoute, Sticky
+
+Document = dict[str, Any]
+
+METADATA = "rebake"
+_SAFE: Document = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
+_UPGRADE: Document = {"name": "upgrade", "present_match": True}
+# Envoy's own would name the machine's first address in place of a loopback caller.
+_FORWARDED_FOR: Document = {
+    "header": {"key": "x-forwarded-for", "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"},
+    "append_action": "APPEND_IF_EXISTS_OR_ADD",
+}
+_UNSENT = "connect-failure,refused-stream,reset-before-request"
+
+
+def route_configuration(route: EnvironmentRoute) -> Document:
+    """The whole route configuration; its metadata carries `EnvironmentRoute.version`, to be read back."""
+    key = names.environment_key(route.service, route.environment)
+    return {
+        "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        "name": key,
+        "metadata": {"filter_metadata": {METADATA: {"version": route.version}}},
+        # Envoy then refuses a route to a cluster it does not know, and keeps the former one: no 503 without cluster.
+        "validate_clusters": True,
+        "request_headers_to_remove": ["x-envoy-external-address", "x-envoy-internal"],
+        "request_headers_to_add": [_FORWARDED_FOR],
+        "virtual_hosts": [{"name": key, "domains": ["*"], "routes": [*_preview(route), *_users(route)]}],
+    }
+
+
+def weights_in(configuration: Document) -> dict[str, int]:
+    """Basis points by cluster, read back from a route configuration: the last route is the users' general one."""
+    routes = configuration["virtual_hosts"][0]["routes"]
+    clusters = routes[-1]["route"]["weighted_clusters"]["clusters"]
+    return {str(c["name"]): int(c.get("weight", 0)) for c in clusters}
+
+
+def version_in(configuration: Document) -> str | None:
+    """The `EnvironmentRoute.version` a route configuration was rendered from."""
+    metadata = configuration.get("metadata", {}).get("filter_metadata", {})
+    version = metadata.get(METADATA, {}).get("version")
+    return str(version) if version else None
+
+
+def _preview(route: EnvironmentRoute) -> list[Document]:
+    if route.preview is None:
+        return []
+    header = {"name": names.PREVIEW_HEADER, "string_match": {"exact": names.PREVIEW_VALUE}}
+    cluster = names.preview_name(names.cluster_name(route.service, route.environment, route.preview))
+    action = {"cluster": cluster, "timeout": "0s"}
+    return [
+        _entry([header, _SAFE], {**action, "retry_policy": _retry(safe=True)}),
+        _entry([header], {**action, "retry_policy": _retry(safe=False)}),
+    ]
+
+
+def _users(route: EnvironmentRoute) -> list[Document]:
+    """Most special first: safe requests to copy, safe ones, all others; each twice when callers stick."""
+    deal: Document = {"weighted_clusters": _weighted(route), "timeout": "0s"}
+    if route.sticky is not None:
+        deal["hash_policy"] = _hash_policy(route.sticky)
+    safe = {**deal, "retry_policy": _retry(safe=True)}
+    rest = {**deal, "retry_policy": _retry(safe=False)}
+    kinds: list[tuple[list[Document], Document]] = [([_SAFE], safe), ([], rest)]
+    if route.mirror is not None and route.mirror.share_basis_points > 0:
+        kinds.insert(0, ([_SAFE, {**_UPGRADE, "invert_match": True}], {**safe, **_mirrored(route)}))
+    if route.sticky is None:
+        return [_entry(headers, action) for headers, action in kinds]
+    has_cookie = _has_cookie(route.sticky)
+    return [
+        *(_entry([*headers, has_cookie], action) for headers, action in kinds),
+        *(_entry(headers, action) | _sets_cookie(route.sticky) for headers, action in kinds),
+    ]
+
+
+def _entry(headers: list[Document], action: Document) -> Document:
+    match: Document = {"prefix": "/", "headers": headers} if headers else {"prefix": "/"}
+    return {"match": match, "route": action}
+
+
+def _weighted(route: EnvironmentRoute) -> Document:
+    clusters = [
+        {
+            "name": names.cluster_name(route.service, route.environment, f.fleet),
+            "weight": f.weight_basis_points,
+        }
+        for f in route.fleets
+        if f.weight_basis_points > 0
+    ]
+    return {"clusters": clusters, **({"use_hash_policy": True} if route.sticky else {})}
+
+
+def _hash_policy(sticky: Sticky) -> list[Document]:
+    return [
+        {"cookie": {"name": sticky.cookie}, "terminal": True},
+        {"header": {"header_name": "x-request-id"}},
+    ]
+
+
+def _has_cookie(sticky: Sticky) -> Document:
+    return {"name": "cookie", "string_match": {"safe_regex": {"regex": f"(.*;)?\\s*{_literal(sticky.cookie)}=[^;]+.*"}}}
+
+
+def _literal(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "_-" else f"\\{c}" for c in text)
+
+
+def _sets_cookie(sticky: Sticky) -> Document:
+    value = f"{sticky.cookie}=%REQ(X-REQUEST-ID)%; Max-Age={sticky.ttl_seconds}; Path=/; HttpOnly; SameSite=Lax"
+    header = {"header": {"key": "set-cookie", "value": value}, "append_action": "APPEND_IF_EXISTS_OR_ADD"}
+    return {"response_headers_to_add": [header]}
+
+
+def _mirrored(route: EnvironmentRoute) -> Document:
+    assert route.mirror is not None
+    cluster = names.mirror_name(names.cluster_name(route.service, route.environment, route.mirror.fleet))
+    share = {"numerator": min(route.mirror.share_basis_points, FULL), "denominator": "TEN_THOUSAND"}
+    policy = {
+        "cluster": cluster,
+        "runtime_fraction": {"default_value": share},
+        "disable_shadow_host_suffix_append": True,
+    }
+    return {"request_mirror_policies": [policy]}
+
+
+def _retry(*, safe: bool) -> Document:
+    return {
+        "retry_on": f"{_UNSENT},reset" if safe else _UNSENT,
+        "num_retries": 3,
+        "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.050s"},
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                },
+            }
+        ],
+        "host_selection_retry_max_attempts": 5,
+    }

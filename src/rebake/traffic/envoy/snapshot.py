@@ -1,0 +1,259 @@
+"""What Envoy is told: bootstrap, clusters, endpoints, listeners, rendered from the wished routes. Pure.
+
+Which document changes when:
+- route configuration (`routes.py`): at every switch, one per environment;
+- endpoints: when an instance comes or goes, one per fleet;
+- clusters and listeners: when a fleet or an environment comes or goes, one of each per edge.
+A document is plain JSON values; equal wishes render to equal documents, so an unchanged one is not written again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rebake.core.digest import digest_of, short
+from rebake.core.units import FULL
+from rebake.errors import BrokenInvariant
+from rebake.release.manifest import Health
+from rebake.traffic.envoy import names
+from rebake.traffic.ports import Endpoint, EnvironmentRoute, FleetRoute
+
+Document = dict[str, Any]
+
+_PROBE_UNHEALTHY_MS = 100
+_MANY = 1_000_000
+_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+@dataclass(frozen=True, slots=True)
+class EdgePaths:
+    """Where Envoy finds its documents, below one folder."""
+
+    root: Path
+
+    @property
+    def bootstrap(self) -> Path:
+        return self.root / "bootstrap.json"
+
+    @property
+    def clusters(self) -> Path:
+        return self.root / "cds.json"
+
+    @property
+    def listeners(self) -> Path:
+        return self.root / "lds.json"
+
+    def route(self, key: str) -> Path:
+        return self.root / "rds" / f"{key}.json"
+
+    def endpoints(self, cluster: str) -> Path:
+        return self.root / "eds" / names.file_name(cluster)
+
+    def wish(self, key: str) -> Path:
+        """The `EnvironmentRoute` as applied, so that a restarted agent or Envoy serves the same."""
+        return self.root / "routes" / f"{key}.json"
+
+
+def encode(document: Document) -> bytes:
+    """As the file holds it: sorted, so that equal documents are equal bytes; indented, since people read it too."""
+    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def response(resources: Iterable[Document]) -> Document:
+    """Wrap resources as filesystem xDS wants them. Source: xDS protocol, `DiscoveryResponse`."""
+    found = list(resources)
+    return {"version_info": short(digest_of(json.dumps(found, sort_keys=True))), "resources": found}
+
+
+def check_route(route: EnvironmentRoute) -> None:
+    """Raises: BrokenInvariant when the wish contradicts itself (ours: the engine made it)."""
+    where = f"{route.service}/{route.environment}"
+    fleets = [f.fleet for f in route.fleets]
+    total = sum(f.weight_basis_points for f in route.fleets)
+    if total not in (0, FULL) or any(f.weight_basis_points < 0 for f in route.fleets):
+        raise BrokenInvariant(f"weights sum to 0 or {FULL}, found {total}", where=where)
+    if len(set(fleets)) != len(fleets):
+        raise BrokenInvariant(f"a fleet stands once in a route, found {fleets}", where=where)
+    wanted = [route.preview, route.mirror.fleet if route.mirror else None]
+    if missing := [name for name in wanted if name is not None and name not in fleets]:
+        raise BrokenInvariant(f"preview and mirror name fleets of the route, found {missing}", where=where)
+
+
+def serves(route: EnvironmentRoute) -> bool:
+    """Before the first promotion no fleet has weight, and nothing listens."""
+    return any(f.weight_basis_points for f in route.fleets)
+
+
+def cluster_of(route: EnvironmentRoute, fleet: FleetRoute) -> str:
+    return names.cluster_name(route.service, route.environment, fleet.fleet)
+
+
+def bootstrap(paths: EdgePaths, admin: Path) -> Document:
+    """How Envoy starts: everything else comes from watched files."""
+    return {
+        "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
+        "dynamic_resources": {"cds_config": _watch(paths.clusters), "lds_config": _watch(paths.listeners)},
+        "stats_flush_interval": "5s",
+    }
+
+
+def clusters(routes: Iterable[EnvironmentRoute], paths: EdgePaths) -> list[Document]:
+    """Every cluster of every environment, in a stable order."""
+    found: list[Document] = []
+    for route in routes:
+        for fleet in route.fleets:
+            name = cluster_of(route, fleet)
+            found.append(_users_cluster(name, fleet, paths))
+            if route.preview == fleet.fleet:
+                found.append(_side_cluster(names.preview_name(name), fleet.endpoints))
+            if route.mirror is not None and route.mirror.fleet == fleet.fleet:
+                found.append(_side_cluster(names.mirror_name(name), fleet.endpoints, longest_seconds=30))
+    return sorted(found, key=lambda c: str(c["name"]))
+
+
+def endpoints(cluster: str, instances: Iterable[Endpoint]) -> Document:
+    """The instances of one fleet, without the type that only a resource on its own carries."""
+    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [_endpoint(e) for e in instances]}]}
+
+
+def endpoints_resource(cluster: str, instances: Iterable[Endpoint]) -> Document:
+    kind = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+    return {"@type": kind, **endpoints(cluster, instances)}
+
+
+def listeners(routes: Iterable[EnvironmentRoute], paths: EdgePaths) -> list[Document]:
+    """One listener per environment that serves, in a stable order."""
+    return sorted((_listener(r, paths) for r in routes if serves(r)), key=lambda x: str(x["name"]))
+
+
+def _watch(path: Path) -> Document:
+    return {"resource_api_version": "V3", "path_config_source": {"path": str(path)}}
+
+
+def _endpoint(endpoint: Endpoint) -> Document:
+    return {"endpoint": {"address": _socket_address(endpoint.address)}}
+
+
+def _socket_address(address: str) -> Document:
+    host, port = names.split_address(address)
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def _seconds(milliseconds: int) -> str:
+    return f"{milliseconds // 1000}.{milliseconds % 1000:03d}s"
+
+
+def _users_cluster(name: str, fleet: FleetRoute, paths: EdgePaths) -> Document:
+    return {
+        **_cluster(name),
+        "type": "EDS",
+        "eds_cluster_config": {"service_name": name, "eds_config": _watch(paths.endpoints(name))},
+        "health_checks": [_health_check(fleet.health)],
+        # An instance that was unregistered gets no further request, however healthy it still looks.
+        "ignore_health_on_host_removal": True,
+        # A hanging instance must not hold up the others' listeners at a start; until the first probe every instance
+        # is tried (panic threshold), and a refused connection is tried again elsewhere.
+        "wait_for_warm_on_init": False,
+    }
+
+
+def _side_cluster(name: str, instances: Iterable[Endpoint], *, longest_seconds: int | None = None) -> Document:
+    """Testers' and copies' cluster: the same instances without own probes (they would double the users' ones)."""
+    limit = {"max_stream_duration": f"{longest_seconds}s"} if longest_seconds else {}
+    return {**_cluster(name, **limit), "type": "STATIC", "load_assignment": endpoints(name, instances)}
+
+
+def _cluster(name: str, **http: Any) -> Document:
+    limits = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), _MANY)
+    return {
+        "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+        "name": name,
+        "connect_timeout": "1s",
+        "lb_policy": "LEAST_REQUEST",
+        "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
+        # Envoy's own limits (1024 requests, 3 retries) would throttle; limits are the instances' business.
+        "circuit_breakers": {"thresholds": [{"priority": "DEFAULT", **limits}]},
+        "per_connection_buffer_limit_bytes": 1 << 20,
+        "typed_extension_protocol_options": {
+            _HTTP: {
+                "@type": f"type.googleapis.com/{_HTTP}",
+                # Below the keep-alive of gunicorn (2 s), uvicorn and Node (5 s): Envoy closes first, so that no
+                # request is written into a connection the instance just closed.
+                "common_http_protocol_options": {"idle_timeout": "1s", **http},
+                "explicit_http_config": {"http_protocol_options": {}},
+            }
+        },
+    }
+
+
+def _health_check(health: Health) -> Document:
+    interval = _seconds(health.interval_ms)
+    quick = _seconds(min(health.interval_ms, _PROBE_UNHEALTHY_MS))
+    return {
+        "timeout": _seconds(health.timeout_ms),
+        "interval": interval,
+        "no_traffic_interval": interval,
+        # An instance that does not answer yet is asked often: it is of use as soon as it answers.
+        "no_traffic_healthy_interval": interval,
+        "unhealthy_interval": quick,
+        "healthy_threshold": health.healthy_after,
+        "unhealthy_threshold": health.unhealthy_after,
+        "always_log_health_check_failures": False,
+        # A fresh connection each time also proves that the instance still accepts, and holds no worker of it.
+        "reuse_connection": False,
+        "http_health_check": {
+            "path": health.path,
+            "expected_statuses": [{"start": 200, "end": 400}],
+            # Without this one wrong status would count as all `unhealthy_after` failures at once.
+            "retriable_statuses": [{"start": 100, "end": 200}, {"start": 400, "end": 600}],
+        },
+    }
+
+
+def _listener(route: EnvironmentRoute, paths: EdgePaths) -> Document:
+    return {
+        "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
+        "name": names.listener_name(route.service, route.environment, route.listen),
+        "address": _socket_address(route.listen),
+        "per_connection_buffer_limit_bytes": 1 << 20,
+        "tcp_backlog_size": 4096,
+        "filter_chains": [
+            {"filters": [{"name": "http", "typed_config": _connection_manager(route, paths)}]},
+        ],
+    }
+
+
+def _connection_manager(route: EnvironmentRoute, paths: EdgePaths) -> Document:
+    """HTTP as it came, as far as HTTP allows: no path, header or answer is tidied up."""
+    filters = "type.googleapis.com/envoy.extensions.filters"
+    key = names.environment_key(route.service, route.environment)
+    return {
+        "@type": f"{filters}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": key,
+        "codec_type": "AUTO",
+        "rds": {"route_config_name": key, "config_source": _watch(paths.route(key))},
+        "http_filters": [
+            {
+                "name": "router",
+                "typed_config": {"@type": f"{filters}.http.router.v3.Router", "suppress_envoy_headers": True},
+            }
+        ],
+        "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": route.listen},
+        "http2_protocol_options": {"allow_connect": True},
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "use_remote_address": True,
+        "skip_xff_append": True,
+        "internal_address_config": {"cidr_ranges": []},
+        "preserve_external_request_id": True,
+        "server_header_transformation": "PASS_THROUGH",
+        "normalize_path": False,
+        "merge_slashes": False,
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        # Quiet streams (events, WebSockets, long work) live; only slow request heads are cut off.
+        "stream_idle_timeout": "3600s",
+        "request_headers_timeout": "60s",
+    }
