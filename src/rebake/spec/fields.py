@@ -89,7 +89,7 @@ def _read_filled(value: Any) -> str:
 
 def _word(value: Any, code: str, expected: str) -> str:
     """The text of a short value, or a mistake."""
-    if not isinstance(value, str) or len(value) > _LONGEST:
+    if not isinstance(value, str) or len(value) > _LONGEST or not value.isascii():
         raise mistaken(code, expected)
     return value.strip()
 

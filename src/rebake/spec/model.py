@@ -86,9 +86,6 @@ class Bake(Part):
     """Paths and patterns that do not go in, besides those of .dockerignore and .gitignore."""
     base: Annotated[Literal["host"], BeforeValidator(_only_host)] = "host"
     """What lies under the release. `host`: this machine's own Python or Node."""
-    lock: Filled | None = None
-    """python: the file that names the dependencies; by default the first of uv.lock, pylock.toml, requirements.txt
-    and pyproject.toml."""
     build: Filled | None = None
     """node: the script of package.json that is run after the install, such as `build`."""
 
@@ -154,8 +151,15 @@ class HttpRequest(Part):
     """How long the answer may take."""
 
 
+def _one_key(*keys: str) -> ConfigDict:
+    """For the JSON Schema: exactly one of these keys. The loader's own sentence is in `rules`."""
+    return ConfigDict(json_schema_extra={"oneOf": [{"required": [key]} for key in keys]})
+
+
 class Check(Part):
     """A test of the candidate before any user reaches it: a request or a command."""
+
+    model_config = _one_key("http", "command")
 
     name: Name
     """Names the check in reports; each name once."""
@@ -316,6 +320,8 @@ StickyChoice = Annotated[
 
 class Secret(Part):
     """Where a secret is read from when a rollout begins: one of the two."""
+
+    model_config = _one_key("file", "env")
 
     file: AbsolutePath | None = None
     """An absolute path on the machine of the agent."""

@@ -65,7 +65,13 @@ def quoted(text: str) -> str:
     """A YAML scalar that is text, whatever YAML thinks of its letters."""
     plain = re.fullmatch(r"[A-Za-z/.$_-][A-Za-z0-9/.$_=:@+-]*", text) and not text.endswith(":")
     reads_as_text = text.lower() not in {"true", "false", "yes", "no", "on", "off", "null", "y", "n", "-", "---", "..."}
-    return text if plain and reads_as_text and not re.match(r"[-+.]*\d", text) else json.dumps(text, ensure_ascii=False)
+    return text if plain and reads_as_text and not re.match(r"[-+.]*\d", text) else _escaped(text)
+
+
+def _escaped(text: str) -> str:
+    """In double quotes, with what YAML does not allow as it is escaped."""
+    written = json.dumps(text, ensure_ascii=False)
+    return re.sub(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda match: f"\\u{ord(match[0]):04x}", written)
 
 
 class Locator:

@@ -54,15 +54,14 @@ def items(data: Any, *path: str) -> list[Any]:
 
 def builder_keys(data: Any, _: LineOf) -> Iterator[Finding]:
     builder = get(data, "bake", "builder")
-    for key, only in (("build", "node"), ("lock", "python")):
-        if key in mapping(data, "bake") and builder in ("python", "node", "files") and builder != only:
-            problem = f"expected {key} only with builder {only}, found it with {builder}"
-            yield Finding("key-does-nothing", ("bake", key), problem, "remove the line", True)
+    if "build" in mapping(data, "bake") and builder in ("python", "files"):
+        problem = f"expected build only with builder node, found it with {builder}"
+        yield Finding("key-does-nothing", ("bake", "build"), problem, "remove the line", True)
 
 
 def command_variables(data: Any, _: LineOf) -> Iterator[Finding]:
     """Every `$NAME` in the command has a value in every environment."""
-    everywhere = {"PORT", "HOST", *mapping(data, "run", "env")}
+    everywhere = {"PORT", "HOST", "TMPDIR", "REBAKE_DATA", *mapping(data, "run", "env")}
     environments = mapping(data, "environments")
     for index, word in enumerate(items(data, "run", "command")):
         for match in EXPANSION.finditer(word if isinstance(word, str) else ""):
