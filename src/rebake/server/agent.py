@@ -73,7 +73,9 @@ def serve(home: Home, starter: Starter, make: Callable[[Home], Application]) -> 
         from rebake.server.serving import Agent
 
         async def run() -> None:
-            await Agent(home, application).run(listen_private(home.agent_socket), lambda: starter.tell(ready=True))
+            agent = Agent(home, application)
+            agent.stop_on_signals()
+            await agent.run(listen_private(home.agent_socket), lambda: starter.tell(ready=True))
 
         log.info("ready, pid %d, home %s", os.getpid(), home.root)
         asyncio.run(run())

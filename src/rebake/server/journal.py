@@ -40,5 +40,5 @@ def open_journal(path: Path, *, foreground: bool) -> None:
     for handler in handlers:
         handler.setFormatter(shape)
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
-    for noisy in ("httpx", "httpcore", "uvicorn.access"):
+    for noisy in ("httpx", "httpcore", "uvicorn.access", "uvicorn.error"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

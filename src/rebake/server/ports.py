@@ -42,11 +42,16 @@ class Application(Protocol):
         ...
 
     def begin(self, doc: Mapping[str, Any]) -> Doc:
-        """Begin a rollout: `{"plan", "release", "secrets", "requested_by", "again"}` gives the rollout view.
+        """Begin a rollout; the rollout view.
 
-        `plan` is `codec.dump(Plan)`, `release` a digest in the store, `secrets` maps a name to where it comes from
-        (`{"file": path}` or `{"env": …}` as the user's file says).
-
+        Args:
+            doc: `{"plan", "release", "env", "secrets", "secret_values", "requested_by", "again"}`.
+                `plan`: `codec.dump(Plan)`. `release`: a digest in the store. `env`: the environment's own variables
+                (`spec.plan.settings_env`), which make the revision together with the secrets' versions.
+                `secrets`: variable to source, `file:/path` (read by the agent) or `env:NAME` (read by the command
+                line, whose environment it is, and handed over in `secret_values` by variable). A value is for the
+                vault alone; it goes into no document, log or error.
+                `again`: also when this revision serves already.
         Raises: Refused when a gate says no (another environment first, quarantine, an older request).
         """
         ...

@@ -25,11 +25,23 @@ _GRACE_SECONDS = 2
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: two servers share this process, and one place decides when it ends."""
+    """uvicorn without its own signal handlers, because two servers share this process and one place decides when it
+    ends; and without its ten ticks a second, because an idle agent must cost nothing."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told_to_end = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        await self._told_to_end.wait()
+
+    def end(self) -> None:
+        self.should_exit = True
+        self._told_to_end.set()
 
 
 def _server(app: ASGIApp) -> _Server:
@@ -43,6 +55,7 @@ def _server(app: ASGIApp) -> _Server:
             access_log=False,
             log_config=None,
             server_header=False,
+            date_header=False,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
     )
@@ -72,6 +85,12 @@ class Agent:
     def stop(self) -> None:
         self._ended.set()
 
+    def stop_on_signals(self) -> None:
+        """End on SIGTERM and SIGINT. Only in the main thread of a process of our own."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+
     async def open_dashboard(self, port: int) -> str:
         """Open it on loopback, or give the URL of the one that is open. Another port opens another one."""
         if self._dashboard is not None and port in (0, self._dashboard[0]):
@@ -88,13 +107,10 @@ class Agent:
         self._servers.append((server, task))
 
     async def run(self, listener: socket.socket, ready: Callable[[], None]) -> None:
-        """Serve until `stop`, SIGTERM or SIGINT. `ready` is called once callers are answered."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._ended.set)
+        """Serve until `stop`. `ready` is called once callers are answered."""
         self._serve(api_app(self._application, self), listener)
         ready()  # the socket listens already: who connects now waits for a moment and is answered
         await self._ended.wait()
         for server, _ in self._servers:
-            server.should_exit = True
+            server.end()
         await asyncio.gather(*(task for _, task in self._servers))

@@ -1,0 +1,126 @@
+"""The live view of a rollout on a terminal. `picture` is pure; `Live` moves it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live as RichLive
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from rebake.cli.words import View, percent, seconds, short, step_of
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_BAR = 40
+_MARKS = {"passed": ("✓", "green"), "failed": ("✗", "red")}
+
+
+def sparkline(evidence: Sequence[Sequence[float]], needed: float, width: int = _BAR) -> str:
+    """The evidence over time as blocks, by its logarithm: empty at 1, full at what takes the candidate back.
+
+    >>> sparkline([[0, 1], [1, 10], [2, 100]], 100)
+    '▁▄█'
+    """
+    top = math.log(max(needed, 1.000001))
+    last = evidence[-width:]
+    levels = (math.log(max(1.0, value)) / top for _, value in last)
+    return "".join(_BLOCKS[min(7, max(0, int(level * 7)))] for level in levels)
+
+
+def bar(stable: float, candidate: float, width: int = _BAR) -> Text:
+    """The route as a bar. A candidate that gets anything is seen."""
+    cells = round(candidate * width)
+    if candidate > 0:
+        cells = max(1, cells)
+    rest = width - cells if stable > 0 else 0
+    text = Text("━" * rest, style="blue") + Text("━" * cells, style="yellow")
+    return text + Text("─" * (width - rest - cells), style="dim")
+
+
+def _cohorts(view: View) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for cohort, shade in (("stable", "blue"), ("candidate", "yellow")):
+        requests = (view.get("requests") or {}).get(cohort) or {"total": 0, "errors": 0}
+        health = (view.get("instances") or {}).get(cohort) or {"wanted": 0, "healthy": 0}
+        share = (view.get("route") or {}).get(cohort) or 0.0
+        table.add_row(
+            Text(cohort, style=shade),
+            Text(percent(share)),
+            Text(f"{health['healthy']} of {health['wanted']} healthy"),
+            Text(f"{requests['total']:,} requests"),
+            Text(f"{requests['errors']:,} errors", style="red" if requests["errors"] else ""),
+        )
+    return table
+
+
+def _checks(view: View) -> Text:
+    text = Text()
+    for check in view.get("checks", ()):
+        mark, shade = _MARKS.get(check["state"], ("·", "dim"))
+        text.append(f"{mark} {check['name']}  ", style=shade)
+    return text
+
+
+def _judge(view: View) -> list[RenderableType]:
+    verdict, evidence = view.get("verdict"), view.get("evidence") or []
+    if not verdict or not evidence:
+        return []
+    numbers = f" {verdict['verdict']}, evidence {verdict['evidence']:.3g} of {verdict['needed']:.3g}"
+    return [Text(sparkline(evidence, verdict["needed"]), style="magenta") + Text(numbers, style="dim")]
+
+
+def picture(view: View, phases: Sequence[tuple[str, float]], elapsed: float) -> RenderableType:
+    """The whole view.
+
+    Args:
+        phases: what is behind us, with the second at which each ended.
+        elapsed: seconds since the start.
+    """
+    title = Text(f"{view['service']}/{view['environment']}", style="bold")
+    title.append(f"  revision {short(view['revision'])}  {seconds(elapsed)}", style="dim")
+    past = [Text(f"✓ {name}  ", style="green") + Text(seconds(at), style="dim") for name, at in phases[-6:]]
+    parts: list[RenderableType] = [title, *past]
+    parts.append(Spinner("dots", Text(f"{step_of(view)}: {view.get('reason') or ''}"), style="cyan"))
+    route = view.get("route") or {}
+    parts += [bar(route.get("stable") or 0.0, route.get("candidate") or 0.0), _cohorts(view)]
+    if view.get("checks"):
+        parts.append(_checks(view))
+    parts += _judge(view)
+    parts += [Text(f"  {line}", style="dim") for line in (view.get("log_tail") or [])[-6:]]
+    return Group(*parts)
+
+
+class Live:
+    """Shows each view as it comes, and between them the time that passes. Also tells of the bake before it."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=False, highlight=False)
+        self._live = RichLive(console=self._console, refresh_per_second=8, transient=True, get_renderable=self._now)
+        self._view: View | None = None
+        self._seen_at = 0.0
+        self._phases: list[tuple[str, float]] = []
+
+    def __enter__(self) -> Live:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def show(self, view: View) -> None:
+        if self._view is not None and self._view["state"] != view["state"]:
+            self._phases.append((str(self._view["state"]), float(view["seconds"])))
+        self._view, self._seen_at = view, time.monotonic()
+
+    def _now(self) -> RenderableType:
+        if self._view is None:
+            return Text("")
+        elapsed = float(self._view["seconds"]) + (time.monotonic() - self._seen_at)
+        return picture(self._view, self._phases, elapsed)

@@ -1,0 +1,159 @@
+"""One command's dealings with the agent: which home, which service, and an agent that answers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from rebake.cli import agent_process
+from rebake.cli.client import CALL_SECONDS, AgentAbsent, AgentLost, Client, OtherVersion
+from rebake.core.home import Home
+from rebake.errors import Permanent, UsageError
+
+T = TypeVar("T")
+
+NOTHING_DEPLOYED = "nothing is deployed yet"
+_TRIES = 3
+
+
+class Session:
+    """The home of this command and its agent. The agent is started when a call needs it."""
+
+    def __init__(self, home: Home | None = None) -> None:
+        self.home = home or Home.from_env(os.environ)
+        agent_process.check_home(self.home)
+        self._client = Client(self.home.agent_socket)
+
+    def is_fresh(self) -> bool:
+        """Nothing was ever deployed from this home, so there is nothing to ask about."""
+        return not self.home.database.exists() and not self.home.agent_socket.exists()
+
+    def require_state(self) -> None:
+        """Raises: UsageError `nothing-deployed`, instead of starting an agent that has nothing to tell."""
+        if self.is_fresh():
+            raise UsageError(
+                "nothing-deployed",
+                NOTHING_DEPLOYED,
+                where=str(self.home.root),
+                remedy="rebake deploy ENV, in a folder with a rebake.yaml",
+            )
+
+    def get(self, target: str, **params: Any) -> Any:
+        """A reading call; tried again when the agent dies in the middle of it."""
+        target = with_params(target, params)
+        return self._insist(lambda: self._client.call("GET", target), again=True)
+
+    def post(self, target: str, doc: Mapping[str, Any], *, timeout: float = CALL_SECONDS) -> Any:
+        """An acting call; not repeated when its answer was lost, because it may have acted."""
+        return self._insist(lambda: self._client.call("POST", target, doc, timeout=timeout), again=False)
+
+    def follow(self, rollout: str, until: str) -> Iterator[Any]:
+        """Rollout views until the end. An agent that dies meanwhile is started again, and the watch goes on."""
+        target = with_params(f"/v1/rollouts/{quote(rollout)}/watch", {"until": until})
+        lost = 0
+        while True:
+            view: dict[str, Any] = {}
+            try:
+                for view in self._client.lines(target):
+                    lost = 0
+                    yield view
+            except (AgentAbsent, AgentLost, OtherVersion) as error:
+                lost += 1
+                if lost > _TRIES:
+                    raise _gone(self.home) from error
+                self._recover(error)
+                continue
+            if view.get("ended") or (until == "promoted" and view.get("outcome")):
+                return
+            lost += 1  # the stream ended early: the agent was stopped
+            if lost > _TRIES:
+                raise _gone(self.home)
+
+    def _insist(self, ask: Callable[[], T], *, again: bool) -> T:
+        for _ in range(_TRIES):
+            try:
+                return ask()
+            except (AgentAbsent, OtherVersion) as error:  # nothing was done: asking again is safe
+                self._recover(error)
+            except AgentLost as error:
+                if not again:
+                    raise
+                self._recover(error)
+        raise _gone(self.home)
+
+    def _recover(self, error: Exception) -> None:
+        if isinstance(error, OtherVersion):
+            agent_process.replace(self.home, error.version)
+        else:
+            agent_process.start(self.home)
+
+    def service_of(self, environment: str | None, explicit: str | None, file: Path) -> str:
+        """Which service a command means: the one it names, the one of the file here, or the only one there is.
+
+        Raises: UsageError `which-service` that lists them.
+        """
+        if explicit:
+            return explicit
+        from rebake.spec.peek import peek_service
+
+        if file.exists() and (name := peek_service(file)):
+            return name
+        views = self.get("/v1/status")["environments"]
+        known = sorted({v["service"] for v in views if environment in (None, v["environment"])})
+        if len(known) == 1:
+            return str(known[0])
+        raise _which(environment, known, sorted({f"{v['service']}/{v['environment']}" for v in views}))
+
+
+def _which(environment: str | None, known: list[str], everything: list[str]) -> UsageError:
+    if not everything:
+        return UsageError(
+            "nothing-deployed", NOTHING_DEPLOYED, remedy="rebake deploy ENV, in a folder with rebake.yaml"
+        )
+    if not known:
+        problem = f"no service has an environment {environment}"
+    else:
+        problem = f"expected one service, found {len(known)}: {', '.join(known)}"
+    remedy = "name it with --service NAME, or run the command in the folder of its rebake.yaml"
+    return UsageError("which-service", problem, remedy=remedy, evidence=[f"known: {', '.join(everything)}"])
+
+
+def _gone(home: Home) -> Permanent:
+    return Permanent(
+        "agent-keeps-dying",
+        "the agent ends again and again",
+        where=str(home.agent_log),
+        remedy="rebake doctor, and report the log if it is a defect",
+        evidence=agent_process.tail(home),
+    )
+
+
+def with_params(target: str, params: Mapping[str, Any]) -> str:
+    """
+    >>> with_params("/v1/ledger", {"after": 3, "service": None})
+    '/v1/ledger?after=3'
+    """
+    given = {name: value for name, value in params.items() if value is not None}
+    return f"{target}?{urlencode(given)}" if given else target
+
+
+def environment_path(service: str, environment: str, call: str = "") -> str:
+    """The path of an environment's call in the API."""
+    path = f"/v1/environments/{quote(service, safe='')}/{quote(environment, safe='')}"
+    return f"{path}/{call}" if call else path
+
+
+def requested_by() -> str:
+    """Who asks, for the ledger: `ada@laptop (pid 123, terminal)`, or `ci` where nobody sits."""
+    import getpass
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    kind = "ci" if os.environ.get("CI") else "terminal" if sys.stdin.isatty() or sys.stderr.isatty() else "no terminal"
+    return f"{user}@{os.uname().nodename} (pid {os.getpid()}, {kind})"

@@ -1,0 +1,95 @@
+"""`rebake agent`: the process that does the work. Users notice neither its start nor its end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from rebake.cli import agent_process
+from rebake.cli.client import AgentAbsent, Client
+from rebake.cli.options import json_option
+from rebake.cli.output import emit_json, line
+from rebake.cli.session import Session
+from rebake.errors import UsageError
+from rebake.server.lock import lock_holder
+
+_SHOWN = ("running", "pid", "socket", "version", "since")
+
+
+@click.group()
+def command() -> None:
+    """Start, stop and look at the agent. Other verbs start it when they need it; nothing that serves depends on it."""
+
+
+def _facts(session: Session) -> dict[str, Any]:
+    """Source: DESIGN section 5, `agent status --json`."""
+    absent: dict[str, Any] = dict.fromkeys(_SHOWN)
+    absent.update(running=False, socket=str(session.home.agent_socket))
+    if lock_holder(session.home.agent_lock) is None:
+        return absent
+    try:
+        doc = Client(session.home.agent_socket).call("GET", "/v1/agent", any_version=True)
+    except AgentAbsent:
+        return absent
+    return {name: doc[name] for name in _SHOWN}
+
+
+def _tell(facts: dict[str, Any], as_json: bool) -> int:
+    if as_json:
+        emit_json(facts)
+    elif facts["running"]:
+        line(
+            f"running: rebake {facts['version']}, pid {facts['pid']}, since {facts['since']}, socket {facts['socket']}"
+        )
+    else:
+        line("not running; it is started when it is needed. What serves does not depend on it")
+    return 0
+
+
+@command.command()
+@json_option
+def status(*, as_json: bool) -> int:
+    """Say whether the agent runs."""
+    return _tell(_facts(Session()), as_json)
+
+
+@command.command()
+@click.option("--foreground", is_flag=True, help="Be the agent, for a supervisor such as systemd.")
+@json_option
+def start(*, foreground: bool, as_json: bool) -> int:
+    """Start the agent, if it does not run, and wait until it answers."""
+    session = Session()
+    if foreground:
+        _become(session)
+    session.get("/v1/agent")  # starts it, or puts this version in the place of an older one
+    return _tell(_facts(session), as_json)
+
+
+def _become(session: Session) -> None:
+    if (pid := lock_holder(session.home.agent_lock)) is not None:
+        raise UsageError(
+            "agent-already-running",
+            f"the agent of this home runs already, as pid {pid}",
+            where=str(session.home.agent_lock),
+            remedy="rebake agent stop",
+        )
+    agent_process.make_home(session.home)
+    command = [*agent_process.COMMAND, "--home", str(session.home.root)]
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
+@command.command()
+@json_option
+def stop(*, as_json: bool) -> int:
+    """End the agent. Nothing that serves stops; what is under way goes on when it is started again."""
+    session = Session()
+    pid = agent_process.stop(session.home)
+    if as_json:
+        emit_json(_facts(session))
+    else:
+        line("the agent did not run" if pid is None else f"the agent (pid {pid}) has ended; what serves goes on")
+    return 0

@@ -1,0 +1,50 @@
+"""`rebake undo ENV`: the previous revision is back, settings included, before the finger has left the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rebake.cli.options import of_environment
+from rebake.cli.output import emit_json, line, paint
+from rebake.cli.session import Session, environment_path, requested_by
+from rebake.cli.words import View, seconds, short
+
+
+@click.command()
+@of_environment
+@click.option("--dry-run", is_flag=True, help="Say what would come back, and change nothing.")
+def command(environment: str, service: str | None, file: Path, as_json: bool, dry_run: bool) -> int:
+    """Put the previous revision of ENV back, at once, with its settings.
+
+    No judge is asked. What was undone goes to quarantine, so that it does not come back by itself.
+    """
+    session = Session()
+    session.require_state()
+    name = session.service_of(environment, service, file)
+    asked = {"requested_by": requested_by(), "dry_run": dry_run}
+    view = session.post(environment_path(name, environment, "undo"), asked, timeout=600.0)
+    if as_json:
+        emit_json(view)
+    else:
+        for text in _told(view, dry_run):
+            line(text)
+    return 0
+
+
+def _told(view: View, dry_run: bool) -> list[str]:
+    place = f"{view['service']}/{view['environment']}"
+    restored, undone = short(view["restored"]), short(view["undone"])
+    if dry_run:
+        how = "at once, its fleet is warm" if view["warm"] else "as soon as its fleet is raised again"
+        lines = [f"would put revision {restored} back in place of {undone} in {place}, {how}"]
+    elif view["warm"]:
+        took = paint(seconds(view["seconds"]), "bold")
+        lines = [f"{paint('undone', 'green', 'bold')}: {place} is back on revision {restored} after {took}"]
+        lines.append(f"  {undone} is in quarantine; to let it go: rebake quarantine release {undone}")
+    else:
+        lines = [f"revision {restored} is being raised again for {place} (rollout {view['rollout']})"]
+        lines.append(f"  to watch: rebake status {view['environment']} --watch")
+    changes = view.get("changes") or []
+    return lines + (["  what changes with it:"] if changes else []) + [f"    {change}" for change in changes]

@@ -1,0 +1,166 @@
+"""Views of docs/api.md as people read them. Pure: views in, lines out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rebake.cli.output import paint
+
+View = Mapping[str, Any]
+COHORTS = ("stable", "candidate")
+_OUTCOME_SHADE = {"promoted": "green", "rolled-back": "red", "failed": "red", "refused": "yellow", "stopped": "yellow"}
+
+
+def short(digest: str | None) -> str:
+    """The twelve digits people read.
+
+    >>> short("sha256:" + "ab" * 32), short(None)
+    ('abababababab', '-')
+    """
+    return digest.removeprefix("sha256:")[:12] if digest else "-"
+
+
+def percent(share: float) -> str:
+    """A fraction as a share, without false digits.
+
+    >>> percent(0.05), percent(0.001), percent(1.0), percent(0.125)
+    ('5%', '0.1%', '100%', '12.5%')
+    """
+    return f"{share * 100:.2f}".rstrip("0").rstrip(".") + "%"
+
+
+def seconds(value: float) -> str:
+    """
+    >>> seconds(0.0421), seconds(4.24), seconds(75), seconds(7500)
+    ('0.04 s', '4.2 s', '1 min 15 s', '2 h 5 min')
+    """
+    if value < 1:
+        return f"{value:.2f} s"
+    if value < 60:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def table(rows: Iterable[Sequence[str]], *, indent: str = "") -> list[str]:
+    """Rows in columns as wide as their widest cell; the last one is as long as it is."""
+    cells = [list(row) for row in rows]
+    if not cells:
+        return []
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
+    return [indent + line.rstrip() for line in lines]
+
+
+def outcome_word(outcome: str | None) -> str:
+    """The outcome in its colour."""
+    if outcome is None:
+        return "under way"
+    return paint(outcome, _OUTCOME_SHADE.get(outcome, "bold"), "bold")
+
+
+def step_of(view: View) -> str:
+    """
+    >>> step_of({"state": "shifting", "step": 1, "steps": 4}), step_of({"state": "checking", "step": 0, "steps": 0})
+    ('shifting, step 1 of 4', 'checking')
+    """
+    return f"{view['state']}, step {view['step']} of {view['steps']}" if view.get("steps") else str(view["state"])
+
+
+def share_of(environment: View, cohort: str) -> float:
+    """A cohort's share of the route. Stable and candidate of one revision are told apart by the rollout's route."""
+    fleet = environment.get(cohort)
+    if not fleet:
+        return 0.0
+    of_rollout = (environment.get("rollout") or {}).get("route") or {}
+    share = of_rollout[cohort] if cohort in of_rollout else environment.get("route", {}).get(fleet["revision"], 0.0)
+    return float(share)
+
+
+def requests_of(view: View, cohort: str) -> str:
+    """
+    >>> requests_of({"requests": {"stable": {"total": 1, "errors": 0}}}, "stable")
+    '1 request, 0 errors'
+    """
+    counted = (view.get("requests") or {}).get(cohort) or {"total": 0, "errors": 0}
+    return f"{plural(counted['total'], 'request')}, {plural(counted['errors'], 'error')}"
+
+
+def plural(count: int, word: str) -> str:
+    """
+    >>> plural(1, "entry"), plural(3, "entry"), plural(0, "fault")
+    ('1 entry', '3 entries', '0 faults')
+    """
+    many = word[:-1] + "ies" if word.endswith("y") else word + "s"
+    return f"{count:,} {word if count == 1 else many}"
+
+
+def cohort_rows(environment: View) -> list[list[str]]:
+    """One row for each cohort: name, revision, share, health."""
+    return [
+        [
+            cohort,
+            short(fleet["revision"]),
+            percent(share_of(environment, cohort)),
+            f"{fleet['healthy']} of {fleet['instances']} healthy",
+        ]
+        for cohort in COHORTS
+        if (fleet := environment.get(cohort))
+    ]
+
+
+def environment_lines(environment: View) -> list[str]:
+    """An environment at a glance."""
+    name = paint(f"{environment['service']}/{environment['environment']}", "bold")
+    lines = [f"{name}  {environment['platform']}  {environment['listen']}"]
+    lines += table(cohort_rows(environment), indent="  ") or ["  nothing serves"]
+    rollout, last = environment.get("rollout"), environment.get("last")
+    if rollout:
+        lines.append(f"  rollout {rollout['rollout']}: {step_of(rollout)}: {rollout['reason']}")
+    elif last:
+        lines.append(f"  last rollout {last['rollout']}: {outcome_word(last['outcome'])}: {last['reason']}")
+    lines += [f"  {paint('problem', 'red', 'bold')}: {problem}" for problem in environment.get("problems", ())]
+    return lines
+
+
+def instance_rows(environment: View) -> list[list[str]]:
+    rows = [["INSTANCE", "COHORT", "REVISION", "STATE", "ADDRESS", "PID", ""]]
+    for i in environment.get("instances", ()):
+        health = {True: "healthy", False: "unhealthy", None: "not probed"}[i["healthy"]]
+        remark = i.get("detail") or ("drifted" if i.get("drift") else "")
+        state = f"{i['state']}, {health}" if i["state"] == "running" else i["state"]
+        cells = [i["id"], i["cohort"], short(i["revision"]), state, i["address"], i["pid"], remark]
+        rows.append([str(cell) if cell not in (None, "") else "-" for cell in cells[:-1]] + [str(remark)])
+    return rows
+
+
+def environment_details(environment: View) -> list[str]:
+    """Everything about one environment: also its instances and where it can go back to."""
+    lines = environment_lines(environment)
+    if environment.get("instances"):
+        lines += ["", *table(instance_rows(environment), indent="  ")]
+    previous = environment.get("previous") or []
+    if previous:
+        back = f"rebake undo {environment['environment']}"
+        lines += ["", f"  undo goes back to {short(previous[0])}: {back}"]
+    return lines
+
+
+def history_rows(views: Iterable[View]) -> list[list[str]]:
+    rows = [["STARTED", "ROLLOUT", "KIND", "REVISION", "OUTCOME", "TOOK", "REASON"]]
+    rows += [
+        [
+            view["started"],
+            view["rollout"],
+            view["kind"],
+            short(view["revision"]),
+            view["outcome"] or "under way",
+            seconds(view["seconds"]),
+            view["reason"] or "",
+        ]
+        for view in views
+    ]
+    return rows

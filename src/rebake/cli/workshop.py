@@ -1,0 +1,114 @@
+"""What the command line does itself, without the agent: reading the file, baking, collecting, looking around.
+
+The one place where the command line meets `rebake.app`; everything heavy is imported inside.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rebake.core.home import Home
+from rebake.errors import UsageError
+
+if TYPE_CHECKING:
+    from rebake.spec.model import Spec
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A rebake.yaml that was read without a mistake, and where it lies."""
+
+    spec: Spec
+    folder: Path
+
+
+def read_file(file: Path) -> Described:
+    """Raises: UsageError `no-file`; SpecError with every mistake."""
+    if not file.exists():
+        raise UsageError(
+            "no-file",
+            f"expected a {file.name} here, found none",
+            where=str(file.absolute()),
+            remedy="rebake init writes one for this folder; --file PATH names one elsewhere",
+        )
+    from rebake.spec.load import load
+
+    return Described(load(file), file.absolute().parent)
+
+
+def secret_values(sources: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The values of the secrets that come from the environment of this command, by variable.
+
+    Raises: UsageError `secret-not-set` naming every one that is missing.
+    """
+    wanted = {name: source.removeprefix("env:") for name, source in sources.items() if source.startswith("env:")}
+    missing = sorted(variable for variable in wanted.values() if variable not in environ)
+    if missing:
+        raise UsageError(
+            "secret-not-set",
+            f"expected secrets in the environment of this command, found none in {', '.join(missing)}",
+            where="secrets of rebake.yaml",
+            remedy=f"export {missing[0]}=… and run the same command again",
+        )
+    return {name: environ[variable] for name, variable in wanted.items()}
+
+
+def rollout_request(described: Described, environment: str) -> dict[str, Any]:
+    """The parts of `POST /v1/rollouts` that the file says.
+
+    Raises: UsageError `unknown-environment`, `secret-not-set`.
+    """
+    from rebake.core.codec import dump
+    from rebake.spec.plan import plan_for, secret_sources, settings_env
+
+    sources = secret_sources(described.spec, environment)
+    return {
+        "plan": dump(plan_for(described.spec, environment, described.folder)),
+        "env": settings_env(described.spec, environment),
+        "secrets": sources,
+        "secret_values": secret_values(sources),
+    }
+
+
+def bake(home: Home, described: Described, progress: Progress) -> Any:
+    """A `BakeResult`. Raises: BakeError; Permanent when the disk says no."""
+    from rebake import app
+
+    return app.bake(home, described.spec, described.folder, progress)
+
+
+def resolve_release(home: Home, prefix: str) -> str:
+    """The digest of the one release in the store that starts with `prefix`. Raises: UsageError."""
+    from rebake import app
+
+    digest: str = app.store(home).resolve(prefix)
+    return digest
+
+
+def collect(home: Home, kept: Mapping[str, Any], *, dry_run: bool) -> dict[str, Any]:
+    """Remove what no kept revision needs: `{"removed": [digest, …], "blobs", "bytes", "kept", "dry_run"}`.
+
+    Args:
+        kept: the answer of `GET /v1/kept`.
+    """
+    from dataclasses import asdict
+
+    from rebake import app
+
+    report = app.gc(home, kept, dry_run=dry_run)
+    return {**asdict(report), "removed": list(report.removed), "dry_run": dry_run}
+
+
+def findings(home: Home) -> list[dict[str, Any]]:
+    """What the rooms found on this machine: `[{"name", "state": "ok|warning|problem", "detail", "remedy"}]`."""
+    from dataclasses import asdict
+
+    from rebake import app
+
+    return [asdict(finding) for finding in app.doctor(home)]
