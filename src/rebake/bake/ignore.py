@@ -4,8 +4,8 @@ Rules, the first that speaks decides:
 1. Never: version control (`.git`, `.hg`, `.svn`), `__pycache__`, `.rebake`, the builder's hidden folders, virtual
    environments (a folder with `pyvenv.cfg`), and what steers the bake itself (`rebake.yaml`, `.dockerignore`,
    `.gitignore`): changing those must not make another release.
-2. `.dockerignore` of the source and the file's `exclude`, in Docker's way: patterns from the root, a pattern covers what
-   is below a matching folder, the last match wins, `!` takes back.
+2. `.dockerignore` of the source and the file's `exclude`, in Docker's way: patterns from the root, a pattern covers
+   what is below a matching folder, the last match wins, `!` takes back (also from `.gitignore`: `!dist`).
 3. `.gitignore`, in git's way: in every folder, also those above the source up to the repository's root, unless they
    leave out the source folder itself. Files of one person or machine (`.git/info/exclude`, `core.excludesFile`) are not
    read: two people must bake the same release.
@@ -88,15 +88,16 @@ def docker_patterns(lines: Sequence[str]) -> tuple[DockerPattern, ...]:
     return tuple(patterns)
 
 
-def docker_excludes(patterns: Sequence[DockerPattern], path: str) -> bool:
-    """Whether Docker leaves the path out: each pattern is tried on the path and on every folder above it."""
+def docker_verdict(patterns: Sequence[DockerPattern], path: str) -> bool | None:
+    """True: out, False: taken back by `!`, None: no pattern speaks. Tried on the path and every folder above it."""
     parts = path.split("/")
     above = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
-    out = False
+    verdict: bool | None = None
     for pattern in patterns:
-        if pattern.takes_back == out and any(pattern.regex.fullmatch(name) for name in above):
-            out = not pattern.takes_back
-    return out
+        may_change = verdict is None or verdict is pattern.takes_back
+        if may_change and any(pattern.regex.fullmatch(name) for name in above):
+            verdict = not pattern.takes_back
+    return verdict
 
 
 class Rules:
@@ -110,20 +111,24 @@ class Rules:
         self._root = root
         self._docker = docker
         self._may_return = any(p.takes_back for p in docker)
-        self._kept_by_name = {p.text for p in docker if p.takes_back}
+        self._by_name = {p.text for p in docker if p.takes_back}
+        self._way_down = {name[:at] for name in self._by_name for at in range(len(name)) if name[at] == "/"}
         self._specs: dict[bytes, GitIgnoreSpec | None] = {}
         self._above: list[tuple[str, GitIgnoreSpec]] | None = None
 
     def keeps_by_name(self, path: bytes) -> bool:
         """The person wrote `!path` in `.dockerignore` or `exclude`, letter by letter: it is wanted, whatever it is."""
-        return path.decode("utf-8", "replace") in self._kept_by_name
+        return path.decode("utf-8", "replace") in self._by_name
 
     def leaves_out(self, path: bytes, is_folder: bool) -> bool:
         """Whether the path stays out; a folder that stays out is not entered."""
         text = path.decode("utf-8", "surrogateescape")
-        if self._docker and docker_excludes(self._docker, text) and not (is_folder and self._may_return):
-            return True
-        return not self.keeps_by_name(path) and self._git_ignores(path, text + "/" * is_folder)
+        verdict = docker_verdict(self._docker, text)
+        if verdict is not None:
+            return verdict and not (is_folder and self._may_return)
+        if is_folder and text in self._way_down:
+            return False
+        return self._git_ignores(path, text + "/" * is_folder)
 
     def _git_ignores(self, path: bytes, text: str) -> bool:
         folder = path

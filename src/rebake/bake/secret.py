@@ -10,7 +10,7 @@ import re
 
 _ENV_EXAMPLES = frozenset({b".env.example", b".env.sample", b".env.template", b".env.dist", b".env.defaults"})
 _NAMES = frozenset(
-    {b".netrc", b"_netrc", b".pgpass", b".git-credentials", b".htpasswd", b".vault-token", b".envrc"}
+    {b".netrc", b"_netrc", b".pgpass", b".git-credentials", b".vault-token"}
     | {b"id_" + kind for kind in (b"rsa", b"dsa", b"ecdsa", b"ed25519", b"ecdsa_sk", b"ed25519_sk")}
 )
 _TAILS = (
@@ -42,7 +42,7 @@ def secret_by_name(path: bytes) -> bool:
     """
     name = path.rpartition(b"/")[2]
     if name.startswith(b".env"):
-        return name == b".envrc" or (name == b".env" or name.startswith(b".env.")) and name not in _ENV_EXAMPLES
+        return (name == b".env" or name.startswith(b".env.")) and name not in _ENV_EXAMPLES
     return name in _NAMES or any(path == tail or path.endswith(b"/" + tail) for tail in _TAILS)
 
 

@@ -32,7 +32,7 @@ def file_time(digest: bytes) -> int:
     return EPOCH + (int.from_bytes(digest[:4], "big") >> 3)
 
 
-def _block(name: bytes, mode: int, size: int, mtime: int, kind: bytes, link: bytes) -> bytes:
+def _block(name: bytes, mode: int, size: int, mtime: int, *, kind: bytes, link: bytes = b"") -> bytes:
     head = b"%b%07o\x000000000\x000000000\x00%011o\x00%011o\x00" % (name.ljust(100, b"\0"), mode, size, mtime)
     tail = kind + link.ljust(100, b"\0") + _TAIL
     total = sum(head) + sum(tail) + 8 * 32
@@ -56,7 +56,7 @@ def _fits(text: bytes) -> bool:
     return len(text) <= 100 and text.isascii()
 
 
-def header(path: bytes, mode: int, size: int, mtime: int, kind: bytes, link: bytes = b"") -> bytes:
+def header(path: bytes, mode: int, size: int, mtime: int, *, kind: bytes, link: bytes = b"") -> bytes:
     """The header of one entry, extended header included; the content and its padding follow it."""
     records = b""
     if not _fits(path):
@@ -67,22 +67,22 @@ def header(path: bytes, mode: int, size: int, mtime: int, kind: bytes, link: byt
         link = b"long-link"
     if size >= _MAX_OCTAL:
         records += _record(b"size", b"%d" % size)
-    block = _block(path, mode, size % _MAX_OCTAL, mtime, kind, link)
+    block = _block(path, mode, size % _MAX_OCTAL, mtime, kind=kind, link=link)
     if not records:
         return block
-    extended = _block(b"PaxHeader", 0o644, len(records), EPOCH, _PAX, b"")
+    extended = _block(b"PaxHeader", 0o644, len(records), EPOCH, kind=_PAX)
     return extended + records + padding(len(records)) + block
 
 
 def file_header(path: bytes, executable: bool, size: int, digest: bytes) -> bytes:
     """Args: digest: SHA-256 of the content, 32 bytes."""
-    return header(path, 0o755 if executable else 0o644, size, file_time(digest), _FILE)
+    return header(path, 0o755 if executable else 0o644, size, file_time(digest), kind=_FILE)
 
 
 def link_header(path: bytes, target: bytes) -> bytes:
-    return header(path, 0o777, 0, EPOCH, _LINK, target)
+    return header(path, 0o777, 0, EPOCH, kind=_LINK, link=target)
 
 
 def folder_header(path: bytes) -> bytes:
     """Args: path: without a trailing slash."""
-    return header(path + b"/", 0o755, 0, EPOCH, _FOLDER)
+    return header(path + b"/", 0o755, 0, EPOCH, kind=_FOLDER)

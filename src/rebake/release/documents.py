@@ -17,7 +17,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from json.encoder import encode_basestring as _quote
+from typing import Any, NamedTuple
 
 from rebake.core.canonical import canonical
 from rebake.core.digest import digest_bytes
@@ -33,8 +34,7 @@ SERVICE_ANNOTATION = "dev.rebake.service"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
+class FileEntry(NamedTuple):
     """One file or symbolic link of a release.
 
     Attributes:
@@ -75,12 +75,11 @@ def encode_files(entries: Iterable[FileEntry]) -> bytes:
     >>> encode_files([FileEntry("app/l", 0o777, 0, link="x")])
     b'["app/l",511,0,"","x"]\\n'
     """
-    encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-    lines = [
-        encode([e.path, e.mode, e.size, e.digest] if e.link is None else [e.path, e.mode, e.size, e.digest, e.link])
-        for e in entries
-    ]
-    return "".join(f"{line}\n" for line in lines).encode()
+    lines = []
+    for path, mode, size, digest, link in entries:
+        tail = "" if link is None else f",{_quote(link)}"
+        lines.append(f'[{_quote(path)},{mode},{size},"{digest}"{tail}]\n')
+    return "".join(lines).encode()
 
 
 def decode_files(data: bytes) -> tuple[FileEntry, ...]:

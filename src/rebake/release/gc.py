@@ -112,8 +112,8 @@ def _sweep_cache(store: Store) -> None:
             doc = json.loads(path.read_bytes())
             if not all(store.blobs.has(digest) for digest in doc["blobs"]):
                 path.unlink(missing_ok=True)
-    for path in (store.cache / "trees").glob("*.layer"):
-        with contextlib.suppress(FileNotFoundError):
-            if not store.blobs.has(f"sha256:{path.read_text().strip()}"):
+    for path in (store.cache / "trees").glob("*.index"):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            layer = file.readline(1024).split()[-1:]
+            if not layer or not is_digest(name := layer[0].decode("ascii", "replace")) or not store.blobs.has(name):
                 path.unlink(missing_ok=True)
-                path.with_suffix(".index").unlink(missing_ok=True)

@@ -1,0 +1,224 @@
+"""The application layer: walk the source, read what changed, write the layer or find that it is the last one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rebake.bake import remember
+from rebake.bake.ignore import Rules, gitignores_above
+from rebake.bake.layers import OldLayer, Reader, Written, entry_of, write_layer
+from rebake.bake.plan import FILE, LINK, PROGRAM, Entry, with_folders
+from rebake.bake.ports import Application, Item, Seen
+from rebake.bake.refusals import refuse
+from rebake.bake.secret import secret_by_content
+from rebake.bake.source import Source, load_patterns
+from rebake.bake.walk import Found, Walker, leaves_tree, stamp_of
+from rebake.core.digest import digest_of
+from rebake.errors import BakeError, Permanent
+from rebake.release.blobs import Pin
+from rebake.release.documents import LAYER_TYPE, StoredLayer
+from rebake.release.manifest import Layer
+from rebake.release.store import Store
+
+_PREFIX = b"app/"
+_PREFETCH = 64 << 20
+"""Changed files up to this many bytes are read before the layer is begun: often their content did not change."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationLayer:
+    """The layer, and whether it is the one of the last bake, untouched."""
+
+    stored: StoredLayer
+    reused: bool
+
+
+class ApplicationBaker:
+    """Bakes one source folder into its application layer.
+
+    Args:
+        application: what the builder adds and hides.
+        index: where to remember the folder.
+    """
+
+    def __init__(self, store: Store, pin: Pin, source: Source, application: Application, index: Path) -> None:
+        self._store = store
+        self._pin = pin
+        self._source = source
+        self._application = application
+        self._index = index
+        self._seen = Seen()
+        self._extra = _extra_entries(application.extra)
+        self._rules = Rules(source.root, load_patterns(source))
+        self._rules_key = digest_of(
+            {
+                "exclude": list(source.exclude),
+                "hidden": [name.decode() for name in application.hidden],
+                "above": [[str(f), list(stamp_of(f.stat()))] for f, _ in gitignores_above(source.root)],
+            }
+        )
+
+    def bake(self) -> ApplicationLayer:
+        """Raises: BakeError by the codes of `refusals.REFUSALS`, `source-empty`; Permanent `disk-full`."""
+        read_at = time.time_ns()
+        tree = self._remembered()
+        found = self._walk(tree)
+        if tree is not None and found.steering != tree.found.steering:
+            tree, found = None, self._walk(None)
+        self._refuse_links(found)
+        refuse(self._seen, self._source.name)
+        if not found.files:
+            raise BakeError(
+                "source-empty",
+                f"no file of {self._source.name} is left to bake",
+                where=self._source.name,
+                remedy="look at .dockerignore, .gitignore and `exclude`: together they leave everything out",
+            )
+        if tree is not None and self._untouched(tree, found):
+            return ApplicationLayer(_stored(tree), True)
+        return self._write(tree, found, read_at)
+
+    def select(self) -> Found:
+        """Only walk: what goes in. Raises: as `bake`."""
+        found = self._walk(None)
+        self._refuse_links(found)
+        refuse(self._seen, self._source.name)
+        return found
+
+    # -- what is remembered --------------------------------------------------------------------------------------
+
+    def _remembered(self) -> remember.Tree | None:
+        tree = remember.load(self._index)
+        if tree is None or tree.rules != self._rules_key:
+            return None
+        self._pin.hold([tree.layer, tree.files])
+        if not self._whole(tree):
+            return None
+        return tree
+
+    def _whole(self, tree: remember.Tree) -> bool:
+        """The remembered layer is in the store as it was written; if somebody touched the file, it is read to see."""
+        try:
+            stamp = stamp_of(self._store.blob_path(tree.layer).stat())
+            if not self._store.blobs.has(tree.files):
+                return False
+            if stamp != tree.blob:
+                self._store.verify(tree.layer)
+                tree.blob = stamp
+        except (FileNotFoundError, Permanent):
+            return False
+        return True
+
+    def _untouched(self, tree: remember.Tree, found: Found, extra: Mapping[bytes, Item]) -> bool:
+        return found.files == tree.found.files and found.links == tree.found.links and _extra_rows(extra) == tree.extra
+
+    # -- walking and writing ---------------------------------------------------------------------------------------
+
+    def _walk(self, tree: remember.Tree | None) -> Found:
+        self._seen = Seen()
+        last = tree.found if tree else None
+        walker = Walker(self._source.root, self._rules, self._seen, hidden=self._application.hidden, last=last)
+        return walker.walk()
+
+    def _refuse_links(self, found: Found) -> None:
+        for path, target in found.links.items():
+            if leaves_tree(self._source.root, path, target):
+                self._seen.add("link-leaves-tree", f"{os.fsdecode(path)} -> {os.fsdecode(target)}")
+
+    def _write(self, tree: remember.Tree | None, found: Found, read_at: int) -> ApplicationLayer:
+        known = _known(tree, found)
+        reader = self._reader(found)
+        if tree is not None:
+            self._prefetch(found, known, reader)
+        entries = _entries(found, known, self._extra)
+        old = with_folders(_entries(tree.found, tree.digests, [Entry(*row) for row in tree.extra])) if tree else []
+        if tree is not None and with_folders(entries) == old:
+            self._save(found, tree.digests, _stored(tree), read_at)
+            return ApplicationLayer(_stored(tree), True)
+        source = OldLayer(self._store.blob_path(tree.layer), old) if tree else None
+        written = write_layer(self._pin, "application", entries, reader, self._seen, old=source)
+        refuse(self._seen, self._source.name)
+        assert written is not None
+        self._save(found, _digests(written, found, self._extra), written.stored, read_at)
+        return ApplicationLayer(written.stored, False)
+
+    def _reader(self, found: Found) -> Reader:
+        stamps = {_PREFIX + path: stamp for path, stamp in found.files.items()}
+        added = {item.path: item for item in self._application.extra}
+        return Reader(self._source.root + b"/", _PREFIX, added, stamps, self._seen, self._suspicious)
+
+    def _suspicious(self, path: bytes, head: bytes) -> bool:
+        name = path.removeprefix(_PREFIX)
+        return secret_by_content(name, head) and not self._rules.keeps_by_name(name)
+
+    def _prefetch(self, found: Found, known: dict[bytes, bytes], reader: Reader) -> None:
+        """Read the few changed files now, into `known` and the reader."""
+        changed = [path for path in found.files if path not in known]
+        if sum(found.files[path][2] for path in changed) > _PREFETCH:
+            return
+        for path in changed:
+            _, known[path], chunks = reader.chunks(_PREFIX + path)
+            reader.items[_PREFIX + path] = Item(_PREFIX + path, content=b"".join(chunks))
+        refuse(self._seen, self._source.name)
+
+    def _save(self, found: Found, digests: dict[bytes, bytes], stored: StoredLayer, read_at: int) -> None:
+        border = read_at - remember.RACY_NS
+        found.files = {p: s if s[1] < border else remember.settled(s, read_at) for p, s in found.files.items()}
+        found.steering = {p: remember.settled(s, read_at) for p, s in found.steering.items()}
+        tree = remember.Tree(
+            rules=self._rules_key,
+            found=found,
+            digests=digests,
+            extra=tuple(tuple(entry) for entry in self._extra),
+            layer=stored.layer.digest,
+            size=stored.layer.size,
+            files=stored.files,
+            blob=stamp_of(self._store.blob_path(stored.layer.digest).stat()),
+        )
+        remember.save(self._index, tree)
+
+
+def _known(tree: remember.Tree | None, found: Found) -> dict[bytes, bytes]:
+    """Digests of the files whose stamp is the remembered one."""
+    if tree is None:
+        return {}
+    last, digests = tree.found.files, tree.digests
+    return {p: digests[p] for p, stamp in found.files.items() if last.get(p) == stamp and p in digests}
+
+
+def _entries(found: Found, known: Mapping[bytes, bytes], extra: Iterable[Entry]) -> list[Entry]:
+    """The layer's entries, unsorted; a digest may be unknown. What the builder adds hides what the source holds."""
+    entries = [
+        Entry(_PREFIX + path, PROGRAM if stamp[4] & 0o100 else FILE, stamp[2], known.get(path, b""))
+        for path, stamp in found.files.items()
+    ]
+    entries += [Entry(_PREFIX + path, LINK, 0, target) for path, target in found.links.items()]
+    if added := {entry.path: entry for entry in extra}:
+        entries = [entry for entry in entries if entry.path not in added] + list(added.values())
+    return entries
+
+
+def _extra_entries(items: Iterable[Item]) -> list[Entry]:
+    return sorted(
+        entry_of(item, len(item.content or b""), hashlib.sha256(item.content or b"").digest()) for item in items
+    )
+
+
+def _digests(written: Written, found: Found, extra: Iterable[Entry]) -> dict[bytes, bytes]:
+    """Digests of the source's own files, by path in the source."""
+    hidden = {entry.path for entry in extra}
+    cut = len(_PREFIX)
+    return {
+        name: entry.token
+        for entry in written.entries
+        if entry.kind in (FILE, PROGRAM) and entry.path not in hidden and (name := entry.path[cut:]) in found.files
+    }
+
+
+def _stored(tree: remember.Tree) -> StoredLayer:
+    return StoredLayer(Layer(tree.layer, tree.layer, tree.size, LAYER_TYPE, "application"), tree.files)

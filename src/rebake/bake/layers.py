@@ -1,0 +1,302 @@
+"""Writes layers: reads every file at most once, hashes while writing, copies what an older layer already holds.
+
+The layer's hash runs in a second thread (hashlib lets go of the interpreter), so that a large tree costs about what
+`tar | sha256sum` costs, and a small change in it only the copy and the hash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import mmap
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rebake.bake import tar
+from rebake.bake.plan import FILE, FOLDER, LINK, PROGRAM, Copy, Entry, entry_header, file_list, stretches, with_folders
+from rebake.bake.ports import Item, Seen
+from rebake.bake.secret import HEAD
+from rebake.bake.walk import Stamp, stamp_of
+from rebake.release.blobs import Pin, disk_errors
+from rebake.release.documents import LAYER_TYPE, StoredLayer, encode_files
+from rebake.release.manifest import Layer, LayerRole
+
+_BUFFER = 1 << 20
+_WHOLE = 16 << 20
+"""Files up to this size are read into memory at once; larger ones twice, first for their digest."""
+
+Chunk = bytes | bytearray | memoryview
+
+
+class Changed(Exception):
+    """A file is not the one the walk saw, or changed while it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class OldLayer:
+    """A layer to copy from: its blob, known to be whole, and its entries."""
+
+    blob: Path
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A layer as written: what the image names, and its entries with all digests known."""
+
+    stored: StoredLayer
+    entries: list[Entry]
+
+
+class Sink:
+    """A file under way and its hash. Use as a context manager; `finish` gives the digest."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._hash = hashlib.sha256()
+        self._queue: queue.Queue[Chunk | None] = queue.Queue(8)
+        self._thread = threading.Thread(target=self._hash_all, name="rebake-hash", daemon=True)
+        self._buffer = bytearray()
+        self.size = 0
+
+    def __enter__(self) -> Sink:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+        os.close(self._file)
+
+    def _hash_all(self) -> None:
+        while (chunk := self._queue.get()) is not None:
+            self._hash.update(chunk)
+
+    def put(self, data: Chunk) -> None:
+        self._buffer += data
+        if len(self._buffer) >= _BUFFER:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._buffer:
+            chunk, self._buffer = self._buffer, bytearray()
+            self._queue.put(chunk)
+            self._write(chunk)
+
+    def _write(self, chunk: Chunk) -> None:
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(self._file, view) :]
+        self.size += len(chunk)
+
+    def copy(self, source: int, mapped: memoryview, stretch: Copy) -> None:
+        """Append a stretch of an open file, inside the kernel where it can.
+
+        Args:
+            mapped: the same file in memory, for the hash.
+        """
+        self._flush()
+        offset, length = stretch
+        self._queue.put(mapped[offset : offset + length])
+        done = 0
+        while done < length:
+            try:
+                step = os.copy_file_range(source, self._file, length - done, offset_src=offset + done)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                step = 0
+            if step == 0:
+                self._write(mapped[offset + done : offset + length])
+                return
+            done += step
+            self.size += step
+
+    def finish(self) -> str:
+        """The digest of everything written."""
+        self._flush()
+        self._queue.put(None)
+        self._thread.join()
+        return "sha256:" + self._hash.hexdigest()
+
+
+@contextlib.contextmanager
+def _mapped(path: Path) -> Iterator[tuple[int, memoryview]]:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        populate = getattr(mmap, "MAP_POPULATE", 0)
+        area = mmap.mmap(handle, 0, flags=mmap.MAP_SHARED | populate, prot=mmap.PROT_READ)
+        with area, memoryview(area) as view:
+            yield handle, view
+    finally:
+        os.close(handle)
+
+
+class Reader:
+    """Reads files of a tree and sees to it that each stays as the walk saw it.
+
+    Args:
+        root, prefix: a path in the image that begins with `prefix` is the file at `root` + the rest.
+        items: what is elsewhere, or given as bytes, by path in the image.
+        stamps: what the walk saw, by path in the image; a file without a stamp is taken as it is.
+        seen: told what cannot be baked.
+        suspicious: asked with path and first bytes whether the content is a secret; None to ask nothing.
+    """
+
+    def __init__(  # noqa: PLR0917 one caller per kind of layer
+        self,
+        root: bytes,
+        prefix: bytes,
+        items: dict[bytes, Item],
+        stamps: Mapping[bytes, Stamp],
+        seen: Seen,
+        suspicious: Callable[[bytes, bytes], bool] | None = None,
+    ) -> None:
+        self._root = root
+        self._prefix = prefix
+        self.items = items
+        self._stamps = stamps
+        self._seen = seen
+        self._suspicious = suspicious
+
+    def chunks(self, path: bytes) -> tuple[int, bytes, Iterable[bytes]]:
+        """Size, SHA-256 and content of a file. What is wrong with it goes to `seen`; its content is then empty."""
+        item = self.items.get(path)
+        if item is not None and item.content is not None:
+            return len(item.content), hashlib.sha256(item.content).digest(), (item.content,)
+        source = item.source if item is not None else None
+        if source is None:
+            source = self._root + path.removeprefix(self._prefix)
+        try:
+            size, digest, chunks = self._read(source, path)
+        except (Changed, FileNotFoundError, NotADirectoryError):
+            self._seen.add("file-changed-while-read", _shown(path))
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                self._seen.add("file-changed-while-read", _shown(path))
+            else:
+                self._seen.add("file-unreadable", f"{_shown(path)} ({os.strerror(error.errno or 0)})")
+        else:
+            return size, digest, chunks
+        return 0, hashlib.sha256(b"").digest(), ()
+
+    def _read(self, source: bytes, path: bytes) -> tuple[int, bytes, Iterable[bytes]]:
+        handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            before = stamp_of(os.fstat(handle))
+            if self._stamps.get(path, before) != before:
+                raise Changed
+            size = before[2]
+            if size > _WHOLE:
+                digest, head = _digest_of(handle, size)
+                chunks: Iterable[bytes] = _again(source, size, digest)
+            else:
+                head = _exactly(handle, size)
+                digest, chunks = hashlib.sha256(head).digest(), (head,)
+            if stamp_of(os.fstat(handle)) != before:
+                raise Changed
+        finally:
+            os.close(handle)
+        if self._suspicious is not None and self._suspicious(path, head[:HEAD]):
+            self._seen.add("likely-secret", _shown(path))
+        return size, digest, chunks
+
+
+def _exactly(handle: int, size: int) -> bytes:
+    """The whole file of this size. Raises: Changed when it has another."""
+    data = os.read(handle, size + 1)
+    while 0 < len(data) < size and (more := os.read(handle, size + 1 - len(data))):
+        data += more
+    if len(data) != size:
+        raise Changed
+    return data
+
+
+def _digest_of(handle: int, size: int) -> tuple[bytes, bytes]:
+    """SHA-256 of a large file, and its first bytes. Raises: Changed."""
+    state, total, head = hashlib.sha256(), 0, b""
+    while chunk := os.read(handle, _BUFFER):
+        head = head or chunk
+        total += len(chunk)
+        state.update(chunk)
+    if total != size:
+        raise Changed
+    return state.digest(), head
+
+
+def _again(source: bytes, size: int, digest: bytes) -> Iterator[bytes]:
+    """A large file's content, read for the second time. Raises: Changed when it is not the same."""
+    state, left = hashlib.sha256(), size
+    with Path(os.fsdecode(source)).open("rb", buffering=0) as file:
+        while left and (chunk := file.read(min(_BUFFER, left))):
+            state.update(chunk)
+            left -= len(chunk)
+            yield chunk
+        if left or file.read(1) or state.digest() != digest:
+            raise Changed
+
+
+def _shown(path: bytes) -> str:
+    return path.decode("utf-8", "backslashreplace").removeprefix("app/")
+
+
+def entry_of(item: Item, size: int = 0, digest: bytes = b"") -> Entry:
+    """The entry of an item; its digest may still be unknown."""
+    if item.link is not None:
+        return Entry(item.path, LINK, 0, item.link)
+    return Entry(item.path, PROGRAM if item.executable else FILE, size, digest)
+
+
+def write_layer(
+    pin: Pin, role: LayerRole, entries: Iterable[Entry], reader: Reader, seen: Seen, *, old: OldLayer | None = None
+) -> Written | None:
+    """Write one layer into the store.
+
+    Args:
+        entries: files, programs and links in any order; a token may be unknown, the reader then finds it.
+        old: a layer that holds most of them already.
+    Returns: None when `seen` was told of something that cannot be baked.
+    Raises: Permanent `disk-full`.
+    """
+    ordered = with_folders(entries)
+    path = pin.temporary()
+    with disk_errors(path.parent), contextlib.ExitStack() as stack:
+        # the mapping outlives the sink, whose thread hashes slices of it
+        handle, view = stack.enter_context(_mapped(old.blob)) if old else (-1, memoryview(b""))
+        sink = stack.enter_context(Sink(path))
+        known: dict[bytes, Entry] = {}
+        for part in stretches(old.entries if old else (), ordered):
+            if isinstance(part, Copy):
+                sink.copy(handle, view, part)
+            else:
+                _append(sink, part, reader, seen, known)
+        sink.put(tar.END)
+        digest = sink.finish()
+        size = sink.size
+    if seen.offenders:
+        return None
+    final = [known.get(entry.path, entry) for entry in ordered] if known else ordered
+    pin.adopt(path, digest)
+    files = pin.add(encode_files(file_list(final)))
+    return Written(StoredLayer(Layer(digest, digest, size, LAYER_TYPE, role), files), final)
+
+
+def _append(sink: Sink, entry: Entry, reader: Reader, seen: Seen, known: dict[bytes, Entry]) -> None:
+    if entry.kind in (FOLDER, LINK):
+        sink.put(entry_header(entry))
+        return
+    size, digest, chunks = reader.chunks(entry.path)
+    final = known[entry.path] = Entry(entry.path, entry.kind, size, digest)
+    sink.put(entry_header(final))
+    try:
+        for chunk in chunks:
+            sink.put(chunk)
+    except Changed:
+        seen.add("file-changed-while-read", _shown(entry.path))
+    sink.put(tar.padding(size))

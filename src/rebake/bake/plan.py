@@ -1,0 +1,114 @@
+"""What a layer is made of and how little of it must be written anew. Pure.
+
+A layer is the sorted list of its entries; the tar is a function of that list. So the place of every entry in an older
+layer is known without looking, and a new layer is a list of stretches copied from the old one and of new files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from rebake.bake import tar
+from rebake.release.documents import FileEntry
+
+FILE, PROGRAM, LINK, FOLDER = "f", "x", "l", "d"
+
+
+class Entry(NamedTuple):
+    """One entry of a layer.
+
+    Attributes:
+        path: in the image, without a slash at either end.
+        kind: FILE, PROGRAM (a file with the x bit), LINK or FOLDER.
+        size: of the content, bytes.
+        token: SHA-256 of the content (32 bytes; empty while unknown), or a link's target.
+    """
+
+    path: bytes
+    kind: str
+    size: int
+    token: bytes
+
+
+class Copy(NamedTuple):
+    """A stretch of the old layer: offset and length in bytes."""
+
+    offset: int
+    length: int
+
+
+def with_folders(entries: Iterable[Entry]) -> list[Entry]:
+    """Sort by path as bytes and put every folder before the first entry below it."""
+    made: set[bytes] = set()
+    result = []
+    for entry in sorted(entries):
+        folder = entry.path.rpartition(b"/")[0]
+        if folder not in made:
+            result += [Entry(f, FOLDER, 0, b"") for f in _missing(folder, made)]
+        result.append(entry)
+    return result
+
+
+def _missing(folder: bytes, made: set[bytes]) -> list[bytes]:
+    missing = []
+    while folder and folder not in made:
+        made.add(folder)
+        missing.append(folder)
+        folder = folder.rpartition(b"/")[0]
+    return missing[::-1]
+
+
+def entry_header(entry: Entry) -> bytes:
+    """The header of an entry whose token is known."""
+    path, kind, size, token = entry
+    if kind == FOLDER:
+        return tar.folder_header(path)
+    if kind == LINK:
+        return tar.link_header(path, token)
+    return tar.file_header(path, kind == PROGRAM, size, token)
+
+
+def entry_length(entry: Entry) -> int:
+    """Bytes of an entry in the tar: header, content and padding."""
+    path, kind, size, token = entry
+    if (
+        len(path) < 100
+        and size < 1 << 30
+        and path.isascii()
+        and (kind != LINK or (len(token) <= 100 and token.isascii()))
+    ):
+        return 512 + (size + 511) // 512 * 512
+    digest = token if kind == LINK else bytes(32)
+    return len(entry_header(Entry(path, kind, size, digest))) + (size + 511) // 512 * 512
+
+
+def stretches(old: Sequence[Entry], entries: Iterable[Entry]) -> Iterator[Copy | Entry]:
+    """What the layer of `entries` is made of: stretches of the layer of `old`, and entries it does not hold."""
+    places: dict[Entry, Copy] = {}
+    offset = 0
+    for entry in old:
+        places[entry] = Copy(offset, length := entry_length(entry))
+        offset += length
+    start = length = 0
+    for entry in entries:
+        place = places.get(entry)
+        if place is not None and place.offset == start + length:
+            length += place.length
+            continue
+        if length:
+            yield Copy(start, length)
+        start, length = place or (0, 0)
+        if place is None:
+            yield entry
+    if length:
+        yield Copy(start, length)
+
+
+def file_list(entries: Iterable[Entry]) -> Iterator[FileEntry]:
+    """The entries as the release's file list names them; folders are not listed."""
+    for path, kind, size, token in entries:
+        if kind in (FILE, PROGRAM):
+            yield FileEntry(path.decode(), 0o755 if kind == PROGRAM else 0o644, size, f"sha256:{token.hex()}")
+        elif kind == LINK:
+            yield FileEntry(path.decode(), 0o777, 0, "", token.decode("utf-8", "surrogateescape"))

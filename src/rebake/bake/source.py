@@ -1,0 +1,58 @@
+"""A source folder and what its owner wrote about it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rebake.bake.ignore import DockerPattern, docker_patterns
+from rebake.errors import BakeError
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source folder and what decides which of it goes in.
+
+    Attributes:
+        root: absolute path.
+        exclude: patterns besides those of `.dockerignore`.
+    """
+
+    root: bytes
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return os.fsdecode(self.root)
+
+
+def open_source(folder: Path, exclude: Sequence[str]) -> Source:
+    """Raises: BakeError `source-missing` when there is no such folder."""
+    root = folder.absolute()
+    if not root.is_dir():
+        raise BakeError(
+            "source-missing",
+            f"expected a folder to bake, found {'a file' if root.exists() else 'nothing'} at {folder}",
+            where="bake.source",
+            remedy="correct `bake.source` in rebake.yaml; it is relative to that file",
+        )
+    return Source(os.fsencode(root.resolve()), tuple(exclude))
+
+
+def load_patterns(source: Source) -> tuple[DockerPattern, ...]:
+    """`.dockerignore` and `exclude`. Raises: BakeError `ignore-pattern` for a line that is no pattern."""
+    try:
+        text = Path(os.fsdecode(source.root), ".dockerignore").read_text("utf-8", "surrogateescape")
+    except (FileNotFoundError, IsADirectoryError):
+        text = ""
+    try:
+        return docker_patterns([*text.splitlines(), *source.exclude])
+    except ValueError as error:
+        raise BakeError(
+            "ignore-pattern",
+            f"{error}",
+            where=".dockerignore or bake.exclude",
+            remedy="correct the pattern; the syntax is that of .dockerignore",
+        ) from error
