@@ -1,0 +1,1 @@
+"""The tour: everything rebake promises, shown on one machine with a real service and real load."""
