@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -12,34 +12,36 @@ from rebake.judge.eprocess import Floats
 TOLERANCE = 0.05
 """Relative error of the share that is no fault: requests in flight while the weight moves, rounding of weights. The
 judge's own margins absorb it (the ratio 1.1 covers a share that is 10 % wrong)."""
-NEEDED = 100.0
-_STEPS = np.array([0.08, 0.15, 0.3, 0.6, 1.0, 2.0, 4.0])
+NEEDED = 1000.0
+_SIZES = np.array([0.08, 0.15, 0.3, 0.6, 1.0, 2.0, 4.0])
+_STEPS = np.concatenate([_SIZES, -_SIZES])
 
 
-def log_ratios(weight: float, candidate_n: float, stable_n: float) -> Floats:
-    """Log likelihood ratios of a larger and of a smaller share than the tolerated ones, shape (14,).
+def log_ratios(weight: Any, candidate_n: Any, stable_n: Any) -> Floats:
+    """Log likelihood ratios of a larger and of a smaller share than the tolerated ones.
 
     Against the nearest tolerated share each is a test martingale, and against shares further inside the tolerance a
     supermartingale, because the likelihood ratio is monotone in the count.
+
+    Args: three arrays of one shape (or numbers), 0 < weight < 1.
+    Returns: that shape with a last axis of 14 alternatives.
     Source: Wald 1945, section 2; Robbins 1970 (mixtures over alternatives).
     """
-    high = min(weight * (1 + TOLERANCE), 0.5 * (1 + weight))
-    low = weight * (1 - TOLERANCE)
-    log_wealth = []
-    for edge, sign in ((high, 1.0), (low, -1.0)):
-        logit = math.log(edge / (1 - edge))
-        alternative = 1.0 / (1.0 + np.exp(-(logit + sign * _STEPS)))
-        log_wealth.append(
-            candidate_n * np.log(alternative / edge) + stable_n * np.log1p((edge - alternative) / (1 - edge))
-        )
-    return np.concatenate(log_wealth)
+    w = np.asarray(weight, dtype=np.float64)[..., None]
+    n1, n0 = np.asarray(candidate_n)[..., None], np.asarray(stable_n)[..., None]
+    edge = np.where(_STEPS > 0, np.minimum(w * (1 + TOLERANCE), 0.5 * (1 + w)), w * (1 - TOLERANCE))
+    meant = edge / (1 - edge)
+    told = meant * np.exp(_STEPS)
+    up, down = _STEPS + np.log1p(meant) - np.log1p(told), np.log1p(meant) - np.log1p(told)
+    ratios: Floats = n1 * up + n0 * down
+    return ratios
 
 
 @dataclass(slots=True)
 class RoutingCheck:
     """Evidence that the candidate does not get the share it was meant to get."""
 
-    log_wealth: Floats = field(default_factory=lambda: np.zeros(2 * len(_STEPS)))
+    log_wealth: Floats = field(default_factory=lambda: np.zeros(len(_STEPS)))
 
     def update(self, weight: float, candidate_n: float, stable_n: float) -> None:
         self.log_wealth = np.clip(self.log_wealth + log_ratios(weight, candidate_n, stable_n), -600.0, 600.0)

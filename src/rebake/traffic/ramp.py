@@ -6,7 +6,8 @@ about 4.6/n, so each e-fold risks the same few bad requests: growth in time is g
 
 The rules:
 - the share never falls here (rolling back is the engine's), and does not grow while the judge brakes;
-- it stays at 10 % until 20 candidate requests were judged (or 20 minutes), at 20 % until 300 (or 29 minutes); the
+- it stays at 10 % until 20 candidate requests were judged (or 20 minutes), at 20 % until 300 and four minutes (or 29
+  minutes); the
   times count only if at least one candidate request was judged at all: no evidence, no pass;
 - then half and half for a bake, which does not count braked time; then finished: all but a hold-back for the soak.
 
@@ -38,6 +39,8 @@ class Course:
 
     Attributes:
         bake_seconds: time at half and half.
+        half_seconds: half and half not before; evidence per spoiled request is worth two to three times more at a
+            small share, and waiting costs a good release nothing that users see.
         careful_seconds: time in which the share stays at 10 % or less, however much is known.
         most_requests_per_second: of the candidate in that time.
     """
@@ -47,12 +50,13 @@ class Course:
     first_seconds: float = 1200.0
     second_requests: float = 300.0
     second_seconds: float = 1740.0
+    half_seconds: float = 240.0
     careful_seconds: float = 0.0
     most_requests_per_second: float = math.inf
 
 
 COURSES: Mapping[Profile, Course] = {
-    "fast": Course(bake_seconds=180.0),
+    "fast": Course(bake_seconds=180.0, half_seconds=0.0),
     "default": Course(),
     "careful": Course(careful_seconds=3000.0, most_requests_per_second=100.0),
 }
@@ -148,7 +152,7 @@ def cap_at(course: Course, t: float, candidate_requests: float) -> float:
         return FIRST_CAP
     if candidate_requests < course.second_requests and t < course.second_seconds:
         return SECOND_CAP
-    return HALF
+    return HALF if t >= course.half_seconds else SECOND_CAP
 
 
 def _rate(rate: float, arrived: float, dt: float) -> float:
