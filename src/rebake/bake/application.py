@@ -54,12 +54,14 @@ class ApplicationBaker:
         self._index = index
         self._seen = Seen()
         self._extra = _extra_entries(application.extra)
-        self._rules = Rules(source.root, load_patterns(source))
+        self._rules = Rules(source.root, load_patterns(source), git=source.follow_ignores)
         self._rules_key = digest_of(
             {
                 "exclude": list(source.exclude),
                 "hidden": [name.decode() for name in application.hidden],
-                "above": [[str(f), list(stamp_of(f.stat()))] for f, _ in gitignores_above(source.root)],
+                "above": [[str(f), list(stamp_of(f.stat()))] for f, _ in gitignores_above(source.root)]
+                if source.follow_ignores
+                else [],
             }
         )
 
@@ -114,8 +116,9 @@ class ApplicationBaker:
             return False
         return True
 
-    def _untouched(self, tree: remember.Tree, found: Found, extra: Mapping[bytes, Item]) -> bool:
-        return found.files == tree.found.files and found.links == tree.found.links and _extra_rows(extra) == tree.extra
+    def _untouched(self, tree: remember.Tree, found: Found) -> bool:
+        same_source = found.files == tree.found.files and found.links == tree.found.links
+        return same_source and self._extra == [Entry(*row) for row in tree.extra]
 
     # -- walking and writing ---------------------------------------------------------------------------------------
 

@@ -105,10 +105,12 @@ class Rules:
 
     Args:
         docker: patterns of `.dockerignore` and `exclude`, in this order.
+        git: follow `.gitignore`.
     """
 
-    def __init__(self, root: bytes, docker: Sequence[DockerPattern]) -> None:
+    def __init__(self, root: bytes, docker: Sequence[DockerPattern], *, git: bool = True) -> None:
         self._root = root
+        self._git = git
         self._docker = docker
         self._may_return = any(p.takes_back for p in docker)
         self._by_name = {p.text for p in docker if p.takes_back}
@@ -128,7 +130,7 @@ class Rules:
             return verdict and not (is_folder and self._may_return)
         if is_folder and text in self._way_down:
             return False
-        return self._git_ignores(path, text + "/" * is_folder)
+        return self._git and self._git_ignores(path, text + "/" * is_folder)
 
     def _git_ignores(self, path: bytes, text: str) -> bool:
         folder = path

@@ -18,10 +18,12 @@ class Source:
     Attributes:
         root: absolute path.
         exclude: patterns besides those of `.dockerignore`.
+        follow_ignores: read the ignore files; not done for the output of a build, which they would leave out.
     """
 
     root: bytes
     exclude: tuple[str, ...] = ()
+    follow_ignores: bool = True
 
     @property
     def name(self) -> str:
@@ -43,6 +45,8 @@ def open_source(folder: Path, exclude: Sequence[str]) -> Source:
 
 def load_patterns(source: Source) -> tuple[DockerPattern, ...]:
     """`.dockerignore` and `exclude`. Raises: BakeError `ignore-pattern` for a line that is no pattern."""
+    if not source.follow_ignores:
+        return ()
     try:
         text = Path(os.fsdecode(source.root), ".dockerignore").read_text("utf-8", "surrogateescape")
     except (FileNotFoundError, IsADirectoryError):

@@ -111,6 +111,10 @@ class Store:
             self._write_index()
         return digest
 
+    def knows(self, manifest: bytes) -> bool:
+        """Whether this image manifest is a release already."""
+        return self._record(digest_bytes(manifest)).exists()
+
     def resolve(self, prefix: str) -> str:
         """The full digest of the release whose digest begins so, with or without `sha256:`.
 
@@ -223,6 +227,3 @@ class Store:
         write_atomic(self.root / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests}
         write_atomic(self.root / "index.json", canonical(index))
-
-
-__all__ = ["GRACE_SECONDS", "FileEntry", "GcReport", "Release", "ReleaseRecord", "Store", "digest_bytes"]

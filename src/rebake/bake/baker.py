@@ -1,0 +1,202 @@
+"""From a folder to a release in the store. Orders the steps; each knows nothing of the others."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rebake.bake.application import ApplicationBaker, ApplicationLayer
+from rebake.bake.layers import Reader, entry_of, write_layer
+from rebake.bake.memoising import BuiltLayer, DiskMemo, LayerMemo, layer_key, resolve
+from rebake.bake.ports import BakeRequest, BakeResult, Builder, Progress, Resolution, Seen
+from rebake.bake.refusals import refuse
+from rebake.bake.source import Source, open_source
+from rebake.core.digest import digest_of
+from rebake.errors import BakeError
+from rebake.release.blobs import Pin
+from rebake.release.documents import StoredLayer, image_documents
+from rebake.release.manifest import Release, Runtime
+from rebake.release.store import Store
+
+_BASES = ("host", "scratch")
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
+
+
+def machine() -> str:
+    """This machine's platform as OCI writes it: `linux/amd64`."""
+    return f"linux/{_MACHINES.get(platform.machine(), platform.machine())}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One bake under way."""
+
+    builder: Builder
+    request: BakeRequest
+    source: Source
+    runtime: Runtime
+    pin: Pin
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class _Dependencies:
+    layer: BuiltLayer | None
+    resolution: Resolution | None
+    reused: bool
+
+
+class Baker:
+    """Bakes requests into releases.
+
+    Args:
+        builders: one per name; each request names one.
+    """
+
+    def __init__(self, store: Store, builders: Sequence[Builder]) -> None:
+        self._store = store
+        self._builders: Mapping[str, Builder] = {builder.name: builder for builder in builders}
+        self._memo = DiskMemo(store.cache)
+
+    def bake(self, request: BakeRequest, progress: Progress) -> BakeResult:
+        """Make the release of a source folder, doing only what was not done before.
+
+        Raises: BakeError for what is wrong with the source; Permanent `disk-full`, `store-unwritable`.
+        """
+        started = time.monotonic()
+        builder = self._builder(request)
+        source = open_source(request.source, request.exclude)
+        request = replace(request, source=Path(os.fsdecode(source.root)))
+        with self._store.pinned() as pin:
+            job = _Job(builder, request, source, builder.runtime(request), pin, progress)
+            dependencies = self._dependencies(job)
+            application = self._application(job, dependencies)
+            release, existed = self._seal(job, dependencies, application)
+        reused = [
+            name
+            for name, held in (
+                ("dependencies", dependencies.reused and dependencies.layer is not None),
+                ("application", application.reused),
+                ("release", existed),
+            )
+            if held
+        ]
+        return BakeResult(release, tuple(reused), time.monotonic() - started)
+
+    def _builder(self, request: BakeRequest) -> Builder:
+        if request.builder not in self._builders:
+            raise BakeError(
+                "builder-unknown",
+                f"expected a builder of {', '.join(sorted(self._builders))}, found {request.builder!r}",
+                where="bake.builder",
+                remedy="correct `bake.builder` in rebake.yaml",
+            )
+        if request.base not in _BASES:
+            raise BakeError(
+                "base-unsupported",
+                f"expected a base of {' or '.join(_BASES)}, found {request.base!r}",
+                where="bake.base",
+                remedy="write `base: host`: the release then runs on this machine's own interpreter",
+            )
+        return self._builders[request.builder]
+
+    # -- dependencies ------------------------------------------------------------------------------------------------
+
+    def _dependencies(self, job: _Job) -> _Dependencies:
+        resolution, _ = resolve(job.builder, job.request, job.runtime, self._memo, job.progress)
+        if resolution is None:
+            return _Dependencies(None, None, True)
+        layers = LayerMemo(self._store, job.pin, self._memo)
+        key = layer_key(job.builder, resolution, job.runtime, machine())
+        if built := layers.get(key):
+            return _Dependencies(built, resolution, True)
+        built = self._install(job, resolution)
+        layers.put(key, built)
+        return _Dependencies(built, resolution, False)
+
+    def _install(self, job: _Job, resolution: Resolution) -> BuiltLayer:
+        job.progress(f"installing dependencies from {resolution.kind}")
+        installed = job.builder.install(job.request, resolution, job.pin.scratch(), job.progress)
+        seen = Seen()
+        items = {item.path: item for item in installed.items}
+        reader = Reader(b"", b"", items, {}, seen)
+        written = write_layer(job.pin, "dependencies", [entry_of(item) for item in items.values()], reader, seen)
+        refuse(seen, "dependencies")
+        assert written is not None
+        return BuiltLayer(written.stored, installed.packages, installed.native)
+
+    # -- application -------------------------------------------------------------------------------------------------
+
+    def _application(self, job: _Job, dependencies: _Dependencies) -> ApplicationLayer:
+        added = job.builder.application(job.request, dependencies.layer is not None)
+        index = self._store.cache / "trees" / f"{_tree_key(job.request, job.source)}.index"
+        plain = ApplicationBaker(self._store, job.pin, job.source, added, index).bake()
+        if job.request.build is None:
+            return plain
+        layers = LayerMemo(self._store, job.pin, self._memo)
+        key = _build_key(job, plain, dependencies.resolution)
+        if built := layers.get(key):
+            return ApplicationLayer(built.stored, True)
+        scratch = job.pin.scratch()
+        self._copy_out(plain.stored, scratch)
+        job.progress(f"running the build script {job.request.build}")
+        job.builder.build(job.request, scratch, dependencies.resolution, job.progress)
+        made = Source(os.fsencode(scratch.resolve()), follow_ignores=False)
+        layer = ApplicationBaker(self._store, job.pin, made, added, job.pin.temporary()).bake()
+        layers.put(key, BuiltLayer(layer.stored))
+        return layer
+
+    def _copy_out(self, layer: StoredLayer, scratch: Path) -> None:
+        """Unpack the application layer, without what the builder adds, as a folder to build in."""
+        import tarfile
+
+        with tarfile.open(self._store.blob_path(layer.layer.digest)) as archive:
+            for member in archive:
+                if member.name.startswith("app/") and member.name != "app/node_modules":
+                    member.name = member.name.removeprefix("app/")
+                    archive.extract(member, scratch, filter="data")
+
+    # -- the release -------------------------------------------------------------------------------------------------
+
+    def _seal(self, job: _Job, dependencies: _Dependencies, application: ApplicationLayer) -> tuple[Release, bool]:
+        request, built = job.request, dependencies.layer
+        stored = ([built.stored] if built else []) + [application.stored]
+        runtime = replace(job.runtime, platform=machine()) if built and built.native else job.runtime
+        release = Release(
+            digest="",
+            service=request.service,
+            builder=request.builder,
+            run=request.run,
+            layers=tuple(item.layer for item in stored),
+            packages=built.packages if built else (),
+            runtime=runtime,
+            base=request.base,
+        )
+        documents = image_documents(release, stored, job.builder.container_env(request, runtime))
+        job.pin.add(documents.release)
+        job.pin.add(documents.config)
+        known = self._store.knows(documents.manifest)
+        digest = self._store.put_release(job.pin, documents.manifest, service=request.service, size=release.size)
+        return replace(release, digest=digest), known
+
+
+def _tree_key(request: BakeRequest, source: Source) -> str:
+    parts = (source.root, request.builder.encode(), repr(source.exclude).encode())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
+
+
+def _build_key(job: _Job, plain: ApplicationLayer, resolution: Resolution | None) -> str:
+    return digest_of(
+        {
+            "builder": job.builder.name,
+            "version": job.builder.version,
+            "build": job.request.build,
+            "source": plain.stored.files,
+            "lock": layer_key(job.builder, resolution, job.runtime, machine()) if resolution else None,
+        }
+    )
