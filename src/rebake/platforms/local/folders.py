@@ -1,0 +1,127 @@
+"""The instance folders of one home: what was intended, what was seen, how it ended. Decides nothing."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from rebake.platforms.local import logs, processes, trees
+from rebake.platforms.local.layout import InstanceFolder, Layout
+from rebake.platforms.local.records import Ended, Identity, Intent, Settled, Stopping, read_record, write_record
+
+STUB_SECONDS = 2.0
+"""A stub that has not recorded itself after this long will not: it was ended, or never started."""
+
+
+class Folders:
+    """Every instance of one home by its folder."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._intents: dict[str, Intent] = {}
+        self._identities: dict[str, Identity] = {}
+        self._lock = threading.Lock()
+
+    def all(self) -> Iterator[tuple[InstanceFolder, Intent]]:
+        """Instances that are known, in the order of their names."""
+        try:
+            names = sorted(entry.name for entry in os.scandir(self.layout.home.instances))
+        except FileNotFoundError:
+            return
+        with self._lock:
+            for stale in self._intents.keys() - set(names):
+                del self._intents[stale]
+                self._identities.pop(stale, None)
+        for name in names:
+            if not name.startswith("."):
+                folder = InstanceFolder(self.layout.home.instances / name)
+                intent = self.intent(folder)
+                if intent is not None:
+                    yield folder, intent
+
+    def of(self, service: str, environment: str) -> Iterator[tuple[InstanceFolder, Intent]]:
+        for folder, intent in self.all():
+            if (intent.spec.service, intent.spec.environment) == (service, environment):
+                yield folder, intent
+
+    def intent(self, folder: InstanceFolder) -> Intent | None:
+        with self._lock:
+            known = self._intents.get(folder.id)
+        if known is None and (known := read_record(Intent, folder.spec)) is not None:
+            with self._lock:
+                self._intents[folder.id] = known
+        return known
+
+    def identity(self, folder: InstanceFolder) -> Identity | None:
+        """Which process it is, by the record the process made itself."""
+        with self._lock:
+            known = self._identities.get(folder.id)
+        if known is None and (known := read_record(Identity, folder.pid)) is not None:
+            with self._lock:
+                self._identities[folder.id] = known
+        return known
+
+    def remember(self, folder: InstanceFolder, identity: Identity) -> None:
+        """What we know of a process we started ourselves, before its own record is there."""
+        with self._lock:
+            self._identities[folder.id] = identity
+
+    def write_intent(self, folder: InstanceFolder, intent: Intent) -> None:
+        """Make the folder and write the intent. Raises: OSError."""
+        self.layout.home.instances.mkdir(parents=True, mode=0o700, exist_ok=True)
+        folder.root.mkdir(mode=0o700, exist_ok=True)
+        folder.scratch.mkdir(mode=0o700, exist_ok=True)
+        self.layout.data(intent.spec.service, intent.spec.environment).mkdir(parents=True, exist_ok=True)
+        write_record(folder.spec, intent)
+
+    def stopping(self, folder: InstanceFolder) -> Stopping | None:
+        return read_record(Stopping, folder.stopping)
+
+    def settled(self, folder: InstanceFolder) -> Settled | None:
+        return read_record(Settled, folder.settled)
+
+    def exit(self, folder: InstanceFolder, now: float) -> str | None:
+        """How it ended, or None while it lives or may still come to life."""
+        ended = read_record(Ended, folder.exit)
+        if ended is not None:
+            return ended.text
+        if self.identity(folder) is not None:
+            return None
+        intent = self.intent(folder)
+        if intent is not None and now - intent.created_at > STUB_SECONDS:
+            return "never started: the agent ended while it was launching it"
+        return None
+
+    def trees_in_use(self) -> set[str]:
+        return {tree for _, intent in self.all() for tree in intent.trees}
+
+    def ports_in_use(self) -> set[int]:
+        return {intent.launch.port for _, intent in self.all()}
+
+    def remove(self, folder: InstanceFolder) -> None:
+        """Keep the log and make the folder vanish. `sweep` then removes its content, which may take a while."""
+        logs.keep(folder.log, self.layout.kept_logs, folder.id)
+        trash = self.layout.home.instances / f".gone-{folder.id}"
+        with suppress(FileNotFoundError):
+            folder.root.rename(trash)
+        with self._lock:
+            self._intents.pop(folder.id, None)
+            self._identities.pop(folder.id, None)
+
+    def log_of(self, instance: str) -> Path:
+        """The log of an instance, also of one that is retired."""
+        folder = self.layout.instance(instance)
+        return folder.log if folder.root.exists() else self.layout.kept_logs / f"{instance}.log"
+
+    def sweep(self) -> None:
+        """Remove the content of folders that vanished, also those of a removal that was killed."""
+        for path in self.layout.home.instances.glob(".gone-*"):
+            trees.remove_tree(path)
+
+
+def session_of(identity: Identity, data_root: Path) -> list[Identity]:
+    """Live processes of the session that `identity` led: what it started and left behind."""
+    return [m.identity for m in processes.marked(data_root) if m.session == identity.pid]

@@ -1,0 +1,312 @@
+"""One thread that watches all instances: probes their health, notices their end, and keeps timers.
+
+It waits on one epoll: connections of probes, process descriptors, and a wake-up. Nothing here decides; what was seen is
+kept for `observe`, and who is interested is told.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import itertools
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+from rebake.platforms.local.health import (
+    STARTING_INTERVAL_SECONDS,
+    Condition,
+    after_probe,
+    judge_answer,
+    request_bytes,
+)
+from rebake.platforms.local.processes import open_pidfd
+from rebake.platforms.local.records import Identity
+from rebake.release.manifest import Health
+
+_LOG = logging.getLogger(__name__)
+_ANSWER_LIMIT = 1 << 16
+_HOST = "127.0.0.1"
+
+
+@dataclass(eq=False, slots=True)
+class Watched:
+    """One instance under watch. Changed by the watcher's thread only."""
+
+    id: str
+    service: str
+    environment: str
+    identity: Identity
+    contract: Health
+    condition: Condition = field(default_factory=Condition)
+    pidfd: int | None = None
+    ended: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Probe:
+    """One request under way. `sock` is None when it is over."""
+
+    watched: Watched
+    sock: socket.socket | None
+    data: bytes = b""
+    decided: bool = False
+
+
+class Watcher:
+    """Watches instances until it is closed.
+
+    Args:
+        on_end: told once, on the watcher's thread, when a process ended; it records how.
+        on_first_health: told when an instance passed for the first time.
+        on_change: told (service, environment) when health or liveness changed.
+    """
+
+    def __init__(
+        self,
+        on_end: Callable[[Watched], None],
+        on_first_health: Callable[[Watched], None],
+        on_change: Callable[[str, str], None],
+    ) -> None:
+        self._on_end, self._on_first_health, self._on_change = on_end, on_first_health, on_change
+        self._lock = threading.Lock()
+        self._watched: dict[str, Watched] = {}
+        self._files: dict[int, Callable[[int], None]] = {}
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._inbox: list[Callable[[], None]] = []
+        self._epoll = select.epoll()
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._wake_fd, select.EPOLLIN)
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="rebake-local-watcher", daemon=True)
+        self._thread.start()
+
+    # Called from any thread.
+
+    def watch(self, watched: Watched) -> None:
+        """Begin to watch. Idempotent by id."""
+        with self._lock:
+            if watched.id in self._watched:
+                return
+            self._watched[watched.id] = watched
+        self._call(lambda: self._begin(watched))
+
+    def forget(self, instance: str) -> None:
+        """Stop watching; nothing is told any more."""
+        with self._lock:
+            watched = self._watched.pop(instance, None)
+        if watched is not None:
+            self._call(lambda: self._drop_pidfd(watched))
+
+    def seen(self, instance: str) -> Watched | None:
+        with self._lock:
+            return self._watched.get(instance)
+
+    def after(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do something on the watcher's thread, later."""
+        self._call(lambda: self._at(seconds, action))
+
+    def close(self) -> None:
+        """End the thread. Instances are not touched."""
+        if self._closed:
+            return
+        self._closed = True
+        os.eventfd_write(self._wake_fd, 1)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=10)
+
+    def _call(self, action: Callable[[], None]) -> None:
+        with self._lock:
+            self._inbox.append(action)
+        if not self._closed:
+            os.eventfd_write(self._wake_fd, 1)
+
+    # On the watcher's thread.
+
+    def _run(self) -> None:
+        try:
+            while not self._closed:
+                for fd, events in self._epoll.poll(self._patience()):
+                    self._guard(partial(self._dispatch, fd, events))
+                self._fire()
+        finally:
+            self._release()
+
+    def _patience(self) -> float:
+        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else 3600.0
+
+    def _dispatch(self, fd: int, events: int) -> None:
+        if fd == self._wake_fd:
+            os.eventfd_read(self._wake_fd)
+            with self._lock:
+                inbox, self._inbox = self._inbox, []
+            for action in inbox:
+                self._guard(action)
+        elif fd in self._files:
+            self._files[fd](events)
+
+    def _fire(self) -> None:
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            self._guard(heapq.heappop(self._timers)[2])
+
+    def _at(self, seconds: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), action))
+
+    @staticmethod
+    def _guard(action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception:  # one instance's trouble must not stop the watch over the others
+            _LOG.exception("the watcher met an unexpected error")
+
+    def _current(self, watched: Watched) -> bool:
+        return self.seen(watched.id) is watched and not watched.ended
+
+    def _begin(self, watched: Watched) -> None:
+        if not self._current(watched):
+            return
+        watched.pidfd = open_pidfd(watched.identity)
+        if watched.pidfd is None:
+            self._end(watched)
+            return
+        self._files[watched.pidfd] = lambda _: self._end(watched)
+        self._epoll.register(watched.pidfd, select.EPOLLIN)
+        self._probe(watched)
+
+    def _end(self, watched: Watched) -> None:
+        if not watched.ended:
+            watched.ended = True
+            try:
+                self._on_end(watched)
+            finally:
+                self._drop_pidfd(watched)
+                self._on_change(watched.service, watched.environment)
+
+    def _drop_pidfd(self, watched: Watched) -> None:
+        fd, watched.pidfd = watched.pidfd, None
+        if fd is not None:
+            self._drop_file(fd)
+            os.close(fd)
+
+    def _drop_file(self, fd: int) -> None:
+        if self._files.pop(fd, None) is not None:
+            with suppress(OSError):
+                self._epoll.unregister(fd)
+
+    # Probes.
+
+    def _probe(self, watched: Watched) -> None:
+        if not self._current(watched):
+            return
+        probe = _Probe(watched, socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        interval = watched.contract.interval_ms / 1000
+        self._at(
+            interval if watched.condition.was_healthy else min(interval, STARTING_INTERVAL_SECONDS),
+            lambda: self._next(watched, probe),
+        )
+        self._connect(probe)
+
+    def _next(self, watched: Watched, probe: _Probe) -> None:
+        """The interval is over: probe again, unless the last probe still runs (then it goes on when that is over)."""
+        if probe.sock is None:
+            self._probe(watched)
+        else:
+            self._at(STARTING_INTERVAL_SECONDS, lambda: self._next(watched, probe))
+
+    def _connect(self, probe: _Probe) -> None:
+        sock, contract = probe.sock, probe.watched.contract
+        assert sock is not None
+        code = sock.connect_ex((_HOST, probe.watched.identity.port))
+        if code not in (0, errno.EINPROGRESS):
+            self._decide(probe, _refusal(code))
+            self._finish(probe)
+            return
+        self._files[sock.fileno()] = lambda events: self._ready(probe, events)
+        self._epoll.register(sock.fileno(), select.EPOLLOUT)
+        timeout = contract.timeout_ms / 1000
+        self._at(timeout, lambda: self._expire(probe))
+
+    def _ready(self, probe: _Probe, events: int) -> None:
+        sock = probe.sock
+        if sock is None:
+            return
+        try:
+            if events & select.EPOLLOUT:
+                self._send(probe, sock)
+            else:
+                self._receive(probe, sock)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._decide(probe, _refusal(error.errno or 0))
+            self._finish(probe)
+
+    def _send(self, probe: _Probe, sock: socket.socket) -> None:
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        sock.send(request_bytes(probe.watched.contract, _HOST, probe.watched.identity.port))
+        self._epoll.modify(sock.fileno(), select.EPOLLIN)
+
+    def _receive(self, probe: _Probe, sock: socket.socket) -> None:
+        """Decide as soon as the status is there, but read the rest: to close early would look to the server like a
+        caller that broke off."""
+        data = sock.recv(_ANSWER_LIMIT)
+        probe.data += data
+        if not probe.decided:
+            decided, failure = judge_answer(probe.data, probe.watched.contract, ended=not data)
+            if decided:
+                self._decide(probe, failure)
+        if not data or len(probe.data) > _ANSWER_LIMIT:
+            self._finish(probe)
+
+    def _expire(self, probe: _Probe) -> None:
+        if probe.sock is not None:
+            contract = probe.watched.contract
+            self._decide(probe, f"GET {contract.path}: no answer within {contract.timeout_ms / 1000:g}s")
+            self._finish(probe)
+
+    def _finish(self, probe: _Probe) -> None:
+        sock, probe.sock = probe.sock, None
+        if sock is not None:
+            self._drop_file(sock.fileno())
+            sock.close()
+
+    def _decide(self, probe: _Probe, failure: str | None) -> None:
+        watched = probe.watched
+        if probe.decided or not self._current(watched):
+            return
+        probe.decided = True
+        before = watched.condition
+        watched.condition = after = after_probe(before, watched.contract, failure)
+        if after.was_healthy and not before.was_healthy:
+            self._on_first_health(watched)
+        if after.healthy != before.healthy:
+            self._on_change(watched.service, watched.environment)
+
+    def _release(self) -> None:
+        for fd in list(self._files):
+            self._drop_file(fd)
+        with self._lock:
+            watched, self._watched = list(self._watched.values()), {}
+        for one in watched:
+            self._drop_pidfd(one)
+        self._epoll.close()
+        os.close(self._wake_fd)
+
+
+def _refusal(code: int) -> str:
+    if code == errno.ECONNREFUSED:
+        return "connection refused"
+    if code == errno.ECONNRESET:
+        return "connection reset"
+    return os.strerror(code).lower()
