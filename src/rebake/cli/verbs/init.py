@@ -1,0 +1,48 @@
+"""`rebake init`: from a folder to a file that deploys it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rebake.cli.options import json_option
+from rebake.cli.output import emit_json, line
+from rebake.errors import UsageError
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), metavar="[FOLDER]")
+@click.option("--force", is_flag=True, help="Write over the rebake.yaml that is there.")
+@json_option
+def command(*, folder: Path, force: bool, as_json: bool) -> int:
+    """Look at FOLDER (by default this one) and write a commented rebake.yaml that deploys it as it is."""
+    from rebake.core.atomic import write_atomic
+    from rebake.spec.init import draft
+
+    path = folder / "rebake.yaml"
+    if path.exists() and not force:
+        raise UsageError(
+            "file-exists",
+            "expected no rebake.yaml here yet, found one",
+            where=str(path.absolute()),
+            remedy="rebake init --force writes over it; rebake deploy ENV uses the one that is there",
+        )
+    written = draft(folder.absolute())
+    try:
+        write_atomic(path, written.text.encode())
+    except OSError as error:
+        raise UsageError(
+            "folder-not-writable",
+            f"rebake.yaml cannot be written: {error.strerror}",
+            where=str(folder.absolute()),
+            remedy="make the folder writable, or run rebake init as its owner",
+        ) from error
+    if as_json:
+        emit_json({"file": str(path.absolute()), "notes": list(written.notes)})
+        return 0
+    line(f"wrote {path}")
+    for note in written.notes:
+        line(f"  note: {note}")
+    line("  next: rebake deploy staging")
+    return 0
