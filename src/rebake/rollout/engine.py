@@ -88,7 +88,7 @@ class Engine:
 
     # What is remembered
 
-    def keys(self) -> list[str]:
+    def known(self) -> list[str]:
         """Every environment that the ledger knows."""
         return [key for key, _ in self.ports.ledger.list("environment")]
 

@@ -56,7 +56,7 @@ class Starter:
 
 
 def _real_application(home: Home) -> Application:
-    from rebake.app import App
+    from rebake.app.application import App
 
     return App(home)
 

@@ -1,0 +1,74 @@
+"""The composition root: the only place that names concrete adapters.
+
+Everything heavy is imported inside: the command line imports this module on paths that must start fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rebake.core.home import Home
+
+if TYPE_CHECKING:
+    from rebake.bake.ports import BakeResult
+    from rebake.platforms.local.doctor import Finding
+    from rebake.release.gc import GcReport
+    from rebake.release.store import Store
+    from rebake.spec.model import Spec
+
+
+def store(home: Home) -> Store:
+    """The content-addressed store of a home."""
+    from rebake.release.store import Store
+
+    return Store(home.store)
+
+
+def bake(home: Home, spec: Spec, folder: Path, progress: Callable[[str], None]) -> BakeResult:
+    """Bake the source that a file describes.
+
+    Args:
+        folder: where rebake.yaml lies; `bake.source` is relative to it.
+    Raises: BakeError; Permanent when the disk refuses.
+    """
+    from rebake.bake.baker import default_baker
+    from rebake.bake.ports import BakeRequest
+    from rebake.spec.plan import run_contract
+
+    request = BakeRequest(
+        service=spec.service,
+        builder=spec.bake.builder,
+        source=folder / spec.bake.source,
+        run=run_contract(spec),
+        exclude=tuple(spec.bake.exclude),
+        base=spec.bake.base,
+        build=spec.bake.build,
+    )
+    return default_baker(store(home)).bake(request, progress)
+
+
+def gc(home: Home, kept: Mapping[str, Any], *, dry_run: bool = False) -> GcReport:
+    """Remove releases, unpacked copies and secret versions that nothing kept needs.
+
+    Args:
+        kept: `{"releases": […], "secrets": […]}`, the answer of `GET /v1/kept`.
+    """
+    from rebake.core.secrets import SecretVault
+    from rebake.platforms.local.unpacked import remove_unpacked
+
+    report = store(home).gc(
+        set(kept["releases"]), dry_run=dry_run, on_removed=lambda digest: remove_unpacked(home, digest)
+    )
+    if not dry_run:
+        SecretVault(home).keep(set(kept["secrets"]))
+    return report
+
+
+def doctor(home: Home) -> Sequence[Finding]:
+    """What the platform and the edge find on this machine."""
+    from rebake.platforms.local.doctor import doctor as local_doctor
+    from rebake.traffic.envoy.doctor import doctor as edge_doctor
+
+    return [*local_doctor(home), *edge_doctor(home)]

@@ -1,0 +1,71 @@
+"""Everything together: what the agent serves."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+from rebake.app import store
+from rebake.app.desk import Changes, Desk
+from rebake.core.clock import SystemClock
+from rebake.core.home import Home
+from rebake.core.secrets import SecretVault
+from rebake.ledger.database import open_ledger
+from rebake.platforms.local.platform import LocalPlatform
+from rebake.rollout.engine import Engine, Ports
+from rebake.rollout.jobs import ThreadJobs
+from rebake.rollout.loop import Loop
+from rebake.traffic.envoy.router import EnvoyRouter
+
+_LOG = logging.getLogger("rebake.app")
+
+
+class App(Desk):
+    """The desk with real adapters behind it. `start` opens the state and begins to work; `close` ends without touching
+    what serves."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self._closers: list[Callable[[], None]] = []
+
+    def start(self) -> None:
+        """Raises: RebakeError when the state cannot be opened; nothing is left running then."""
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        home, clock = self.home, SystemClock()
+        home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ledger = open_ledger(os.environ.get("REBAKE_DATABASE") or home.database)
+        self._closers.append(ledger.close)
+        vault, releases = SecretVault(home), store(home)
+        platform = LocalPlatform(home, releases, vault, clock)
+        self._closers.append(platform.close)
+        router = EnvoyRouter(home)
+        self._closers.append(router.close)
+        jobs = ThreadJobs()
+        self._closers.append(jobs.close)
+        changes = Changes()
+        owner = f"home:{home.root}"  # the home's lock lets one agent live: its successor takes its leases over at once
+        engine = Engine(Ports(ledger, {"local": platform}, router, jobs, clock, releases.release, owner), changes.add)
+        loop = Loop(engine.tick, clock)
+        self._closers.append(loop.close)
+        engine.wake = loop.wake
+        platform.on_change = lambda service, environment: loop.wake(f"{service}/{environment}")
+        super().__init__(engine, changes, releases.release, vault, loop.wake)
+        router.resume()
+        known = engine.known()
+        loop.start(known)
+        _LOG.info("%d environments", len(known))
+
+    def close(self) -> None:
+        for closer in reversed(self._closers):
+            try:
+                closer()
+            except Exception:
+                _LOG.exception("closing")
+        self._closers.clear()

@@ -1,0 +1,508 @@
+"""Where people's requests come in: the API and the command line call the same methods here.
+
+Implements the server's `Application` port over the engine's ports; it names no adapter. A request is written down as a
+command in the ledger, decided on by the next tick, and answered with a view.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from rebake.app.keeper import kept_things
+from rebake.core.clock import Clock
+from rebake.core.codec import dump, load
+from rebake.core.digest import short
+from rebake.core.ids import timed_id
+from rebake.errors import Refused, Transient, UsageError
+from rebake.ledger.ports import Draft, Entry, Ledger, Put
+from rebake.release.manifest import Release, Revision, SecretVersion, Settings, contract_in
+from rebake.rollout.decide import undo_target
+from rebake.rollout.engine import Engine
+from rebake.rollout.plan import Plan
+from rebake.rollout.states import State
+from rebake.rollout.view import Doc, rollout_view
+from rebake.rollout.world import Command, Environment, Fleet, Rollout, World
+
+UNDO_SECONDS = 15.0
+STOP_SECONDS = 60.0
+
+
+class Vault(Protocol):
+    """Keeps secret values by version."""
+
+    def remember(self, value: str) -> str: ...
+
+
+class Changes:
+    """A count of changes that threads can wait on."""
+
+    def __init__(self) -> None:
+        self._count = 1
+        self._changed = threading.Condition()
+
+    def add(self, _key: str = "") -> None:
+        with self._changed:
+            self._count += 1
+            self._changed.notify_all()
+
+    def wait(self, since: int, timeout_seconds: float) -> int:
+        with self._changed:
+            self._changed.wait_for(lambda: self._count != since, timeout_seconds)
+            return self._count
+
+
+class Desk:
+    """See `rebake.server.ports.Application` for every method's contract."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        changes: Changes,
+        release: Callable[[str], Release],
+        vault: Vault,
+        wake: Callable[[str], None],
+    ) -> None:
+        self._engine = engine
+        self._changes = changes
+        self._release = release
+        self._vault = vault
+        self._wake = wake
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self._engine.ports.ledger
+
+    @property
+    def _clock(self) -> Clock:
+        return self._engine.ports.clock
+
+    def changes(self, since: int, timeout_seconds: float) -> int:
+        return self._changes.wait(since, timeout_seconds)
+
+    # Requests
+
+    def begin(self, doc: Mapping[str, Any]) -> Doc:
+        plan, release = self._plan_of(doc), self._release(str(doc["release"]))
+        if release.service != plan.service:
+            raise UsageError(
+                "release-of-another-service",
+                f"expected a release of {plan.service}, found one of {release.service}",
+                where=release.digest,
+                remedy=f"rebake history {plan.environment}",
+            )
+        self._refuse_shared_address(plan)
+        settings = Settings(dict(doc.get("env") or {}), self._secret_versions(doc))
+        plan = replace(plan, run=contract_in(release.run, settings))
+        revision = Revision(plan.service, plan.environment, release.digest, settings)
+        key = f"{plan.service}/{plan.environment}"
+        environment = self._engine.memory(key).environment
+        if not doc.get("again"):
+            under_way = self._joined(environment, revision)
+            if under_way is not None:
+                return self.rollout(under_way)
+            stable = environment.stable if environment.rollout is None else None
+            if stable is not None and stable.revision.digest == revision.digest:
+                return self._already_stable(key, stable, plan, doc)
+        rollout = Rollout(
+            id=timed_id("r", self._clock.now()),
+            kind="deploy",
+            revision=revision,
+            plan=plan,
+            requested_by=str(doc.get("requested_by") or "unknown"),
+            requested_at=self._clock.now(),
+        )
+        self._request(key, "begin", rollout.requested_by, rollout=rollout)
+        view: Doc = self._until(lambda: self._engine.rollout_view(key, rollout.id), STOP_SECONDS, key)
+        return view
+
+    def _plan_of(self, doc: Mapping[str, Any]) -> Plan:
+        try:
+            plan = load(Plan, doc["plan"])
+        except (KeyError, ValidationError) as error:
+            raise UsageError(
+                "plan-not-understood",
+                f"the agent does not understand this plan: {error}",
+                remedy="the command line and the agent must be of one version: rebake agent stop, then try again",
+            ) from error
+        if plan.platform not in self._engine.ports.platforms:
+            known = ", ".join(sorted(self._engine.ports.platforms))
+            raise UsageError(
+                "platform-not-available", f"expected one of {known}, found {plan.platform}", where="platform"
+            )
+        return plan
+
+    def _secret_versions(self, doc: Mapping[str, Any]) -> dict[str, SecretVersion]:
+        """Read every secret now and keep it by version, so that going back brings the old value back."""
+        values: Mapping[str, str] = doc.get("secret_values") or {}
+        versions = {}
+        for name, source in sorted((doc.get("secrets") or {}).items()):
+            kind, _, place = str(source).partition(":")
+            value = values.get(place, "") if kind == "env" else _read_secret(name, Path(place))
+            versions[name] = SecretVersion(str(source), self._vault.remember(value))
+        return versions
+
+    def _refuse_shared_address(self, plan: Plan) -> None:
+        key = f"{plan.service}/{plan.environment}"
+        for other in self._engine.known():
+            stable = self._engine.memory(other).environment.stable
+            if other != key and stable is not None and stable.plan.listen == plan.listen:
+                raise UsageError(
+                    "address-taken",
+                    f"{plan.listen} is where {other} listens already",
+                    where=f"environments.{plan.environment}.listen",
+                    remedy="choose another address in rebake.yaml, or take the other down: rebake down",
+                )
+
+    @staticmethod
+    def _joined(environment: Environment, revision: Revision) -> str | None:
+        """A request for what is under way joins it, instead of superseding it with itself."""
+        under_way = [r for r in (environment.rollout, *environment.queue) if r is not None]
+        for rollout in under_way:
+            if rollout.revision.digest == revision.digest and rollout.state is not State.RETURNING:
+                return rollout.id
+        return None
+
+    def _already_stable(self, key: str, stable: Fleet, plan: Plan, doc: Mapping[str, Any]) -> Doc:
+        """The same revision serves already: only how many instances and where they are reached may change."""
+        by, now = str(doc.get("requested_by") or "unknown"), self._clock.now()
+        changed = stable.plan != plan
+        reason = "this revision serves already"
+        if changed:
+            self._request(key, "resize", by, plan=plan)
+            if stable.plan.instances != plan.instances:
+                reason += f"; instances {stable.plan.instances} to {plan.instances}"
+        rollout = Rollout(
+            id=timed_id("r", now),
+            kind="deploy",
+            revision=stable.revision,
+            plan=plan,
+            requested_by=by,
+            requested_at=now,
+            state=State.PROMOTED,
+            reason=reason,
+            promoted_at=now,
+            ended_at=now,
+        )
+        view = rollout_view(self._engine.memory(key).environment, World(), rollout, None, now)
+        body = {"from": None, "to": rollout.state, "reason": reason, "kind": "deploy"}
+        entry = Draft("transition", plan.service, plan.environment, rollout.id, body)
+        self._ledger.commit([entry], [Put("rollout", f"{key}/{rollout.id}", view)], at=now)
+        return view
+
+    def undo(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
+        key, began = self._known(service, environment), self._clock.now()
+        before = self._engine.memory(key).environment
+        restored, undone, warm = self._undo_plan(key, before)
+        view = {
+            "service": service,
+            "environment": environment,
+            "restored": restored.revision.digest,
+            "release": restored.revision.release,
+            "undone": None if undone is None else undone.digest,
+            "warm": warm,
+            "rollout": None if before.rollout is None else before.rollout.id,
+            "changes": _changes(undone, restored.revision),
+            "seconds": 0.0,
+        }
+        if doc.get("dry_run"):
+            return view
+        rollout_id = timed_id("r", began)
+        command = self._request(key, "undo", str(doc.get("requested_by") or "unknown"), rollout_id=rollout_id)
+        self._until(lambda: self._decided(key, command), UNDO_SECONDS, key)
+        if warm:
+            gone = str(view["rollout"])
+            self._until(lambda: self._over(key, gone), UNDO_SECONDS, key)
+        else:
+            view["rollout"] = rollout_id
+        return {**view, "seconds": round(self._clock.now() - began, 3)}
+
+    def _undo_plan(self, key: str, environment: Environment) -> tuple[Fleet, Revision | None, bool]:
+        """What undo restores, what it takes out of service, and whether the restored fleet still runs."""
+        rollout, stable = environment.rollout, environment.stable
+        if rollout is not None and stable is not None:
+            return stable, rollout.revision, True
+        quarantined = {str(d["revision"]) for _, d in self._ledger.list("quarantine", f"{key}/")}
+        target = undo_target(environment, frozenset(quarantined))
+        if target is None:
+            raise Refused(
+                "nothing-to-undo",
+                "expected an earlier revision that is not in quarantine, found none",
+                where=key,
+                remedy=f"rebake history {environment.environment}; rebake quarantine",
+            )
+        return target, None if stable is None else stable.revision, False
+
+    def stop(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
+        key = self._known(service, environment)
+        before = self._engine.memory(key).environment.rollout
+        command = self._request(key, "stop", str(doc.get("requested_by") or "unknown"))
+        self._until(lambda: self._decided(key, command), STOP_SECONDS, key)
+        if before is not None:
+            self._until(lambda: self._over(key, before.id), STOP_SECONDS, key)
+        return self._engine.view(key)
+
+    def approve(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
+        key = self._known(service, environment)
+        command = self._request(key, "approve", str(doc.get("requested_by") or "unknown"))
+        self._until(lambda: self._decided(key, command), STOP_SECONDS, key)
+        return self._engine.view(key)
+
+    def down(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
+        key = self._known(service, environment)
+        command = self._request(key, "down", str(doc.get("requested_by") or "unknown"))
+        self._until(lambda: self._decided(key, command), STOP_SECONDS, key)
+        self._until(lambda: self._empty(key), STOP_SECONDS, key)
+        return self._engine.view(key)
+
+    def _empty(self, key: str) -> bool:
+        memory = self._engine.memory(key)
+        return not memory.environment.leaving and not memory.world.instances and memory.world.route is None
+
+    def _over(self, key: str, rollout: str) -> bool:
+        environment = self._engine.memory(key).environment
+        return environment.rollout is None or environment.rollout.id != rollout
+
+    def _request(
+        self,
+        key: str,
+        verb: Any,
+        by: str,
+        *,
+        rollout: Rollout | None = None,
+        rollout_id: str | None = None,
+        plan: Plan | None = None,
+    ) -> str:
+        """Write the request down and wake the engine. Returns the command's id."""
+        now = self._clock.now()
+        command = Command(timed_id("c", now), verb, by, now, rollout, rollout_id, plan)
+        service, _, environment = key.partition("/")
+        body: dict[str, Any] = {"request": command.id, "verb": verb, "by": by}
+        puts = [Put("command", f"{key}/{command.id}", dump(command))]
+        if rollout is not None:
+            revision = rollout.revision
+            body |= {"rollout": rollout.id, "revision": revision.digest, "release": revision.release}
+            puts.append(Put("revision", revision.digest, dump(revision)))
+            if self._ledger.get("environment", key) is None:
+                puts.append(Put("environment", key, dump(Environment(service, environment))))
+        self._ledger.commit(
+            [Draft("request", service, environment, rollout.id if rollout else rollout_id, body)], puts, at=now
+        )
+        self._wake(key)
+        return command.id
+
+    def _decided(self, key: str, command: str) -> bool:
+        """Whether the engine took the command up. Raises: Refused when it could not be granted."""
+        refusal = self._ledger.get("refusal", f"{key}/{command}")
+        if refusal is not None:
+            self._ledger.commit([], [Put("refusal", f"{key}/{command}", None)], at=self._clock.now())
+            environment = key.partition("/")[2]
+            raise Refused("not-now", str(refusal["reason"]), where=key, remedy=f"rebake status {environment}")
+        return self._ledger.get("command", f"{key}/{command}") is None
+
+    def _until(self, condition: Callable[[], Any], seconds: float, key: str) -> Any:
+        """Wait for a condition that the engine brings about. Raises: Transient when it takes too long."""
+        deadline, since = self._clock.now() + seconds, 0
+        while not (result := condition()):
+            if self._clock.now() > deadline:
+                raise Transient(
+                    "not-done-yet",
+                    f"asked for, written down, but not done within {seconds:g}s; the agent goes on with it",
+                    where=key,
+                    remedy=f"rebake status {key.partition('/')[2]}; rebake doctor",
+                )
+            since = self._changes.wait(since, 0.25)
+        return result
+
+    # Questions
+
+    def _known(self, service: str, environment: str) -> str:
+        key = f"{service}/{environment}"
+        if self._ledger.get("environment", key) is None:
+            known = ", ".join(self._engine.known()) or "none yet"
+            raise UsageError(
+                "unknown-environment",
+                f"nothing was deployed to {environment} of {service}; known: {known}",
+                where=key,
+                remedy=f"rebake deploy {environment}",
+            )
+        return key
+
+    def rollout(self, rollout: str) -> Doc:
+        for key in self._engine.known():
+            view = self._engine.rollout_view(key, rollout)
+            if view is not None:
+                return view
+        raise UsageError("unknown-rollout", f"no rollout is called {rollout}", remedy="rebake history")
+
+    def status(self) -> Doc:
+        return {"environments": [self._engine.view(key) for key in self._engine.known()]}
+
+    def environment(self, service: str, environment: str) -> Doc:
+        return self._engine.view(self._known(service, environment))
+
+    def drift(self, service: str, environment: str) -> Doc:
+        key = self._known(service, environment)
+        memory = self._engine.memory(key)
+        platform = self._engine.platform_of(memory.environment)
+        instances = () if platform is None else platform.inspect(service, environment)
+        rows = [
+            {"instance": i.id, "kind": d.kind, "where": d.where, "expected": d.expected, "found": d.found}
+            for i in instances
+            for d in i.drift
+        ]
+        if rows:
+            self._wake(key)
+        return {"service": service, "environment": environment, "drift": rows, "checked": len(instances)}
+
+    def logs(self, service: str, environment: str, *, instance: str | None, lines: int) -> Doc:
+        key = self._known(service, environment)
+        memory = self._engine.memory(key)
+        platform = self._engine.platform_of(memory.environment) or self._any_platform()
+        known = {i.id: i.fleet for i in memory.world.instances}
+        wanted = [name for name in known if instance is None or name.startswith(instance)]
+        if not wanted and instance is not None:
+            wanted = [instance]  # retired: its log may still be kept
+        rows = [
+            {"instance": name, "fleet": known.get(name, ""), "lines": list(platform.logs(name, lines))}
+            for name in sorted(wanted)
+        ]
+        if instance is not None and not any(row["lines"] for row in rows) and instance not in known:
+            raise UsageError(
+                "unknown-instance",
+                f"no instance and no kept log is called {instance}",
+                where=key,
+                remedy=f"known: {', '.join(sorted(known)) or 'none'}",
+            )
+        return {"logs": rows}
+
+    def _any_platform(self) -> Any:
+        return next(iter(self._engine.ports.platforms.values()))
+
+    def history(self, service: str, environment: str, *, limit: int) -> Doc:
+        key = self._known(service, environment)
+        kept = [dict(doc) for _, doc in self._ledger.list("rollout", f"{key}/")]
+        live = self._engine.memory(key).environment.rollout
+        views = {str(view["rollout"]): view for view in kept}
+        if live is not None:
+            view = self._engine.rollout_view(key, live.id)
+            if view is not None:
+                views[live.id] = view
+        newest = [views[name] for name in sorted(views, reverse=True)]
+        return {"history": newest[:limit] if limit else newest}
+
+    def ledger(
+        self, *, after: int, limit: int, service: str | None, environment: str | None, rollout: str | None
+    ) -> Doc:
+        seq, head = self._ledger.head()
+        entries: Sequence[Entry] = ()
+        if limit:
+            entries = self._ledger.entries(
+                service=service, environment=environment, rollout=rollout, after=after, limit=limit
+            )
+        return {"entries": [_entry(e) for e in entries], "head": {"seq": seq, "hash": head}}
+
+    def verify(self, *, expect_head: str | None) -> Doc:
+        found = self._ledger.verify(expect_head=expect_head)
+        return {
+            "entries": found.entries,
+            "head": found.head,
+            "faults": [{"seq": f.seq, "problem": f.problem} for f in found.faults],
+        }
+
+    def quarantine(self) -> Doc:
+        return {"quarantine": [dict(doc) for _, doc in self._ledger.list("quarantine")]}
+
+    def quarantine_release(self, doc: Mapping[str, Any]) -> Doc:
+        prefix = str(doc["revision"]).removeprefix("sha256:")
+        rows = [
+            (key, row)
+            for key, row in self._ledger.list("quarantine")
+            if str(row["revision"]).removeprefix("sha256:").startswith(prefix)
+            and doc.get("service") in (None, row["service"])
+            and doc.get("environment") in (None, row["environment"])
+        ]
+        if not rows:
+            raise UsageError(
+                "unknown-revision", f"no revision in quarantine begins with {prefix}", remedy="rebake quarantine"
+            )
+        entries = [
+            Draft(
+                "decision",
+                str(row["service"]),
+                str(row["environment"]),
+                None,
+                {"released-from-quarantine": row["revision"], "by": str(doc.get("requested_by") or "unknown")},
+            )
+            for _, row in rows
+        ]
+        self._ledger.commit(entries, [Put("quarantine", key, None) for key, _ in rows], at=self._clock.now())
+        return self.quarantine()
+
+    def revision(self, prefix: str, *, service: str | None) -> Doc:
+        digits = prefix.removeprefix("sha256:")
+        found = {
+            digest: doc
+            for digest, doc in self._ledger.list("revision", f"sha256:{digits}")
+            if service in (None, doc["service"])
+        }
+        if len(found) != 1:
+            what = "no revision begins" if not found else f"{len(found)} revisions begin"
+            raise UsageError("unknown-revision", f"{what} with {prefix}", remedy="rebake history shows them whole")
+        digest, doc = next(iter(found.items()))
+        return {**doc, "digest": digest}
+
+    def kept(self) -> Doc:
+        return kept_things([self._engine.memory(key).environment for key in self._engine.known()])
+
+
+def _entry(entry: Entry) -> Doc:
+    return {
+        "seq": entry.seq,
+        "at_ms": entry.at_ms,
+        "kind": entry.kind,
+        "service": entry.service,
+        "environment": entry.environment,
+        "rollout": entry.rollout,
+        "body": dict(entry.body),
+        "previous": entry.previous,
+        "hash": entry.hash,
+    }
+
+
+def _read_secret(name: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(
+            "secret-unreadable",
+            f"the secret {name} cannot be read: {reason}",
+            where=str(path),
+            remedy="the agent reads it as the user that deploys: correct the path or its permissions",
+        ) from error
+
+
+def _changes(undone: Revision | None, restored: Revision) -> list[str]:
+    """What going back changes besides the code, as sentences."""
+    if undone is None:
+        return []
+    found = []
+    if undone.release != restored.release:
+        found.append(f"release {short(undone.release)} to {short(restored.release)}")
+    before, after = undone.settings.env, restored.settings.env
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            found.append(f"env {name}: {before.get(name, 'unset')} to {after.get(name, 'unset')}")
+    ours, theirs = undone.settings.secrets, restored.settings.secrets
+    found += [
+        f"secret {name}: its earlier version"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+    return found

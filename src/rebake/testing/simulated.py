@@ -1,0 +1,346 @@
+"""A simulated world behind the engine's ports: platform, route, jobs, ledger and clock, all in memory and driven by hand.
+
+Everything is a pure function of the calls made and the clock's hand: no thread, no sleep, no chance of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rebake.core.units import FULL
+from rebake.errors import LedgerConflict
+from rebake.ledger.ports import Draft, Entry, EntryKind, Fence, Put, Verification
+from rebake.platforms.model import Drift, Instance, InstanceSpec
+from rebake.platforms.ports import Progress
+from rebake.release.manifest import Release, RunContract
+from rebake.rollout.jobs import Work, guarded
+from rebake.rollout.world import Job
+from rebake.traffic.ports import Counters, EnvironmentRoute, RouteObservation
+
+
+class ManualClock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self, at: float = 1_800_000_000.0) -> None:
+        self.at = at
+
+    def now(self) -> float:
+        return self.at
+
+    def advance(self, seconds: float) -> None:
+        self.at += seconds
+
+
+@dataclass(slots=True)
+class Behaviour:
+    """How instances of one release behave.
+
+    Attributes:
+        start_seconds: from launch to the first healthy answer.
+        healthy: whether it ever passes its health check.
+        exits: how it ends at once, instead of starting.
+        error_rate: share of users' requests it fails.
+    """
+
+    start_seconds: float = 1.0
+    healthy: bool = True
+    exits: str | None = None
+    error_rate: float = 0.0
+
+
+@dataclass(slots=True)
+class _Process:
+    spec: InstanceSpec
+    started_at: float
+    stop_at: float | None = None
+    exit: str | None = None
+    sick: str | None = None
+    was_healthy: bool = False
+    drift: tuple[Drift, ...] = ()
+
+
+class SimulatedPlatform:
+    """Instances that exist only as values."""
+
+    name = "simulated"
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.behaviours: dict[str, Behaviour] = {}
+        self.processes: dict[str, _Process] = {}
+        self.prepared: set[str] = set()
+        self.launches: list[str] = []
+        self.fail: Callable[[str, str], None] = lambda _call, _subject: None
+
+    def behaviour(self, release: str) -> Behaviour:
+        return self.behaviours.setdefault(release, Behaviour())
+
+    def prepare(self, release: Release, progress: Progress) -> None:
+        self.fail("prepare", release.digest)
+        progress(f"prepared {release.digest}")
+        self.prepared.add(release.digest)
+
+    def launch(self, spec: InstanceSpec) -> None:
+        self.fail("launch", spec.id)
+        if spec.id in self.processes:
+            return
+        self.launches.append(spec.id)
+        process = self.processes[spec.id] = _Process(spec, self.clock.now())
+        process.exit = self.behaviour(spec.release).exits
+
+    def observe(self, service: str, environment: str) -> Sequence[Instance]:
+        self.fail("observe", f"{service}/{environment}")
+        return self._look(service, environment)
+
+    def inspect(self, service: str, environment: str) -> Sequence[Instance]:
+        return self._look(service, environment)
+
+    def _look(self, service: str, environment: str) -> Sequence[Instance]:
+        now = self.clock.now()
+        for name in [n for n, p in self.processes.items() if p.stop_at is not None and now >= p.stop_at]:
+            del self.processes[name]
+        mine = [p for p in self.processes.values() if (p.spec.service, p.spec.environment) == (service, environment)]
+        return [self._instance(p) for p in mine]
+
+    def _instance(self, process: _Process) -> Instance:
+        behaviour = self.behaviour(process.spec.release)
+        age = self.clock.now() - process.started_at
+        up = behaviour.healthy and process.sick is None and process.exit is None and age >= behaviour.start_seconds
+        process.was_healthy = process.was_healthy or up
+        state = "running" if process.was_healthy else "starting"
+        if process.stop_at is not None:
+            state = "stopping"
+        if process.exit is not None:
+            state = "exited"
+        number = list(self.processes).index(process.spec.id)
+        return Instance(
+            id=process.spec.id,
+            fleet=process.spec.fleet,
+            revision=process.spec.revision,
+            state=state,  # type: ignore[arg-type]
+            address=f"127.0.0.1:{20_000 + number}",
+            healthy=up,
+            was_healthy=process.was_healthy,
+            started_at=process.started_at,
+            exit=process.exit,
+            detail=process.sick or (None if up else "GET /healthz: connection refused"),
+            drift=process.drift,
+        )
+
+    def retire(self, instance: str, grace_ms: int) -> None:
+        self.fail("retire", instance)
+        process = self.processes.get(instance)
+        if process is None:
+            return
+        if process.exit is not None:
+            del self.processes[instance]
+        elif process.stop_at is None:
+            process.stop_at = self.clock.now() + min(0.2, grace_ms / 1000)
+
+    def logs(self, instance: str, lines: int) -> Sequence[str]:
+        return [f"log of {instance}"][:lines]
+
+    # What a test does to it
+
+    def kill(self, instance: str, how: str = "killed by SIGKILL") -> None:
+        self.processes[instance].exit = how
+
+    def make_sick(self, instance: str, detail: str = "GET /healthz answered 500") -> None:
+        self.processes[instance].sick = detail
+
+    def tamper(self, instance: str, drift: Drift) -> None:
+        self.processes[instance].drift = (drift,)
+
+
+class SimulatedRouter:
+    """A balancer that takes a route over at once, sees what the platform shows, and counts the requests it is given."""
+
+    def __init__(self, platform: SimulatedPlatform) -> None:
+        self.platform = platform
+        self.routes: dict[tuple[str, str], EnvironmentRoute] = {}
+        self.history: list[EnvironmentRoute] = []
+        self.counters: dict[str, Counters] = {}
+        self.mirrored: dict[str, Counters] = {}
+        self.active: dict[str, int] = {}
+        self.epoch = "1"
+        self._owed: dict[tuple[str, str], float] = {}
+        self.lost = 0
+        self.fail: Callable[[str, str], None] = lambda _call, _subject: None
+
+    def apply(self, route: EnvironmentRoute) -> None:
+        self.fail("apply", route.version)
+        self.routes[route.service, route.environment] = route
+        self.history.append(route)
+
+    def remove(self, service: str, environment: str) -> None:
+        self.routes.pop((service, environment), None)
+
+    def observe(self, service: str, environment: str) -> RouteObservation | None:
+        self.fail("read", f"{service}/{environment}")
+        route = self.routes.get((service, environment))
+        if route is None:
+            return None
+        up = {i.id for i in self.platform._look(service, environment) if i.healthy}
+        weights = {f.fleet: f.weight_basis_points for f in route.fleets}
+        return RouteObservation(
+            version=route.version,
+            weights=weights,
+            healthy={f.fleet: frozenset(e.instance for e in f.endpoints if e.instance in up) for f in route.fleets},
+            unhealthy={
+                f.fleet: frozenset(e.instance for e in f.endpoints if e.instance not in up) for f in route.fleets
+            },
+            active=dict(self.active),
+            counters=dict(self.counters),
+            mirrored=dict(self.mirrored),
+            epoch=self.epoch,
+            listening=sum(weights.values()) == FULL,
+        )
+
+    def serve(self, service: str, environment: str, requests: int) -> None:
+        """Send users' requests: shared by weight, failed by each release's error rate, both as evenly as can be."""
+        route = self.routes.get((service, environment))
+        up = {i.id: i for i in self.platform._look(service, environment)}
+        if route is None or not any(f.weight_basis_points for f in route.fleets):
+            self.lost += requests
+            return
+        for fleet in route.fleets:
+            share = self._even("share", fleet.fleet, requests * fleet.weight_basis_points / FULL)
+            serving = [e.instance for e in fleet.endpoints if e.instance in up and up[e.instance].healthy]
+            if not serving:
+                self.lost += share
+                continue
+            release = self.platform.processes[serving[0]].spec.release
+            errors = self._even("errors", fleet.fleet, share * self.platform.behaviour(release).error_rate)
+            before = self.counters.get(fleet.fleet, Counters())
+            self.counters[fleet.fleet] = Counters(before.requests + share, before.errors + errors)
+
+    def _even(self, what: str, fleet: str, amount: float) -> int:
+        """Whole requests now, the rest with the next ones."""
+        owed = self._owed.get((what, fleet), 0.0) + amount
+        self._owed[what, fleet] = owed - int(owed)
+        return int(owed)
+
+
+class InlineJobs:
+    """Jobs that run when they are started."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.scripted: dict[str, Job] = {}
+
+    def start(self, job: str, work: Work, on_end: Callable[[], None]) -> None:
+        if job in self.jobs:
+            return
+        name = job.rpartition(":")[2]
+        self.jobs[job] = self.scripted.get(name) or guarded(work, threading.Event())
+        on_end()
+
+    def results(self, prefix: str) -> dict[str, Job]:
+        return {name: job for name, job in self.jobs.items() if name.startswith(prefix)}
+
+    def forget(self, prefix: str) -> None:
+        for name in [n for n in self.jobs if n.startswith(prefix)]:
+            del self.jobs[name]
+
+
+@dataclass(slots=True)
+class MemoryLedger:
+    """A ledger in memory, as strict as the real one about fences and JSON; its chain is not hashed."""
+
+    rows: list[Entry] = field(default_factory=list)
+    documents: dict[tuple[str, str], str] = field(default_factory=dict)
+    leases: dict[str, tuple[str, int, float]] = field(default_factory=dict)
+    fail: Callable[[str], None] = lambda _call: None
+
+    def commit(
+        self, entries: Sequence[Draft], puts: Sequence[Put] = (), *, at: float, fence: Fence | None = None
+    ) -> Sequence[Entry]:
+        self.fail("commit")
+        if fence is not None and self.leases.get(fence.key, ("", 0, 0.0))[1] != fence.token:
+            raise LedgerConflict("lease-lost", "the lease was taken over", where=fence.key)
+        added = [self._entry(len(self.rows) + n, draft, at) for n, draft in enumerate(entries, 1)]
+        for put in puts:
+            if put.doc is None:
+                self.documents.pop((put.kind, put.key), None)
+            else:
+                self.documents[put.kind, put.key] = json.dumps(put.doc)
+        self.rows += added
+        return added
+
+    def _entry(self, seq: int, draft: Draft, at: float) -> Entry:
+        body = json.loads(json.dumps(draft.body))
+        kind: EntryKind = draft.kind
+        return Entry(seq, int(at * 1000), kind, draft.service, draft.environment, draft.rollout, body, "", str(seq))
+
+    def get(self, kind: str, key: str) -> Mapping[str, Any] | None:
+        text = self.documents.get((kind, key))
+        return None if text is None else json.loads(text)
+
+    def list(self, kind: str, prefix: str = "") -> Sequence[tuple[str, Mapping[str, Any]]]:
+        found = sorted((k, text) for (kd, k), text in self.documents.items() if kd == kind and k.startswith(prefix))
+        return [(key, json.loads(text)) for key, text in found]
+
+    def entries(
+        self,
+        *,
+        service: str | None = None,
+        environment: str | None = None,
+        rollout: str | None = None,
+        kinds: Sequence[EntryKind] = (),
+        after: int = 0,
+        limit: int = 1000,
+        newest_first: bool = False,
+    ) -> Sequence[Entry]:
+        rows = [
+            e
+            for e in self.rows
+            if e.seq > after
+            and service in (None, e.service)
+            and environment in (None, e.environment)
+            and rollout in (None, e.rollout)
+            and (not kinds or e.kind in kinds)
+        ]
+        return (rows[::-1] if newest_first else rows)[:limit]
+
+    def head(self) -> tuple[int, str]:
+        return (self.rows[-1].seq, self.rows[-1].hash) if self.rows else (0, "")
+
+    def verify(self, *, expect_head: str | None = None) -> Verification:
+        return Verification(len(self.rows), self.head()[1])
+
+    def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float) -> Fence | None:
+        holder, token, until = self.leases.get(key, ("", 0, 0.0))
+        if holder not in ("", owner) and at < until:
+            return None
+        token = token if holder == owner else token + 1
+        self.leases[key] = (owner, token, at + ttl_seconds)
+        return Fence(key, token)
+
+    def release_lease(self, fence: Fence) -> None:
+        self.leases.pop(fence.key, None)
+
+    def copy(self) -> MemoryLedger:
+        """What a crash leaves behind."""
+        return replace(self, rows=list(self.rows), documents=dict(self.documents), leases=copy.deepcopy(self.leases))
+
+
+def simulated_release(digest: str, service: str = "shop", run: RunContract | None = None) -> Release:
+    """A release that exists only by name."""
+    contract = run or RunContract(("serve",), port=8080)
+    return Release(digest=digest, service=service, builder="files", run=contract, layers=())
+
+
+__all__ = [
+    "Behaviour",
+    "InlineJobs",
+    "ManualClock",
+    "MemoryLedger",
+    "SimulatedPlatform",
+    "SimulatedRouter",
+    "simulated_release",
+]

@@ -1,0 +1,409 @@
+"""Rollouts as people meet them, on the real engine over a simulated world."""
+
+from __future__ import annotations
+
+import pytest
+
+from rebake.errors import Permanent
+from rebake.platforms.model import Drift
+from rebake.rollout.plan import HttpCheck, Strategy
+from rebake.rollout.states import State
+from rebake.rollout.world import Job
+from tests.unit.rollout.world import CANARY, KEY, Shop
+
+A, B, C = ("sha256:" + c * 64 for c in "abc")
+
+
+@pytest.fixture
+def shop() -> Shop:
+    return Shop()
+
+
+def test_a_first_release_is_promoted_without_a_soak(shop: Shop) -> None:
+    view = shop.until_over(shop.deploy(A))
+    assert view["outcome"] == "promoted"
+    assert view["exit_code"] == 0
+    assert shop.stable_release == A
+    assert shop.weights() == {A: 10_000}
+
+
+def test_nothing_listens_before_the_first_fleet_is_healthy(shop: Shop) -> None:
+    shop.platform.behaviour(A).start_seconds = 5
+    shop.deploy(A)
+    shop.until_state(State.LAUNCHING)
+    for _ in range(20):
+        shop.tick()
+        assert sum(shop.weights().values()) == 0
+
+
+def test_blue_green_keeps_stable_whole_until_the_soak_ends(shop: Shop) -> None:
+    shop.serving(A)
+    shop.router.lost = 0
+    rollout = shop.deploy(B)
+    shop.until_state(State.SOAKING)
+    view = shop.engine.rollout_view(KEY, rollout)
+    assert view is not None
+    assert view["outcome"] == "promoted"
+    assert shop.weights() == {A: 0, B: 10_000}
+    assert view["instances"]["stable"] == {"wanted": 2, "healthy": 2}
+    assert shop.until_over(rollout)["outcome"] == "promoted"
+    shop.until(lambda: len(shop.platform.processes) == 2)
+    assert shop.stable_release == B
+    assert shop.router.lost == 0
+
+
+def test_a_canary_goes_step_by_step_and_holds_back_during_the_soak(shop: Shop) -> None:
+    shop.serving(A)
+    rollout = shop.deploy(B, strategy=CANARY, hold_back_basis_points=2000)
+    seen: list[int] = []
+
+    def watch() -> bool:
+        share = shop.weights().get(B, 0)
+        if share and (not seen or seen[-1] != share):
+            seen.append(share)
+        return shop.ended(rollout) is not None
+
+    shop.until(watch)
+    assert seen == [500, 2500, 8000, 10_000]
+    assert shop.stable_release == B
+
+
+def test_a_harmful_canary_is_taken_back_and_quarantined(shop: Shop) -> None:
+    shop.serving(A)
+    shop.platform.behaviour(B).error_rate = 0.5
+    view = shop.until_over(shop.deploy(B, strategy=CANARY))
+    assert view["outcome"] == "rolled-back"
+    assert view["exit_code"] == 3
+    assert "harmful" in view["reason"]
+    assert view["requests"]["candidate"]["errors"] > 0
+    assert shop.weights()[A] == 10_000
+    again = shop.until_over(shop.deploy(B, strategy=CANARY))
+    assert again["outcome"] == "refused"
+    assert again["exit_code"] == 4
+    assert "quarantine" in again["reason"]
+
+
+def test_harm_in_the_soak_is_taken_back_too(shop: Shop) -> None:
+    shop.serving(A)
+    rollout = shop.deploy(B, strategy=CANARY, hold_back_basis_points=2000)
+    shop.until_state(State.SOAKING)
+    shop.platform.behaviour(B).error_rate = 0.2
+    assert shop.until_over(rollout)["outcome"] == "rolled-back"
+    assert shop.stable_release == A
+
+
+def test_without_traffic_a_canary_holds_on_and_then_asks_a_person(shop: Shop) -> None:
+    shop.serving(A)
+    shop.rate = 0
+    rollout = shop.deploy(B, strategy=CANARY)
+    shop.until_state(State.ASKING)
+    view = shop.engine.rollout_view(KEY, rollout)
+    assert view is not None
+    assert "undecided" in view["reason"]
+    shop.command("approve")
+    shop.tick()
+    assert shop.state is not State.ASKING
+
+
+@pytest.mark.parametrize(("policy", "outcome"), [("promote", "promoted"), ("roll-back", "rolled-back")])
+def test_the_file_decides_what_happens_to_the_undecided(shop: Shop, policy: str, outcome: str) -> None:
+    shop.serving(A)
+    shop.rate = 0
+    assert shop.until_over(shop.deploy(B, strategy=CANARY, undecided=policy))["outcome"] == outcome
+
+
+def test_a_candidate_that_cannot_start_is_taken_back_with_its_log(shop: Shop) -> None:
+    shop.serving(A)
+    shop.platform.behaviour(B).exits = "exit 1"
+    view = shop.until_over(shop.deploy(B))
+    assert view["outcome"] == "rolled-back"
+    assert "exit 1" in view["reason"]
+    assert view["log_tail"]
+    assert shop.weights()[A] == 10_000
+
+
+def test_a_candidate_that_never_becomes_healthy_is_taken_back_after_its_start_time(shop: Shop) -> None:
+    shop.platform.behaviour(A).healthy = False
+    view = shop.until_over(shop.deploy(A))
+    assert view["outcome"] == "rolled-back"
+    assert "not healthy within 30s" in view["reason"]
+
+
+def test_a_failing_check_ends_it_before_any_user(shop: Shop) -> None:
+    shop.serving(A)
+    shop.jobs.scripted["smoke"] = Job("failed", "expected status 200, found 500")
+    view = shop.until_over(shop.deploy(B, checks=(HttpCheck("smoke", "/"),)))
+    assert view["outcome"] == "rolled-back"
+    assert "check smoke failed" in view["reason"]
+    assert all(
+        w == 0
+        for r in shop.router.history
+        for f in r.fleets
+        if f.fleet == view["rollout"]
+        for w in [f.weight_basis_points]
+    )
+
+
+def test_stop_works_from_every_state_and_leaves_stable_alone(shop: Shop) -> None:
+    shop.serving(A)
+    for number, state in enumerate((State.LAUNCHING, State.HOLDING, State.SOAKING, State.ASKING), start=1):
+        release = "sha256:" + str(number) * 64
+        shop.platform.behaviour(release).start_seconds = 1
+        rollout = shop.deploy(release, strategy=CANARY, approval=state is State.ASKING, hold_back_basis_points=2000)
+        shop.until_state(state)
+        shop.command("stop")
+        view = shop.until_over(rollout)
+        assert view["outcome"] == "stopped", state
+        assert view["exit_code"] == 6
+        assert shop.weights()[A] == 10_000
+        shop.until(lambda: not shop.environment.leaving)
+        assert len(shop.platform.processes) == 2
+
+
+def test_stop_is_safe_when_nothing_runs(shop: Shop) -> None:
+    shop.serving(A)
+    shop.command("stop")
+    shop.tick()
+    assert shop.weights() == {A: 10_000}
+
+
+def test_undo_in_the_soak_is_one_write_of_the_route(shop: Shop) -> None:
+    shop.serving(A)
+    rollout = shop.deploy(B)
+    shop.until_state(State.SOAKING)
+    launched = len(shop.platform.launches)
+    shop.command("undo", rollout_id="r-undo")
+    view = shop.until_over(rollout, seconds=1)
+    assert view["outcome"] == "rolled-back"
+    assert shop.weights()[A] == 10_000
+    assert len(shop.platform.launches) == launched
+
+
+def test_undo_after_the_soak_raises_the_previous_revision_with_its_settings(shop: Shop) -> None:
+    first = shop.deploy(A, env={"GREETING": "hello"})
+    shop.until_over(first)
+    second = shop.deploy(A, env={"GREETING": "welcome"})
+    shop.until_over(second)
+    shop.until(lambda: not shop.environment.leaving)
+    shop.command("undo", rollout_id="r-undo")
+    view = shop.until_over("r-undo")
+    assert view["outcome"] == "promoted"
+    assert view["kind"] == "undo"
+    stable = shop.environment.stable
+    assert stable is not None
+    assert stable.revision.settings.env == {"GREETING": "hello"}
+    running = [p.spec.run.env["GREETING"] for p in shop.platform.processes.values() if p.spec.fleet == stable.id]
+    assert running == ["hello", "hello"]
+
+
+def test_undo_skips_a_quarantined_revision_and_goes_further_back(shop: Shop) -> None:
+    for release in (A, B, C):
+        shop.serving(release)
+    shop.command("undo", rollout_id="r-undo-1")
+    shop.until_over("r-undo-1")
+    assert shop.stable_release == B
+    shop.command("undo", rollout_id="r-undo-2")
+    shop.until_over("r-undo-2")
+    assert shop.stable_release == A
+
+
+def test_undo_without_an_earlier_revision_is_refused(shop: Shop) -> None:
+    shop.serving(A)
+    command = shop.command("undo", rollout_id="r-undo")
+    shop.tick()
+    refusal = shop.ledger.get("refusal", f"{KEY}/{command}")
+    assert refusal is not None
+    assert "no earlier revision" in str(refusal["reason"])
+    assert shop.stable_release == A
+
+
+def test_a_newer_request_supersedes(shop: Shop) -> None:
+    shop.serving(A)
+    first = shop.deploy(B, strategy=CANARY)
+    shop.until_state(State.HOLDING)
+    second = shop.deploy(C, strategy=CANARY)
+    assert shop.until_over(first)["outcome"] == "stopped"
+    assert "superseded" in str(shop.until_over(first)["reason"])
+    assert shop.until_over(second)["outcome"] == "promoted"
+    assert shop.stable_release == C
+
+
+def test_a_newer_request_waits_when_the_file_says_so(shop: Shop) -> None:
+    shop.serving(A)
+    first = shop.deploy(B)
+    shop.until_state(State.LAUNCHING)
+    second = shop.deploy(C, when_busy="wait")
+    shop.until(lambda: shop.ended(second) is not None)
+    assert shop.until_over(first)["outcome"] == "promoted"
+    assert shop.stable_release == C
+
+
+def test_a_broken_stable_never_blocks_its_fix(shop: Shop) -> None:
+    shop.serving(A)
+    for name in list(shop.platform.processes):
+        shop.platform.make_sick(name)
+    rollout = shop.deploy(B, strategy=CANARY, hold_back_basis_points=2000)
+    shop.until_state(State.SOAKING, seconds=30)
+    assert shop.weights()[B] == 10_000
+    assert shop.until_over(rollout)["outcome"] == "promoted"
+
+
+def test_only_releases_that_succeeded_elsewhere_pass_the_gate(shop: Shop) -> None:
+    view = shop.until_over(shop.deploy(A, after="staging"))
+    assert view["outcome"] == "refused"
+    assert "staging" in view["reason"]
+    assert not shop.platform.launches
+
+
+def test_a_dead_instance_is_replaced(shop: Shop) -> None:
+    shop.serving(A)
+    victim = next(iter(shop.platform.processes))
+    shop.platform.kill(victim)
+    shop.until(lambda: victim not in shop.platform.processes and len(shop.platform.processes) == 2, 10)
+    assert shop.notes("note")
+
+
+def test_an_instance_that_cannot_stay_up_is_not_restarted_for_ever(shop: Shop) -> None:
+    shop.serving(A)
+    shop.platform.behaviour(A).exits = "exit 7"
+    for name in list(shop.platform.processes):
+        shop.platform.kill(name)
+    for _ in range(4000):
+        shop.tick(1.0)
+    launched = len(shop.platform.launches)
+    assert launched < 20
+    for _ in range(1000):
+        shop.tick(1.0)
+    assert len(shop.platform.launches) == launched
+    assert any("not restarted any more" in p for p in shop.engine.view(KEY)["problems"])
+
+
+def test_a_drifted_instance_is_replaced_and_its_difference_is_written_down(shop: Shop) -> None:
+    shop.serving(A)
+    shop.router.lost = 0
+    victim = next(iter(shop.platform.processes))
+    shop.platform.tamper(victim, Drift("file-changed", "app/main.py", "sha256:1", "sha256:2"))
+    shop.until(lambda: victim not in shop.platform.processes, 30)
+    assert len(shop.platform.processes) == 2
+    assert shop.router.lost == 0
+    (entry,) = shop.notes("drift")
+    assert "app/main.py" in entry["differences"][0]
+
+
+def test_a_stranger_with_our_mark_is_retired_and_named(shop: Shop) -> None:
+    shop.serving(A)
+    spec = next(iter(shop.platform.processes.values())).spec
+    from dataclasses import replace
+
+    shop.platform.launch(replace(spec, id="stranger-77", fleet="r-nobody"))
+    shop.until(lambda: "stranger-77" not in shop.platform.processes, 10)
+    assert any(n.get("instance") == "stranger-77" for n in shop.notes("drift"))
+
+
+def test_a_route_changed_by_hand_is_put_back(shop: Shop) -> None:
+    shop.serving(A)
+    from dataclasses import replace
+
+    shop.until(lambda: shop.environment.served is not None)
+    right = shop.router.routes["shop", "production"]
+    shop.router.routes["shop", "production"] = replace(right, listen="127.0.0.1:9")
+    shop.until(lambda: shop.router.routes["shop", "production"] == right, 15)
+    assert any("route" in n for n in shop.notes("drift"))
+
+
+def test_a_platform_that_cannot_be_observed_changes_nothing(shop: Shop) -> None:
+    from rebake.errors import Transient
+
+    shop.serving(A)
+
+    def down(call: str, subject: str) -> None:
+        if call == "observe":
+            raise Transient("platform-away", "no answer")
+
+    shop.platform.fail = down
+    for _ in range(50):
+        shop.tick(1.0)
+    assert shop.weights() == {A: 10_000}
+    assert len(shop.platform.launches) == 2
+
+
+def test_an_address_in_use_fails_the_rollout_with_its_sentence(shop: Shop) -> None:
+    def taken(call: str, subject: str) -> None:
+        if call == "apply" and shop.state is State.SHIFTING:
+            raise Permanent("address-in-use", "127.0.0.1:8080 is taken by nginx", remedy="choose another")
+
+    shop.router.fail = taken
+    view = shop.until_over(shop.deploy(A))
+    assert view["outcome"] == "failed"
+    assert view["exit_code"] == 5
+    assert "nginx" in view["reason"]
+
+
+def test_down_drains_and_retires_everything(shop: Shop) -> None:
+    shop.serving(A)
+    shop.command("down")
+    shop.until(lambda: not shop.platform.processes and ("shop", "production") not in shop.router.routes, 30)
+    assert shop.environment.stable is None
+
+
+@pytest.mark.parametrize(
+    "state", [State.PREPARING, State.LAUNCHING, State.CHECKING, State.SHIFTING, State.HOLDING, State.SOAKING]
+)
+def test_a_restarted_engine_goes_on_from_any_state(shop: Shop, state: State) -> None:
+    shop.serving(A)
+    rollout = shop.deploy(B, strategy=CANARY, checks=(HttpCheck("smoke", "/"),), hold_back_basis_points=2000)
+    shop.jobs.scripted["smoke"] = Job("done")
+    for _ in range(2000):
+        if any(n.get("to") == state for n in shop.notes("transition")):
+            break
+        shop.tick()
+    shop.start_engine()
+    assert shop.until_over(rollout)["outcome"] == "promoted"
+    shop.until(lambda: len(shop.platform.processes) == 2)
+    assert shop.stable_release == B
+
+
+def test_an_intent_is_recorded_before_its_action_and_an_outcome_after(shop: Shop) -> None:
+    shop.serving(A)
+    seen: dict[str, list[str]] = {}
+    for entry in shop.ledger.rows:
+        if entry.kind in ("intent", "outcome"):
+            seen.setdefault(str(entry.body["action"]), []).append(entry.kind)
+    assert seen
+    assert all(kinds[:2] == ["intent", "outcome"] for kinds in seen.values())
+
+
+def test_a_quiet_environment_writes_nothing(shop: Shop) -> None:
+    shop.serving(A)
+    for _ in range(20):
+        shop.tick(1.0)
+    length = len(shop.ledger.rows)
+    documents = dict(shop.ledger.documents)
+    for _ in range(100):
+        shop.tick(1.0)
+    assert len(shop.ledger.rows) == length
+    assert shop.ledger.documents == documents
+
+
+def test_shadow_copies_requests_before_any_user_is_moved(shop: Shop) -> None:
+    shop.serving(A)
+    from rebake.traffic.ports import Counters
+
+    shop.deploy(B, strategy=Strategy("shadow", mirror_basis_points=2000, mirror_ms=10_000))
+    shop.until_state(State.HOLDING)
+    route = shop.router.routes["shop", "production"]
+    assert route.mirror is not None
+    assert shop.weights()[B] == 0
+    fleet = route.mirror.fleet
+    for n in range(200):
+        shop.router.mirrored[fleet] = Counters(n * 10, 0)
+        shop.tick()
+    assert shop.weights()[B] == 10_000
+
+
+def test_the_judges_own_ramp_ends_at_the_hold_back(shop: Shop) -> None:
+    shop.serving(A)
+    rollout = shop.deploy(B, strategy=Strategy("canary", profile="fast"), hold_back_basis_points=2000)
+    shop.until_state(State.SOAKING, seconds=1200)
+    assert shop.weights() == {A: 2000, B: 8000}
+    assert shop.until_over(rollout)["outcome"] == "promoted"
