@@ -33,7 +33,8 @@ def bake(home: Home, spec: Spec, folder: Path, progress: Callable[[str], None]) 
         folder: where rebake.yaml lies; `bake.source` is relative to it.
     Raises: BakeError; Permanent when the disk refuses.
     """
-    from rebake.bake.baker import default_baker
+    from rebake.bake.baker import Baker
+    from rebake.bake.builders.files import FilesBuilder
     from rebake.bake.ports import BakeRequest
     from rebake.spec.plan import run_contract
 
@@ -46,7 +47,7 @@ def bake(home: Home, spec: Spec, folder: Path, progress: Callable[[str], None]) 
         base=spec.bake.base,
         build=spec.bake.build,
     )
-    return default_baker(store(home)).bake(request, progress)
+    return Baker(store(home), [FilesBuilder()]).bake(request, progress)
 
 
 def gc(home: Home, kept: Mapping[str, Any], *, dry_run: bool = False) -> GcReport:
@@ -56,19 +57,27 @@ def gc(home: Home, kept: Mapping[str, Any], *, dry_run: bool = False) -> GcRepor
         kept: `{"releases": […], "secrets": […]}`, the answer of `GET /v1/kept`.
     """
     from rebake.core.secrets import SecretVault
-    from rebake.platforms.local.unpacked import remove_unpacked
+    from rebake.platforms.local.platform import LocalPlatform
 
-    report = store(home).gc(
-        set(kept["releases"]), dry_run=dry_run, on_removed=lambda digest: remove_unpacked(home, digest)
-    )
-    if not dry_run:
-        SecretVault(home).keep(set(kept["secrets"]))
+    releases, vault = store(home), SecretVault(home)
+    if dry_run:
+        return releases.would_collect(set(kept["releases"]))
+    platform = LocalPlatform(home, releases, vault)
+    try:
+        report = releases.gc(set(kept["releases"]), on_removed=platform.forget)
+    finally:
+        platform.close()
+    vault.keep(set(kept["secrets"]))
     return report
 
 
 def doctor(home: Home) -> Sequence[Finding]:
     """What the platform and the edge find on this machine."""
-    from rebake.platforms.local.doctor import doctor as local_doctor
-    from rebake.traffic.envoy.doctor import doctor as edge_doctor
+    from rebake.core.secrets import SecretVault
+    from rebake.platforms.local.platform import LocalPlatform
 
-    return [*local_doctor(home), *edge_doctor(home)]
+    platform = LocalPlatform(home, store(home), SecretVault(home))
+    try:
+        return platform.doctor()
+    finally:
+        platform.close()

@@ -336,6 +336,8 @@ class Engine:
             now = self.ports.clock.now()
             if attempt is not None and now < attempt.next_at:
                 continue
+            if isinstance(action, ApplyRoute):
+                _forget_other_routes(memory, action.id)
             error = self._try(memory, action)
             again = _AGAIN_SECONDS.get(type(action), 5.0)
             if isinstance(error, Transient):
@@ -407,9 +409,10 @@ class Engine:
             memory.judging = Judging(rollout)
         wanted = {a.id for a in decision.actions}
         now = self.ports.clock.now()
-        for name in [n for n, a in memory.attempts.items() if n not in wanted and now > a.next_at + 5.0]:
-            del memory.attempts[name]
-            memory.blocked.pop(name, None)
+        for name in [n for n in memory.attempts if n not in wanted]:
+            if name not in memory.blocked or now > memory.attempts[name].next_at + 5.0:
+                del memory.attempts[name]
+                memory.blocked.pop(name, None)
 
     # Views
 
@@ -429,6 +432,12 @@ class Engine:
             return rollout_view(environment, memory.world, waiting[0], memory.judging, self.ports.clock.now())
         doc = self.ports.ledger.get("rollout", f"{key}/{rollout}")
         return None if doc is None else dict(doc)
+
+
+def _forget_other_routes(memory: Memory, action: str) -> None:
+    """Going back to a route that was applied a moment ago is a new action, not a repeated one."""
+    for name in [n for n in memory.attempts if n.startswith("route:") and n != action]:
+        del memory.attempts[name]
 
 
 def _rollout_of(environment: Environment) -> str | None:

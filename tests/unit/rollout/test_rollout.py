@@ -407,3 +407,12 @@ def test_the_judges_own_ramp_ends_at_the_hold_back(shop: Shop) -> None:
     shop.until_state(State.SOAKING, seconds=1200)
     assert shop.weights() == {A: 2000, B: 8000}
     assert shop.until_over(rollout)["outcome"] == "promoted"
+
+
+def test_going_back_to_a_route_applied_a_moment_ago_is_not_paced(shop: Shop) -> None:
+    shop.serving(A)
+    rollout = shop.deploy(B)
+    shop.until_state(State.SOAKING)
+    shop.command("undo", rollout_id="r-undo")
+    assert shop.until_over(rollout, seconds=0.5)["outcome"] == "rolled-back"
+    assert shop.notes("intent")[-1]["do"] == "ApplyRoute"
