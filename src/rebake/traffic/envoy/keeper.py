@@ -166,7 +166,6 @@ class EnvoyKeeper:
     def _tend(self) -> float:
         """Everything that is due. Returns: seconds until the next. The thread survives whatever fails here."""
         try:
-            self._process.reap()
             pause = self._restart_if_dead()
             if pause is not None:
                 return pause

@@ -14,7 +14,6 @@ import importlib.metadata
 import importlib.util
 import itertools
 import os
-import resource
 import secrets
 import select
 import signal
@@ -35,6 +34,14 @@ _BASE_IDS = 400_000_000  # Envoy multiplies by 10 and keeps 32 bits
 _BASE_ID_TAKEN = "see --base-id"
 _LOG_LIMIT = 4 << 20
 _START_SECONDS = 15.0
+
+# Envoy asks the kernel to be ended with its parent, and by "parent" the kernel means the thread that started it
+# (PR_SET_PDEATHSIG, in Envoy's hot restart). So a shell starts it and goes, while Envoy waits at a gate, a pipe we
+# close once the shell is gone: then it is an orphan, and nobody's end is its own.
+_LAUNCHER = """ulimit -n "$(ulimit -Hn)"
+exec 3<&0
+{ read -r _ <&3; exec 3<&-; exec "$@" </dev/null; } >&2 &
+echo $!"""
 
 
 def default_concurrency() -> int:
@@ -129,7 +136,6 @@ class EnvoyProcess:
         tag = hashlib.sha256(os.fsencode(self.paths.root)).hexdigest()
         self._cluster = f"rebake-{tag[:16]}"
         self._base_id = int(tag[:12], 16) % _BASE_IDS
-        self._children: list[subprocess.Popen[bytes]] = []
         self._build: str | None = None
 
     @property
@@ -196,10 +202,6 @@ class EnvoyProcess:
         """End Envoys whose drain is over."""
         self._end(list(former), grace_seconds=2.0)
 
-    def reap(self) -> None:
-        """Collect children that ended, so that none stays as a zombie."""
-        self._children = [child for child in self._children if child.poll() is None]
-
     def rotate_log(self) -> None:
         """Keep one former log. Copied and cut, since Envoy keeps the file open."""
         if self._log_size() > _LOG_LIMIT:
@@ -223,20 +225,28 @@ class EnvoyProcess:
             *("--base-id", str(base_id), "--socket-path", f"@{self._cluster}", "--restart-epoch", str(epoch)),
         ]
         command = [str(binary), "-c", str(self.paths.bootstrap), *self._options(), *identity]
-        with self.log.open("ab") as log:
-            child = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.paths.root,
-                env={"PATH": os.environ.get("PATH", "")},
-                start_new_session=True,
-            )
-        self._children.append(child)
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.prlimit(child.pid, resource.RLIMIT_NOFILE, (most, most))
-        return Running(child.pid, started_at(child.pid) or 0, generation, epoch, base_id, self.build, admin)
+        pid = self._launch(command)
+        return Running(pid, started_at(pid) or 0, generation, epoch, base_id, self.build, admin)
+
+    def _launch(self, command: list[str]) -> int:
+        """Start a process that belongs to nobody; see `_LAUNCHER`. Returns: its pid."""
+        gate, hold = os.pipe()
+        try:
+            with self.log.open("ab") as log:
+                launcher = subprocess.run(
+                    ["/bin/sh", "-c", _LAUNCHER, "sh", *command],
+                    stdin=gate,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    cwd=self.paths.root,
+                    env={"PATH": os.environ.get("PATH", os.defpath)},
+                    start_new_session=True,
+                    check=True,
+                )
+        finally:
+            os.close(gate)
+            os.close(hold)
+        return int(launcher.stdout)
 
     def _admin(self, generation: str, epoch: int) -> Path:
         return self._home.socket(f"edge-{generation}-{epoch}.sock")
@@ -280,7 +290,6 @@ class EnvoyProcess:
                 _kill(running, signal.SIGKILL)
                 await_exit(running, 5.0)
             running.admin.unlink(missing_ok=True)
-        self.reap()
         alive = {running.base_id for running in self.find()}
         for base_id in {running.base_id for running in envoys} - alive:
             Path(f"/dev/shm/envoy_shared_memory_{base_id * 10}").unlink(missing_ok=True)

@@ -145,7 +145,7 @@ def _mirrored(route: EnvironmentRoute) -> Document:
 def _retry(*, safe: bool) -> Document:
     return {
         "retry_on": f"{_UNSENT},reset" if safe else _UNSENT,
-        "num_retries": 3,
+        "num_retries": 2,
         "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.050s"},
         "retry_host_predicate": [
             {

@@ -196,10 +196,10 @@ def _health_check(health: Health) -> Document:
     return {
         "timeout": _seconds(health.timeout_ms),
         "interval": interval,
-        "no_traffic_interval": interval,
-        # An instance that does not answer yet is asked often: it is of use as soon as it answers.
         "no_traffic_healthy_interval": interval,
+        # An instance that does not answer yet is asked often: it is of use as soon as it answers.
         "unhealthy_interval": quick,
+        "no_traffic_interval": quick,
         "healthy_threshold": health.healthy_after,
         "unhealthy_threshold": health.unhealthy_after,
         "always_log_health_check_failures": False,

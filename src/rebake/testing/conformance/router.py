@@ -1,0 +1,587 @@
+"""What every route must do, tried with real requests. A test module of an adapter subclasses `RouterConformance` and
+gives the fixture `router`: an empty route that listens on this machine's loopback.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from rebake.errors import Permanent
+from rebake.release.manifest import Health
+from rebake.testing.conformance.router_world import (
+    Answer,
+    Crowd,
+    Http2,
+    Instance,
+    Loop,
+    ask,
+    free_address,
+    head_of,
+    is_open,
+    place,
+    until,
+)
+from rebake.traffic.ports import (
+    Counters,
+    Endpoint,
+    EnvironmentRoute,
+    FleetRoute,
+    Mirror,
+    RouteObservation,
+    Sticky,
+    TrafficRouter,
+)
+
+SERVICE, ENVIRONMENT = "shop", "production"
+PREVIEW = {"x-rebake-preview": "candidate"}
+QUICK = Health(interval_ms=50, timeout_ms=500, unhealthy_after=2)
+# One look at the start and none for the rest of the test: what happens then only requests can find out.
+ONCE = Health(interval_ms=60_000, timeout_ms=500)
+MEGABYTE = 1 << 20
+
+Open = Callable[[str], Instance]
+
+
+def fleet(name: str, weight: int, *instances: Instance, health: Health = QUICK) -> FleetRoute:
+    return FleetRoute(name, tuple(Endpoint(i.name, i.address) for i in instances), weight, health)
+
+
+def served(router: TrafficRouter, route: EnvironmentRoute) -> RouteObservation:
+    """Apply, and wait until the route is read back whole, with every instance that has users found healthy."""
+    router.apply(route)
+
+    def whole() -> RouteObservation | None:
+        found = router.observe(route.service, route.environment)
+        if found is None or found.version != route.version:
+            return None
+        ready = all(len(found.healthy[f.fleet]) == len(f.endpoints) for f in route.fleets)
+        return found if ready else None
+
+    found = until(whole)
+    assert found is not None
+    return found
+
+
+class RouterConformance:
+    """The port, seen by users, testers and the engine."""
+
+    @pytest.fixture
+    def router(self) -> Iterator[TrafficRouter]:
+        """The route under test; overridden by the adapter's test module."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def loop(self) -> Iterator[Loop]:
+        loop = Loop()
+        yield loop
+        loop.close()
+
+    @pytest.fixture
+    def open_instance(self, loop: Loop) -> Iterator[Open]:
+        opened: list[Instance] = []
+
+        def opening(name: str) -> Instance:
+            opened.append(Instance(name, loop).open())
+            return opened[-1]
+
+        yield opening
+        for instance in opened:
+            instance.close()
+
+    @pytest.fixture
+    def stable(self, open_instance: Open) -> Instance:
+        return open_instance("stable")
+
+    @pytest.fixture
+    def candidate(self, open_instance: Open) -> Instance:
+        return open_instance("candidate")
+
+    @pytest.fixture
+    def route(self, stable: Instance, candidate: Instance) -> EnvironmentRoute:
+        """All users on stable, the candidate registered."""
+        fleets = (fleet("s1", 10_000, stable), fleet("c1", 0, candidate))
+        return EnvironmentRoute(SERVICE, ENVIRONMENT, free_address(), fleets)
+
+    @staticmethod
+    def dealt(route: EnvironmentRoute, candidate_weight: int) -> EnvironmentRoute:
+        first, second = route.fleets
+        return replace(
+            route,
+            fleets=(
+                replace(first, weight_basis_points=10_000 - candidate_weight),
+                replace(second, weight_basis_points=candidate_weight),
+            ),
+        )
+
+    def counted(self, router: TrafficRouter, name: str) -> Counters:
+        found = router.observe(SERVICE, ENVIRONMENT)
+        assert found is not None
+        return found.counters[name]
+
+    # --- the wish and what is read back
+
+    def test_an_environment_nobody_applied_is_unknown(self, router: TrafficRouter) -> None:
+        assert router.observe(SERVICE, ENVIRONMENT) is None
+        router.remove(SERVICE, ENVIRONMENT)
+
+    def test_before_the_first_promotion_nothing_listens_but_health_is_known(
+        self, router: TrafficRouter, candidate: Instance
+    ) -> None:
+        route = EnvironmentRoute(SERVICE, ENVIRONMENT, free_address(), (fleet("c1", 0, candidate),))
+        found = served(router, route)
+        assert found.healthy == {"c1": frozenset({"candidate"})}
+        assert (found.listening, found.weights) == (False, {"c1": 0})
+        assert not is_open(route.listen)
+        assert not candidate.seen
+
+    def test_a_whole_route_is_read_back(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
+        wish = self.dealt(route, 2_500)
+        found = served(router, wish)
+        assert found.version == wish.version
+        assert found.weights == {"s1": 7_500, "c1": 2_500}
+        assert found.healthy == {"s1": frozenset({"stable"}), "c1": frozenset({"candidate"})}
+        assert found.listening
+        assert found.epoch
+
+    def test_applying_twice_changes_nothing(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
+        first = served(router, route)
+        router.apply(route)
+        assert router.observe(SERVICE, ENVIRONMENT) == first
+
+    def test_users_are_dealt_by_weight(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
+        served(router, self.dealt(route, 3_000))
+        met = Counter(ask(route.listen).text for _ in range(400))
+        assert met.total() == 400
+        # Binomial(400, 0.3): mean 120, standard deviation 9.2; six of them either side.
+        assert 65 < met["candidate"] < 175
+
+    def test_all_users_follow_a_whole_switch_and_the_way_back(
+        self, router: TrafficRouter, route: EnvironmentRoute
+    ) -> None:
+        for weight, expected in ((0, "stable"), (10_000, "candidate"), (0, "stable")):
+            served(router, self.dealt(route, weight))
+            assert {ask(route.listen).text for _ in range(20)} == {expected}
+
+    def test_a_fleet_that_left_is_forgotten(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
+        served(router, self.dealt(route, 10_000))
+        found = served(router, replace(route, fleets=(replace(route.fleets[1], weight_basis_points=10_000),)))
+        assert set(found.weights) == set(found.healthy) == {"c1"}
+        assert ask(route.listen).text == "candidate"
+
+    def test_a_removed_environment_closes_and_its_neighbour_stays(
+        self, router: TrafficRouter, route: EnvironmentRoute
+    ) -> None:
+        neighbour = replace(route, environment="staging", listen=free_address())
+        served(router, route)
+        served(router, neighbour)
+        router.remove(SERVICE, ENVIRONMENT)
+        until(lambda: not is_open(route.listen))
+        assert router.observe(SERVICE, ENVIRONMENT) is None
+        assert ask(neighbour.listen).text == "stable"
+        served(router, route)
+        assert ask(route.listen).text == "stable"
+
+    def test_an_environment_moves_to_another_address(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
+        served(router, route)
+        moved = replace(route, listen=free_address())
+        served(router, moved)
+        assert ask(moved.listen).text == "stable"
+        until(lambda: not is_open(route.listen))
+
+    def test_the_neighbours_address_is_refused_and_nothing_changes(
+        self, router: TrafficRouter, route: EnvironmentRoute
+    ) -> None:
+        served(router, route)
+        with pytest.raises(Permanent) as caught:
+            router.apply(replace(route, environment="staging"))
+        assert caught.value.code == "address-in-use"
+        assert router.observe(SERVICE, "staging") is None
+        assert ask(route.listen).text == "stable"
+
+    def test_a_strangers_address_is_refused(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
+        with socket.socket() as stranger:
+            stranger.bind(place(route.listen))
+            stranger.listen()
+            with pytest.raises(Permanent) as caught:
+                router.apply(route)
+        assert caught.value.code == "address-in-use"
+        assert caught.value.remedy
+        assert router.observe(SERVICE, ENVIRONMENT) is None
+        served(router, route)
+
+    def test_calls_from_many_threads_at_once_end_in_one_whole_route(
+        self, router: TrafficRouter, route: EnvironmentRoute
+    ) -> None:
+        failures: list[BaseException] = []
+
+        def work(number: int) -> None:
+            try:
+                for step in range(5):
+                    router.apply(self.dealt(route, 1_000 * number + step))
+                    router.observe(SERVICE, ENVIRONMENT)
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        served(router, self.dealt(route, 4_321))
+
+    # --- instances
+
+    def test_a_dead_instance_gets_no_users_and_is_reported(
+        self, router: TrafficRouter, route: EnvironmentRoute, open_instance: Open
+    ) -> None:
+        twin = open_instance("twin")
+        wish = replace(route, fleets=(replace(route.fleets[0], endpoints=(*route.fleets[0].endpoints, _at(twin))),))
+        served(router, wish)
+        twin.close()
+        assert {ask(route.listen).status for _ in range(20)} == {200}, "a refused connection is tried elsewhere"
+        until(lambda: _unhealthy(router, "s1") == frozenset({"twin"}))
+        assert {ask(route.listen).text for _ in range(10)} == {"stable"}
+        twin.open(twin.address)
+        until(lambda: _unhealthy(router, "s1") == frozenset())
+        until(lambda: ask(route.listen).text == "twin")
+
+    def test_an_instance_whose_health_fails_gets_no_users(
+        self, router: TrafficRouter, route: EnvironmentRoute, open_instance: Open
+    ) -> None:
+        twin = open_instance("twin")
+        wish = replace(route, fleets=(replace(route.fleets[0], endpoints=(*route.fleets[0].endpoints, _at(twin))),))
+        served(router, wish)
+        twin.health = 503
+        until(lambda: _unhealthy(router, "s1") == frozenset({"twin"}))
+        assert {ask(route.listen).text for _ in range(20)} == {"stable"}
+
+    def test_an_instance_is_of_use_soon_after_it_answers(
+        self, router: TrafficRouter, loop: Loop, route: EnvironmentRoute
+    ) -> None:
+        late = Instance("late", loop, address=free_address())
+        slow_checks = Health(interval_ms=5_000, timeout_ms=500)
+        wish = replace(route, fleets=(route.fleets[0], fleet("late", 0, late, health=slow_checks)))
+        router.apply(wish)
+        until(lambda: _unhealthy(router, "late") == frozenset({"late"}))
+        late.open(late.address)
+        try:
+            until(lambda: _unhealthy(router, "late") == frozenset(), seconds=1.0)
+        finally:
+            late.close()
+
+    def test_one_dead_fleet_still_tries_its_instances(
+        self, router: TrafficRouter, route: EnvironmentRoute, stable: Instance
+    ) -> None:
+        served(router, route)
+        stable.health = 500
+        until(lambda: _unhealthy(router, "s1") == frozenset({"stable"}))
+        assert ask(route.listen).text == "stable"
+
+    # --- what the judge counts
+
+    def test_answers_and_failures_are_counted_per_fleet(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
+        served(router, self.dealt(route, 10_000))
+        for status in (200, 404, 500, 503):
+            assert ask(route.listen, f"/status/{status}").status == status
+        until(lambda: self.counted(router, "c1") == Counters(4, 2))
+        assert self.counted(router, "s1") == Counters(0, 0)
+
+    def test_broken_connections_are_counted_as_errors(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
+        served(router, self.dealt(route, 10_000))
+        assert ask(route.listen, "/reset", method="POST", body=b"x").status == 503
+        assert ask(route.listen, "/reset").status == 503
+        until(lambda: self.counted(router, "c1") == Counters(2, 2))
+
+    def test_a_request_that_left_is_never_sent_twice_unless_it_is_safe(
+        self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
+    ) -> None:
+        served(router, self.dealt(route, 10_000))
+        ask(route.listen, "/reset", method="POST", body=b"x")
+        assert candidate.seen["POST /reset"] == 1
+
+    def test_refused_connections_are_counted_as_errors(
+        self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
+    ) -> None:
+        wish = replace(route, fleets=(route.fleets[0], fleet("c1", 0, candidate, health=ONCE)))
+        served(router, self.dealt(wish, 10_000))
+        candidate.close()
+        assert ask(route.listen).status == 503
+        until(lambda: self.counted(router, "c1") == Counters(1, 1))
+
+    def test_connections_nobody_accepts_are_counted_as_errors(
+        self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
+    ) -> None:
+        wish = replace(route, fleets=(route.fleets[0], fleet("c1", 0, candidate, health=ONCE)))
+        served(router, self.dealt(wish, 10_000))
+        candidate.close()
+        with _deaf(candidate.address):
+            assert ask(route.listen).status in (503, 504)
+        until(lambda: self.counted(router, "c1") == Counters(1, 1))
+
+    def test_previews_reach_the_candidate_and_are_not_counted(
+        self, router: TrafficRouter, route: EnvironmentRoute
+    ) -> None:
+        served(router, replace(route, preview="c1"))
+        assert {ask(route.listen, headers=PREVIEW).text for _ in range(10)} == {"candidate"}
+        assert ask(route.listen).text == "stable"
+        until(lambda: self.counted(router, "s1") == Counters(1, 0))
+        assert self.counted(router, "c1") == Counters(0, 0)
+
+    def test_without_a_preview_the_header_means_nothing(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
+        served(router, route)
+        assert ask(route.listen, headers=PREVIEW).text == "stable"
+
+    def test_copies_of_safe_requests_reach_the_shadow_and_nobody_else(
+        self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
+    ) -> None:
+        served(router, replace(route, mirror=Mirror("c1", 10_000)))
+        assert {ask(route.listen).text for _ in range(10)} == {"stable"}
+        assert ask(route.listen, "/digest", method="POST", body=b"once").status == 200
+        until(lambda: candidate.seen["GET /who"] == 10)
+        found = until(lambda: _mirrored(router, "c1", 10))
+        assert found is not None
+        assert found.counters["c1"] == Counters(0, 0)
+        assert found.counters["s1"] == Counters(11, 0)
+        assert candidate.seen["POST /digest"] == 0
+
+    def test_a_failing_shadow_harms_nobody(
+        self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
+    ) -> None:
+        served(router, replace(route, mirror=Mirror("c1", 10_000)))
+        candidate.close()
+        assert {ask(route.listen).status for _ in range(10)} == {200}
+
+    # --- sticky callers
+
+    def test_a_caller_keeps_the_cohort_it_met_first(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
+        served(router, replace(self.dealt(route, 5_000), sticky=Sticky()))
+        for _ in range(30):
+            first = ask(route.listen)
+            cookie = _cookie(first)
+            again = [ask(route.listen, headers={"cookie": f"a=b; {cookie}; c=d"}) for _ in range(3)]
+            assert {a.text for a in again} == {first.text}
+            assert not any(a.headers.get_all("set-cookie") for a in again)
+
+    def test_a_larger_candidate_weight_only_moves_callers_to_the_candidate(
+        self, router: TrafficRouter, route: EnvironmentRoute
+    ) -> None:
+        wish = replace(route, sticky=Sticky(cookie="cohort"))
+        served(router, self.dealt(wish, 1_000))
+        cookies = [_cookie(ask(route.listen)) for _ in range(80)]
+        moved: set[str] = set()
+        for weight in (1_000, 3_000, 6_000, 9_000, 10_000):
+            served(router, self.dealt(wish, weight))
+            met = {c for c in cookies if ask(route.listen, headers={"cookie": c}).text == "candidate"}
+            assert moved <= met
+            # Binomial(80, p): at most 4.5 keys standard deviation; six of them either side.
+            assert abs(len(met) - 80 * weight / 10_000) < 27
+            moved = met
+        assert moved == set(cookies)
+
+    # --- through a switch unharmed
+
+    def test_a_hundred_switches_under_load_lose_nothing(
+        self, router: TrafficRouter, loop: Loop, route: EnvironmentRoute
+    ) -> None:
+        served(router, route)
+        crowd = Crowd(loop, route.listen)
+        for number in range(100):
+            router.apply(self.dealt(route, (0, 100, 5_000, 10_000)[number % 4]))
+        until(lambda: crowd.saw(500))
+        tally = crowd.finish()
+        assert not tally.lost
+        assert set(tally.answers) == {"stable", "candidate"}
+
+    def test_fleets_that_come_and_go_under_load_lose_nothing(
+        self, router: TrafficRouter, loop: Loop, route: EnvironmentRoute, stable: Instance, open_instance: Open
+    ) -> None:
+        serving = fleet("f0", 10_000, stable)
+        served(router, replace(route, fleets=(serving,)))
+        crowd = Crowd(loop, route.listen)
+        for number in range(1, 6):
+            heir = fleet(f"f{number}", 0, open_instance(f"i{number}"))
+            served(router, replace(route, fleets=(serving, heir)))
+            moved = (replace(serving, weight_basis_points=0), replace(heir, weight_basis_points=10_000))
+            served(router, replace(route, fleets=moved))
+            leaving = serving.fleet
+            until(lambda leaving=leaving: _idle(router, leaving))  # type: ignore[misc]
+            serving = moved[1]
+            served(router, replace(route, fleets=(serving,)))
+        tally = crowd.finish()
+        assert not tally.lost
+        assert len(tally.answers) == 6
+
+    def test_a_fleet_with_open_requests_is_not_idle(
+        self, router: TrafficRouter, route: EnvironmentRoute, stable: Instance
+    ) -> None:
+        served(router, route)
+        answers: list[Answer] = []
+        caller = threading.Thread(target=lambda: answers.append(ask(route.listen, "/hold")))
+        caller.start()
+        until(lambda: stable.seen["GET /hold"] == 1)
+        served(router, self.dealt(route, 10_000))
+        assert not _idle(router, "s1")
+        stable.release()
+        caller.join()
+        assert answers[0].text == "stable"
+        until(lambda: _idle(router, "s1"))
+
+    def test_an_open_websocket_lives_through_a_switch(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
+        served(router, route)
+        with socket.create_connection(place(route.listen), timeout=20) as caller:
+            caller.sendall(
+                b"GET /socket HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+                b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            assert _receive(caller, b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
+            caller.sendall(b"one.")
+            assert _receive(caller, b".") == b"stable:one."
+            served(router, self.dealt(route, 10_000))
+            assert ask(route.listen).text == "candidate"
+            caller.sendall(b"two.")
+            assert _receive(caller, b".") == b"stable:two."
+            assert not _idle(router, "s1")
+        until(lambda: _idle(router, "s1"))
+
+    def test_open_events_live_through_a_switch(
+        self, router: TrafficRouter, route: EnvironmentRoute, stable: Instance
+    ) -> None:
+        served(router, route)
+        connection = http.client.HTTPConnection(*place(route.listen), timeout=20)
+        connection.request("GET", "/events")
+        answer = connection.getresponse()
+        assert answer.read1() == b"data: first stable\n\n"
+        served(router, self.dealt(route, 10_000))
+        stable.release()
+        assert answer.read() == b"data: last stable\n\n"
+        connection.close()
+
+    def test_an_http2_connection_lives_through_a_switch(
+        self, router: TrafficRouter, route: EnvironmentRoute, stable: Instance
+    ) -> None:
+        served(router, route)
+        caller = Http2(route.listen)
+        assert b"".join(caller.get("/who")) == b"stable"
+        events = caller.get("/events")
+        assert next(events) == b"data: first stable\n\n"
+        served(router, self.dealt(route, 10_000))
+        stable.release()
+        assert b"".join(events) == b"data: last stable\n\n"
+        assert b"".join(caller.get("/who")) == b"candidate"
+        caller.close()
+
+    def test_a_large_upload_lives_through_a_switch(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
+        served(router, route)
+        block, blocks = bytes(MEGABYTE), 50
+        connection = http.client.HTTPConnection(*place(route.listen), timeout=60)
+        connection.putrequest("POST", "/digest")
+        connection.putheader("content-length", str(MEGABYTE * blocks))
+        connection.endheaders()
+        for number in range(blocks):
+            connection.send(block)
+            if number == 10:
+                served(router, self.dealt(route, 10_000))
+        assert connection.getresponse().read().endswith(f" {MEGABYTE * blocks}".encode())
+        connection.close()
+
+    def test_a_large_download_by_a_slow_caller_lives_through_a_switch(
+        self, router: TrafficRouter, route: EnvironmentRoute
+    ) -> None:
+        served(router, route)
+        size = 50 * MEGABYTE
+        connection = http.client.HTTPConnection(*place(route.listen), timeout=60)
+        connection.request("GET", f"/bytes/{size}")
+        answer = connection.getresponse()
+        read = len(answer.read(4096))
+        # The caller reads nothing more until stable's other users are gone: the pipe behind it is full by then.
+        served(router, self.dealt(route, 10_000))
+        assert not _idle(router, "s1")
+        while block := answer.read(MEGABYTE):
+            read += len(block)
+        assert read == size
+        connection.close()
+
+    # --- nothing is tidied up
+
+    def test_a_request_arrives_as_it_was_sent(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
+        served(router, route)
+        target = "/echo//a/../b/%2F%20;x?q=%41&&r"
+        sent = {"host": "shop.example:81", "x-envoy-retry-on": "5xx", "cookie": "a=1; b=2", "accept-encoding": "br"}
+        answer = ask(route.listen, target, headers=sent)
+        assert answer.text.startswith(f"GET {target} HTTP/1.1\r\n")
+        head = head_of(answer)
+        assert (head["host"], head["cookie"], head["accept-encoding"]) == ("shop.example:81", "a=1; b=2", "br")
+        assert (head["x-forwarded-for"], head["x-forwarded-proto"]) == ("127.0.0.1", "http")
+        assert not [name for name in head if name.startswith("x-envoy")]
+
+    def test_an_answer_arrives_as_it_was_given(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
+        served(router, route)
+        answer = ask(route.listen, "/status/418")
+        assert (answer.status, answer.text, answer.headers["server"]) == (418, "stable", "instance/1")
+        assert not [name for name in answer.headers if name.lower().startswith("x-envoy")]
+
+
+def _at(instance: Instance) -> Endpoint:
+    return Endpoint(instance.name, instance.address)
+
+
+def _unhealthy(router: TrafficRouter, name: str) -> frozenset[str] | None:
+    found = router.observe(SERVICE, ENVIRONMENT)
+    return found.unhealthy.get(name) if found else None
+
+
+def _mirrored(router: TrafficRouter, name: str, requests: int) -> RouteObservation | None:
+    found = router.observe(SERVICE, ENVIRONMENT)
+    return found if found and found.mirrored[name] == Counters(requests, 0) else None
+
+
+def _idle(router: TrafficRouter, name: str) -> bool:
+    found = router.observe(SERVICE, ENVIRONMENT)
+    return found is not None and found.active[name] == 0
+
+
+def _cookie(answer: Answer) -> str:
+    found = answer.headers.get_all("set-cookie")
+    assert found is not None
+    assert len(found) == 1
+    assert re.search(r"; Max-Age=3600;", found[0])
+    return found[0].partition(";")[0]
+
+
+def _receive(caller: socket.socket, end: bytes) -> bytes:
+    data = b""
+    while not data.endswith(end):
+        block = caller.recv(4096)
+        assert block, f"the connection was closed after {data!r}"
+        data += block
+    return data
+
+
+class _deaf:
+    """A port that is open and accepts nobody: its queue is full, so that connections hang."""
+
+    def __init__(self, address: str) -> None:
+        self._sockets = [socket.socket() for _ in range(8)]
+        listener, *callers = self._sockets
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(place(address))
+        listener.listen(0)
+        for caller in callers:
+            caller.setblocking(False)
+            caller.connect_ex(place(address))
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._sockets:
+            each.close()
