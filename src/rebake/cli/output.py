@@ -6,7 +6,6 @@ endless commands end.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import Any, TextIO
@@ -37,6 +36,8 @@ def _write(stream: TextIO, text: str) -> None:
 
 def emit_json(doc: Any) -> None:
     """The one document of `--json`."""
+    import json  # late: help and plain words never need it
+
     _write(sys.stdout, json.dumps(doc, ensure_ascii=False, indent=2) + "\n")
 
 
