@@ -1,0 +1,1 @@
+"""A guestbook: a small real service to deploy with rebake."""
