@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -18,7 +19,7 @@ from rebake.bake.refusals import refuse
 from rebake.bake.secret import secret_by_content
 from rebake.bake.source import Source, load_patterns
 from rebake.bake.walk import Found, Walker, leaves_tree, stamp_of
-from rebake.core.digest import digest_of
+from rebake.core.digest import digest_bytes, digest_of
 from rebake.errors import BakeError, Permanent
 from rebake.release.blobs import Pin
 from rebake.release.documents import LAYER_TYPE, StoredLayer
@@ -59,7 +60,7 @@ class ApplicationBaker:
             {
                 "exclude": list(source.exclude),
                 "hidden": [name.decode() for name in application.hidden],
-                "above": [[str(f), list(stamp_of(f.stat()))] for f, _ in gitignores_above(source.root)]
+                "above": [[way_down, digest_bytes(f.read_bytes())] for f, way_down in gitignores_above(source.root)]
                 if source.follow_ignores
                 else [],
             }
@@ -70,7 +71,7 @@ class ApplicationBaker:
         read_at = time.time_ns()
         tree = self._remembered()
         found = self._walk(tree)
-        if tree is not None and found.steering != tree.found.steering:
+        if tree is not None and not self._same_steering(tree, found):
             tree, found = None, self._walk(None)
         self._refuse_links(found)
         refuse(self._seen, self._source.name)
@@ -115,6 +116,19 @@ class ApplicationBaker:
         except (FileNotFoundError, Permanent):
             return False
         return True
+
+    def _same_steering(self, tree: remember.Tree, found: Found) -> bool:
+        """The ignore files are those of the last bake; one with another stamp is read to see."""
+        if found.steering == tree.found.steering:
+            return True
+        return self._steering_digests(found) == tree.steering
+
+    def _steering_digests(self, found: Found) -> dict[bytes, bytes]:
+        digests = {}
+        for path in found.steering:
+            with contextlib.suppress(OSError):
+                digests[path] = hashlib.sha256(Path(self._source.name, os.fsdecode(path)).read_bytes()).digest()
+        return digests
 
     def _untouched(self, tree: remember.Tree, found: Found) -> bool:
         same_source = found.files == tree.found.files and found.links == tree.found.links
@@ -178,6 +192,7 @@ class ApplicationBaker:
             found=found,
             digests=digests,
             extra=tuple(tuple(entry) for entry in self._extra),
+            steering=self._steering_digests(found),
             layer=stored.layer.digest,
             size=stored.layer.size,
             files=stored.files,

@@ -13,9 +13,9 @@ from pathlib import Path
 from rebake.bake.application import ApplicationBaker, ApplicationLayer
 from rebake.bake.layers import Reader, entry_of, write_layer
 from rebake.bake.memoising import BuiltLayer, DiskMemo, LayerMemo, layer_key, resolve
-from rebake.bake.ports import BakeRequest, BakeResult, Builder, Progress, Resolution, Seen
+from rebake.bake.ports import BakeRequest, BakeResult, Builder, Progress, Resolution, ScriptRunner, Seen
 from rebake.bake.refusals import refuse
-from rebake.bake.source import Source, open_source
+from rebake.bake.source import Source, load_patterns, open_source
 from rebake.core.digest import digest_of
 from rebake.errors import BakeError
 from rebake.release.blobs import Pin
@@ -103,7 +103,15 @@ class Baker:
                 where="bake.base",
                 remedy="write `base: host`: the release then runs on this machine's own interpreter",
             )
-        return self._builders[request.builder]
+        builder = self._builders[request.builder]
+        if request.build is not None and not isinstance(builder, ScriptRunner):
+            raise BakeError(
+                "build-unsupported",
+                f"the builder {request.builder} runs no build script, found {request.build!r}",
+                where="bake.build",
+                remedy="remove `build`, or use `builder: node`",
+            )
+        return builder
 
     # -- dependencies ------------------------------------------------------------------------------------------------
 
@@ -145,8 +153,10 @@ class Baker:
         scratch = job.pin.scratch()
         self._copy_out(plain.stored, scratch)
         job.progress(f"running the build script {job.request.build}")
-        job.builder.build(job.request, scratch, dependencies.resolution, job.progress)
-        made = Source(os.fsencode(scratch.resolve()), follow_ignores=False)
+        assert isinstance(job.builder, ScriptRunner)
+        job.builder.build(job.request, scratch, job.progress)
+        wanted = tuple(f"!{pattern.text}" for pattern in load_patterns(job.source) if pattern.takes_back)
+        made = Source(os.fsencode(scratch.resolve()), wanted, follow_ignores=False)
         layer = ApplicationBaker(self._store, job.pin, made, added, job.pin.temporary()).bake()
         layers.put(key, BuiltLayer(layer.stored))
         return layer

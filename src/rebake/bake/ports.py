@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from rebake.release.manifest import Package, Release, RunContract, Runtime
 
@@ -166,8 +166,14 @@ class Builder(Protocol):
         """What a container needs in its environment because of the builder's layout."""
         ...
 
-    def build(self, request: BakeRequest, scratch: Path, resolution: Resolution | None, progress: Progress) -> None:
-        """Run the build script in a copy of the selected source; only called when `request.build` is set."""
+
+@runtime_checkable
+class ScriptRunner(Protocol):
+    """A builder whose sources may need a build script before they can be served."""
+
+    def build(self, request: BakeRequest, scratch: Path, progress: Progress) -> None:
+        """Run the script `request.build` in `scratch`, a copy of the selected source. What is there afterwards is the
+        application. Raises: BakeError."""
         ...
 
 

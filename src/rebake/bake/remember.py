@@ -37,6 +37,7 @@ class Tree:
         found: the last walk.
         digests: SHA-256 of each file, by path.
         extra: entries of the items the builder added (`plan.Entry` as tuples): they are part of the layer.
+        steering: SHA-256 of each ignore file met, by path.
         layer, size, files: the layer made of it, its size in bytes, the blob with its file list.
         blob: stamp of the layer's blob; while it is the same, nobody has touched the blob.
     """
@@ -45,6 +46,7 @@ class Tree:
     found: Found
     digests: dict[bytes, bytes] = field(default_factory=dict)
     extra: tuple[Any, ...] = ()
+    steering: dict[bytes, bytes] = field(default_factory=dict)
     layer: str = ""
     size: int = 0
     files: str = ""
@@ -63,7 +65,7 @@ def save(path: Path, tree: Tree) -> None:
         (
             tree.rules,
             (found.files, found.links, found.folders, found.left_out, found.steering),
-            (tree.digests, tree.extra, tree.layer, tree.size, tree.files, tree.blob),
+            (tree.digests, tree.extra, tree.steering, tree.layer, tree.size, tree.files, tree.blob),
         )
     )
     header = f"{_VERSION} {hashlib.sha256(payload).hexdigest()} {tree.layer}\n".encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,12 +46,10 @@ def open_source(folder: Path, exclude: Sequence[str]) -> Source:
 
 def load_patterns(source: Source) -> tuple[DockerPattern, ...]:
     """`.dockerignore` and `exclude`. Raises: BakeError `ignore-pattern` for a line that is no pattern."""
-    if not source.follow_ignores:
-        return ()
-    try:
-        text = Path(os.fsdecode(source.root), ".dockerignore").read_text("utf-8", "surrogateescape")
-    except (FileNotFoundError, IsADirectoryError):
-        text = ""
+    text = ""
+    if source.follow_ignores:
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            text = Path(source.name, ".dockerignore").read_text("utf-8", "surrogateescape")
     try:
         return docker_patterns([*text.splitlines(), *source.exclude])
     except ValueError as error:

@@ -36,6 +36,3 @@ class FilesBuilder:
 
     def container_env(self, request: BakeRequest, runtime: Runtime) -> Mapping[str, str]:
         return {}
-
-    def build(self, request: BakeRequest, scratch: Path, resolution: Resolution | None, progress: Progress) -> None:
-        raise BrokenInvariant("the files builder has no build")
