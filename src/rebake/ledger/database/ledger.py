@@ -56,7 +56,12 @@ class DatabaseLedger:
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         if not self._turn.acquire(timeout=BUSY_SECONDS):
-            raise Transient("ledger-busy", "other threads kept the ledger for too long", where=self._where)
+            raise Transient(
+                "ledger-busy",
+                f"other threads kept the ledger for more than {BUSY_SECONDS:.0f} s",
+                where=self._where,
+                remedy="try again; a slow disk shows in `rebake doctor`",
+            )
         try:
             with (
                 translated(self._where),
