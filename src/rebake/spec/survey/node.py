@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import replace
 from typing import Any
 
 from rebake.spec.survey.folder import Folder, Guess, literal, mapping
 from rebake.spec.survey.routes import reads_port
+from rebake.spec.survey.words import words_of
 
 _USUAL = ("server.js", "index.js", "app.js", "main.js", "server.mjs", "index.mjs", "src/server.js", "src/index.js")
-_SHELL = re.compile(r"[|&;<>()`*?\n]|\$\(")
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _PORT_FLAGS = {
     "next": ("--hostname", "$HOST", "--port", "$PORT"),
@@ -45,17 +44,14 @@ def guess(folder: Folder) -> Guess | None:
 def _from_script(folder: Folder, package: dict[str, Any], start: str) -> Guess:
     """The start script as a command of its own: npm between rebake and the program would swallow signals."""
     because = "the start script of package.json"
-    try:
-        words = shlex.split(start)
-    except ValueError:
-        words = []
+    words = words_of(start) or []
     env: dict[str, str] = {}
     while words and (match := _ASSIGNMENT.fullmatch(words[0])):
         env[match[1]] = match[2]
         words.pop(0)
     if words[:1] == ["cross-env"]:
         return _from_script(folder, package, start.partition("cross-env")[2])
-    if not words or _SHELL.search(start) or "$" in start or words[0] in ("npm", "yarn", "pnpm"):
+    if not words or "$" in start or words[0] in ("npm", "yarn", "pnpm"):
         notes = (
             "the start script needs a shell, so npm runs it; write the program itself into run.command if you can",
         )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import stat
 
 from rebake.spec.survey.folder import Folder, Guess, literal
 from rebake.spec.survey.python import Project
 from rebake.spec.survey.routes import reads_port
+from rebake.spec.survey.words import words_of
 
-_SHELL = re.compile(r"[|&;<>()`\n]")
 _PYTHON_TOOLS = ("gunicorn", "uvicorn", "hypercorn", "waitress", "flask", "datasette", "daphne", "granian", "streamlit")
 _SITES = ("", "public", "site", "html", "www", "htdocs", "dist")
 
@@ -34,13 +33,10 @@ def procfile(folder: Folder) -> Guess | None:
 def _words(line: str) -> tuple[str, ...]:
     """The line as a command without a shell; nothing when only a shell can read it."""
     line = re.sub(r"\$\{(\w+):-[^}]*\}", r"$\1", line).replace("${PORT}", "$PORT")
-    try:
-        words = shlex.split(line)
-    except ValueError:
-        return ()
+    words = words_of(line) or []
     if words[:1] == ["exec"]:
         words = words[1:]
-    if not words or _SHELL.search(line) or "=" in words[0] or set(re.findall(r"\$\{?(\w+)", line)) - {"PORT", "HOST"}:
+    if not words or "=" in words[0] or set(re.findall(r"\$\{?(\w+)", line)) - {"PORT", "HOST"}:
         return ()
     if words[0] in _PYTHON_TOOLS:
         words = ["python", "-m", *words]
