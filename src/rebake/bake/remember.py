@@ -25,8 +25,6 @@ from rebake.core.atomic import write_atomic
 RACY_NS = 2_000_000_000
 """The coarsest clock of a file system in use (FAT: 2 s)."""
 
-_VERSION = f"rebake-tree-1 {sys.implementation.cache_tag}"
-
 
 @dataclass(slots=True)
 class Tree:
@@ -53,6 +51,12 @@ class Tree:
     blob: Stamp = (0, 0, 0, 0, 0)
 
 
+def _version() -> str:
+    """Names the layout, so that what another rebake or interpreter wrote is not read."""
+    layout = ",".join([*Found.__dataclass_fields__, *Tree.__dataclass_fields__])
+    return f"rebake-tree-{hashlib.sha256(layout.encode()).hexdigest()[:8]} {sys.implementation.cache_tag}"
+
+
 def settled(stamp: Stamp, read_at_ns: int) -> Stamp:
     """The stamp to remember for a file read at this time: one that never matches when a change could hide behind it."""
     return stamp if stamp[1] < read_at_ns - RACY_NS else (-1, *stamp[1:])
@@ -68,7 +72,7 @@ def save(path: Path, tree: Tree) -> None:
             (tree.digests, tree.extra, tree.steering, tree.layer, tree.size, tree.files, tree.blob),
         )
     )
-    header = f"{_VERSION} {hashlib.sha256(payload).hexdigest()} {tree.layer}\n".encode()
+    header = f"{_version()} {hashlib.sha256(payload).hexdigest()} {tree.layer}\n".encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, header + payload, mode=0o600)
 
@@ -79,7 +83,7 @@ def load(path: Path) -> Tree | None:
         header, _, payload = path.read_bytes().partition(b"\n")
     except OSError:
         return None
-    expected = f"{_VERSION} {hashlib.sha256(payload).hexdigest()} ".encode()
+    expected = f"{_version()} {hashlib.sha256(payload).hexdigest()} ".encode()
     if not header.startswith(expected):
         return None
     rules, (files, links, folders, left_out, steering), rest = marshal.loads(payload)

@@ -57,27 +57,54 @@ def live_pins(folder: Path) -> dict[str, set[str]]:
     return found
 
 
-def collect(
-    store: Store, keep_releases: set[str], grace_seconds: float, on_removed: Callable[[str], int] | None
-) -> GcReport:
-    """See `Store.gc`."""
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """What a collection would remove.
+
+    Attributes:
+        releases: digests.
+        blobs: path and size in bytes.
+        kept: how many releases stay.
+        pins: names of the pins whose owner lives.
+    """
+
+    releases: tuple[str, ...]
+    blobs: tuple[tuple[Path, int], ...]
+    kept: int
+    pins: frozenset[str]
+
+    def report(self) -> GcReport:
+        """The collection as foreseen: without what is unpacked."""
+        return GcReport(self.releases, len(self.blobs), sum(size for _, size in self.blobs), self.kept)
+
+
+def mark(store: Store, keep_releases: set[str], grace_seconds: float) -> Doomed:
+    """Find what nobody needs. The caller holds the store's lock alone."""
     pins = live_pins(store.blobs.pins)
     pinned = set().union(*pins.values())
     cutoff = time.time() - grace_seconds
     records = store.releases()
     kept = {r.digest for r in records if r.digest in keep_releases | pinned or r.baked_at >= cutoff}
-    removed = tuple(sorted(r.digest for r in records if r.digest not in kept))
     needed = pinned | _needed(store, kept)
-    if removed:
-        store.forget_releases(removed)
-    freed = sum(on_removed(digest) for digest in removed) if on_removed else 0
-    count = 0
-    for path, size in _unneeded(store, needed, cutoff):
+    return Doomed(
+        releases=tuple(sorted(r.digest for r in records if r.digest not in kept)),
+        blobs=tuple(_unneeded(store, needed, cutoff)),
+        kept=len(kept),
+        pins=frozenset(pins),
+    )
+
+
+def sweep(store: Store, doomed: Doomed, on_removed: Callable[[str], int] | None) -> GcReport:
+    """Remove it. The caller still holds the lock."""
+    if doomed.releases:
+        store.forget_releases(doomed.releases)
+    freed = sum(on_removed(digest) for digest in doomed.releases) if on_removed else 0
+    for path, _ in doomed.blobs:
         path.unlink(missing_ok=True)
-        count, freed = count + 1, freed + size
-    freed += _sweep_temporary(store.blobs.temporary, set(pins))
+    freed += _sweep_temporary(store.blobs.temporary, doomed.pins)
     _sweep_cache(store)
-    return GcReport(removed, count, freed, len(kept))
+    report = doomed.report()
+    return GcReport(report.removed, report.blobs, report.bytes + freed, report.kept)
 
 
 def _needed(store: Store, kept: set[str]) -> set[str]:
@@ -97,7 +124,7 @@ def _unneeded(store: Store, needed: set[str], cutoff: float) -> Iterator[tuple[P
                 yield path, stat.st_size
 
 
-def _sweep_temporary(folder: Path, pins: set[str]) -> int:
+def _sweep_temporary(folder: Path, pins: frozenset[str]) -> int:
     freed = 0
     for path in folder.iterdir() if folder.is_dir() else ():
         if not any(path.name.startswith(f"{pin}-") for pin in pins):

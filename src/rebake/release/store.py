@@ -39,7 +39,7 @@ from rebake.release.documents import (
     descriptor,
     release_from,
 )
-from rebake.release.gc import GcReport, collect
+from rebake.release.gc import GcReport, mark, sweep
 from rebake.release.manifest import Release
 
 GRACE_SECONDS = 600.0
@@ -190,7 +190,14 @@ class Store:
         if not self.root.is_dir():
             return GcReport()
         with disk_errors(self.root), locked(self.blobs.lock):
-            return collect(self, keep_releases, grace_seconds, on_removed)
+            return sweep(self, mark(self, keep_releases, grace_seconds), on_removed)
+
+    def would_collect(self, keep_releases: set[str], *, grace_seconds: float = GRACE_SECONDS) -> GcReport:
+        """What `gc` would remove now; removes nothing."""
+        if not self.root.is_dir():
+            return GcReport()
+        with disk_errors(self.root), locked(self.blobs.lock):
+            return mark(self, keep_releases, grace_seconds).report()
 
     def forget_releases(self, digests: Iterable[str]) -> None:
         """Drop the records of releases; only a collection calls this."""
