@@ -226,7 +226,7 @@ class TestDeploy:
         assert asked["plan"]["run"]["env"]["GREETING"] == "hello"
         assert asked["env"] == {"GREETING": "hello"}
         assert asked["secrets"] == {"TOKEN": "env:MY_TOKEN"}
-        assert asked["secret_values"] == {"TOKEN": "s3cret"}
+        assert asked["secret_values"] == {"MY_TOKEN": "s3cret"}
         assert "pid" in asked["requested_by"]
 
     def test_json_is_the_result_alone(self, terminal: Terminal, application: FakeApplication, file: Path) -> None:

@@ -43,12 +43,12 @@ def read_file(file: Path) -> Described:
 
 
 def secret_values(sources: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The values of the secrets that come from the environment of this command, by variable.
+    """The values of the secrets that come from the environment of this command, by the name they have there.
 
     Raises: UsageError `secret-not-set` naming every one that is missing.
     """
-    wanted = {name: source.removeprefix("env:") for name, source in sources.items() if source.startswith("env:")}
-    missing = sorted(variable for variable in wanted.values() if variable not in environ)
+    wanted = sorted({source.removeprefix("env:") for source in sources.values() if source.startswith("env:")})
+    missing = [name for name in wanted if name not in environ]
     if missing:
         raise UsageError(
             "secret-not-set",
@@ -56,7 +56,7 @@ def secret_values(sources: Mapping[str, str], environ: Mapping[str, str] = os.en
             where="secrets of rebake.yaml",
             remedy=f"export {missing[0]}=… and run the same command again",
         )
-    return {name: environ[variable] for name, variable in wanted.items()}
+    return {name: environ[name] for name in wanted}
 
 
 def rollout_request(described: Described, environment: str) -> dict[str, Any]:
@@ -106,9 +106,13 @@ def collect(home: Home, kept: Mapping[str, Any], *, dry_run: bool) -> dict[str, 
 
 
 def findings(home: Home) -> list[dict[str, Any]]:
-    """What the rooms found on this machine: `[{"name", "state": "ok|warning|problem", "detail", "remedy"}]`."""
-    from dataclasses import asdict
+    """What the rooms found on this machine: `[{"name", "state": "ok|warning", "detail", "remedy"}]`.
 
+    What a room finds wrong is a warning: the service is deployed all the same, with less of the design held.
+    """
     from rebake import app
 
-    return [asdict(finding) for finding in app.doctor(home)]
+    return [
+        {"name": found.name, "state": "ok" if found.ok else "warning", "detail": found.detail, "remedy": found.remedy}
+        for found in app.doctor(home)
+    ]

@@ -49,7 +49,7 @@ class Application(Protocol):
                 `plan`: `codec.dump(Plan)`. `release`: a digest in the store. `env`: the environment's own variables
                 (`spec.plan.settings_env`), which make the revision together with the secrets' versions.
                 `secrets`: variable to source, `file:/path` (read by the agent) or `env:NAME` (read by the command
-                line, whose environment it is, and handed over in `secret_values` by variable). A value is for the
+                line, whose environment it is, and handed over in `secret_values` by NAME). A value is for the
                 vault alone; it goes into no document, log or error.
                 `again`: also when this revision serves already.
         Raises: Refused when a gate says no (another environment first, quarantine, an older request).

@@ -6,7 +6,7 @@ const cards = new Map();
 const short = (digest) => (digest || "").replace(/^sha256:/, "").slice(0, 12);
 const percent = (share) => {
   const value = (share || 0) * 100;
-  return (value > 0 && value < 1 ? value.toFixed(1) : Math.round(value * 10) / 10) + " %";
+  return (value > 0 && value < 1 ? value.toFixed(1) : Math.round(value * 10) / 10) + "%";
 };
 const count = (value) => (value || 0).toLocaleString("en");
 const when = (text) => (text ? new Date(text).toLocaleString(undefined, { hour12: false }) : "");
@@ -60,6 +60,7 @@ function row(environment, cohort) {
     const cell = document.createElement(tag);
     if (tag === "th") cell.scope = "row";
     if (kind) cell.className = kind;
+    if (tag === "th") cell.dataset.revision = short(fleet.revision);
     if (kind === "revision") cell.title = fleet.revision;
     cell.textContent = text;
     line.append(cell);
@@ -104,6 +105,7 @@ function fill(card, environment) {
   part(".shares .candidate").style.width = `${candidate * 100}%`;
   part(".shares").setAttribute("aria-label", `stable ${percent(stable)}, candidate ${percent(candidate)} of the traffic`);
   part("tbody").replaceChildren(...["stable", "candidate"].filter((c) => environment[c]).map((c) => row(environment, c)));
+  part(".scroll").hidden = !environment.stable && !environment.candidate;
   drawEvidence(part(".evidence"), environment.rollout);
   const mark = shown ? `${shown.rollout}/${shown.outcome}` : "";
   if (card.dataset.mark !== mark) {
