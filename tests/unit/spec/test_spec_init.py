@@ -85,7 +85,7 @@ FOLDERS = [
     Folder("console-script", {
         "pyproject.toml": '[project]\nname = "guest-book"\n[project.scripts]\nserve-it = "guestbook.cli:main"\n',
         "guestbook/cli.py": 'import os\nport = int(os.environ["PORT"])\n'},
-           "python", ["python", "-c", "import sys; from guestbook.cli import main; sys.exit(main())"]),
+           "python", ["serve-it"]),
     Folder("package", {"hello/__main__.py": "import os\nos.environ.get('PORT')\n", "hello/__init__.py": ""}, "python",
            ["python", "-m", "hello"]),
     Folder("plain-script", {"server.py": "import sys\nport = int(sys.argv[1])\n" + MAIN}, "python",
@@ -117,10 +117,10 @@ FOLDERS = [
            "node", ["npm", "run", "--silent", "start"], "/", ["needs a shell"]),
     Folder("node-without-package", {"server.js": "require('http').createServer().listen(3000)"}, "node",
            ["node", "server.js"], "/", ["process.env.PORT"]),
-    Folder("pages", {"index.html": "<h1>hello</h1>", "style.css": ""}, "files",
-           ["python3", "-m", "http.server", "$PORT", "--bind", "$HOST"]),
-    Folder("pages-in-public", {"public/index.html": "<h1>hello</h1>"}, "files",
-           ["python3", "-m", "http.server", "$PORT", "--bind", "$HOST", "--directory", "public"]),
+    Folder("pages", {"index.html": "<h1>hello</h1>", "style.css": ""}, "python",
+           ["python", "-m", "http.server", "$PORT", "--bind", "$HOST"]),
+    Folder("pages-in-public", {"public/index.html": "<h1>hello</h1>"}, "python",
+           ["python", "-m", "http.server", "$PORT", "--bind", "$HOST", "--directory", "public"]),
     Folder("dockerfile", {"Dockerfile": 'FROM ruby\nEXPOSE 4567\n'
                           'CMD ["ruby", "web.rb", \\\n "-o", "0.0.0.0", "-p", "4567"]\n'},
            "files", ["ruby", "web.rb", "-o", "$HOST", "-p", "$PORT"], "/", ["Dockerfile"]),

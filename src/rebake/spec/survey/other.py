@@ -27,7 +27,7 @@ def procfile(folder: Folder) -> Guess | None:
     command = _bound(words)
     if not any("$PORT" in word for word in command) and not reads_port(source.text for source in folder.sources):
         notes = ("the web line of Procfile does not name $PORT: the program must read PORT from its environment",)
-    return Guess(_builder(folder), command, "the web line of Procfile", notes=notes)
+    return Guess(_builder(folder, command), command, "the web line of Procfile", notes=notes)
 
 
 def _words(line: str) -> tuple[str, ...]:
@@ -52,21 +52,26 @@ def _bound(words: tuple[str, ...]) -> tuple[str, ...]:
     return (*words, "--bind", "$HOST:$PORT")
 
 
-def _builder(folder: Folder) -> str:
-    if Project(folder).is_declared:
+def _builder(folder: Folder, command: tuple[str, ...]) -> str:
+    """The builder whose runtime the command needs."""
+    if command[0].startswith("python") or Project(folder).is_declared:
         return "python"
-    return "node" if folder.has("package.json") else "files"
+    return "node" if command[0] in ("node", "npm") or folder.has("package.json") else "files"
 
 
 def pages(folder: Folder) -> Guess | None:
-    """A folder of pages, served by Python's own server."""
+    """A folder of pages, served by Python's own server.
+
+    Baked by `python`, though nothing is installed: then rebake finds the interpreter, where `files` would only look in
+    the system's folders, and a fresh machine may have none there.
+    """
     site = next((name for name in _SITES if folder.has(f"{name}/index.html".lstrip("/"))), None)
     if site is None:
         return None
     where = ("--directory", site) if site else ()
-    command = ("python3", "-m", "http.server", "$PORT", "--bind", "$HOST", *where)
+    command = ("python", "-m", "http.server", "$PORT", "--bind", "$HOST", *where)
     note = "Python's own file server is used: right for a few users; put a web server into run.command for many"
-    return Guess("files", command, f"{site}/index.html".lstrip("/"), health="/", notes=(note,))
+    return Guess("python", command, f"{site}/index.html".lstrip("/"), health="/", notes=(note,))
 
 
 def dockerfile(folder: Folder) -> Guess | None:
@@ -83,7 +88,8 @@ def dockerfile(folder: Folder) -> Guess | None:
     port = exposed[1] if exposed else None
     words = tuple(re.sub(rf"\b{port}\b", "$PORT", word) if port else word for word in command)
     words = tuple(word.replace("0.0.0.0", "$HOST").replace("/app/", "") for word in words)
-    return Guess(_builder(folder), tuple(_escaped(word) for word in words), "Dockerfile", notes=notes)
+    words = ("python", *words[1:]) if words[0] in ("python3", "/usr/bin/python3") else words
+    return Guess(_builder(folder, words), tuple(_escaped(word) for word in words), "Dockerfile", notes=notes)
 
 
 def _escaped(word: str) -> str:

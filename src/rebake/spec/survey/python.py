@@ -217,14 +217,8 @@ def _console_script(project: Project) -> Guess | None:
     match = re.fullmatch(r"\s*([\w.]+)\s*:\s*([\w.]+)\s*", str(scripts.get(chosen, "")))
     if match is None:
         return None
-    module, function = match[1], match[2]
-    package = module.partition(".")[0]
-    if project.module_file(f"{package}.__main__"):
-        command = _python("-m", package)
-    else:
-        command = _python(
-            "-c", f"import sys; from {module} import {function.partition('.')[0]}; sys.exit({function}())"
-        )
+    package = match[1].partition(".")[0]
+    command = _python("-m", package) if project.module_file(f"{package}.__main__") else (chosen,)
     texts = [s.text for s in project.sources if module_of(s.path).partition(".")[0] == package]
     return _with_port(command, texts, f"the script {chosen} of pyproject.toml")
 
