@@ -102,13 +102,13 @@ def render(service: str, guess: Guess, health: str, exclude: list[str], notes: l
         f"service: {quoted(service)}",
         "",
         "bake:",
-        f"  builder: {guess.builder:<24} # python | node | files",
+        f"  builder: {guess.builder:<25} # python | node | files",
         "  source: .",
     ]
     if exclude:
-        lines.append(f"  {f'exclude: {flow(exclude)}':<33} # does not go in, besides .dockerignore and .gitignore")
+        lines.append(f"  {f'exclude: {flow(exclude)}':<34} # does not go in, besides .dockerignore and .gitignore")
     if guess.build:
-        lines.append(f"  {f'build: {quoted(guess.build)}':<33} # the script of package.json that is run before")
+        lines.append(f"  {f'build: {quoted(guess.build)}':<34} # the script of package.json that is run before")
     lines += ["", "run:", f"  # Seen by: {_printable(guess.because)}. No shell; $PORT and $HOST are expanded."]
     lines += [f"  command: {flow(guess.command)}", f"  health: {{path: {quoted(health)}}}"]
     if guess.env:
@@ -139,6 +139,7 @@ environments:
     listen: 127.0.0.1:8080           # what users call
     # The candidate's share of the users, step by step; the judge watches and takes a harmful one back.
     # With real traffic, let the judge choose the steps: strategy: {canary: {profile: default}}
+    # With too few requests to judge by, a step waits up to 30m and then asks you; `undecided: promote` goes on instead.
     strategy: {canary: {steps: [5%, 25%, 50%], hold: 10s}}
     soak: 10m                        # stable stays whole and warm this long after the last step
     keep: 3                          # previous revisions that can be undone to
