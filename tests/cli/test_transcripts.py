@@ -26,6 +26,7 @@ from rebake.cli import workshop
 from rebake.cli.client import Client
 from rebake.cli.root import VERBS
 from rebake.errors import Permanent, Refused, UsageError
+from rebake.release.manifest import Package, Release, RunContract
 
 ALL_VERBS = [verb for group in VERBS.values() for verb in group]
 FILE = """
@@ -533,3 +534,64 @@ def test_the_refusal_of_an_error_code_that_the_client_does_not_know(
     typed = terminal("undo", "production")
     assert typed.code == 2
     assert "error[brand-new-code]: something\n  next: do this" in typed.err
+
+
+class TestDiff:
+    """Words that name a release or a revision."""
+
+    @pytest.fixture(autouse=True)
+    def store(self, monkeypatch: pytest.MonkeyPatch, application: FakeApplication) -> None:
+        monkeypatch.setattr("rebake.app.store", lambda home: _Store())
+        monkeypatch.setattr(
+            application,
+            "revision",
+            lambda prefix, service: {
+                "digest": STABLE,
+                "service": "guestbook",
+                "release": RELEASE_A if STABLE.startswith(prefix) else RELEASE_B,
+                "settings": {"env": {"X": prefix[7:9]}, "secrets": {}},
+            },
+        )
+
+    def test_two_releases_by_their_first_digits(self, terminal: Terminal) -> None:
+        doc = terminal("diff", "0a0a", "0b0b", "--json").doc
+        assert (doc["a"]["release"], doc["b"]["release"]) == (RELEASE_A, RELEASE_B)
+        assert doc["settings"] == []
+        assert doc["packages"] == [{"key": "flask", "a": "3.0", "b": "3.1"}]
+
+    def test_stable_and_candidate_with_their_settings(self, terminal: Terminal, application: FakeApplication) -> None:
+        application.environments = [environment_view(candidate=fleet(CANDIDATE, RELEASE_B))]
+        out = terminal("diff", "stable", "candidate").out
+        assert "flask: 3.0 to 3.1" in out
+        assert "env.X: a1 to b2" in out
+
+    def test_an_environment_and_a_revision(self, terminal: Terminal) -> None:
+        doc = terminal("diff", "production", "b2b2b2", "--json").doc
+        assert doc["a"]["release"] == RELEASE_A
+        assert doc["b"]["revision"] == STABLE
+
+    @pytest.mark.parametrize(
+        ("word", "code"), [("candidate", "no-such-cohort"), ("prodution", "unknown-word"), ("abc", "unknown-word")]
+    )
+    def test_words_that_name_nothing(self, word: str, code: str, terminal: Terminal) -> None:
+        typed = terminal("diff", "stable", word, "--json")
+        assert (typed.code, typed.doc["error"]) == (2, code)
+
+    def test_stable_of_several_environments(self, terminal: Terminal, application: FakeApplication) -> None:
+        application.environments.append(environment_view(environment="staging"))
+        assert terminal("diff", "stable", "0b0b", "--json").doc["error"] == "which-environment"
+        assert terminal("diff", "stable", "0b0b", "--environment", "staging").code == 0
+
+
+class _Store:
+    """Two releases."""
+
+    def release(self, prefix: str) -> Release:
+        run = RunContract(("python", "-m", "x"))
+        for digest, version in ((RELEASE_A, "3.0"), (RELEASE_B, "3.1")):
+            if digest.removeprefix("sha256:").startswith(prefix.removeprefix("sha256:")):
+                return Release(digest, "guestbook", "python", run, (), (Package("flask", version),))
+        raise Permanent("release-unknown", f"no release begins with {prefix}")
+
+    def files(self, release: Release) -> tuple[()]:
+        return ()

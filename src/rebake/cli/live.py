@@ -96,14 +96,15 @@ def picture(view: View, phases: Sequence[tuple[str, float]], elapsed: float) -> 
 
 
 class Live:
-    """Shows each view as it comes, and between them the time that passes. Also tells of the bake before it."""
+    """Shows each view as it comes, and between them the time that passes."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=False, highlight=False)
-        self._live = RichLive(console=self._console, refresh_per_second=8, transient=True, get_renderable=self._now)
         self._view: View | None = None
         self._seen_at = 0.0
         self._phases: list[tuple[str, float]] = []
+        self._live = RichLive(
+            console=Console(highlight=False), refresh_per_second=8, transient=True, get_renderable=self._now
+        )
 
     def __enter__(self) -> Live:
         self._live.__enter__()

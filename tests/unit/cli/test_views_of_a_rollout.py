@@ -1,0 +1,147 @@
+"""The live picture, the lines elsewhere, and the overview: what a person gets to see of each view."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+from tests.cli.fake import environment_view, promoted, rolled_back, rollout_view
+
+from rebake.cli import overview
+from rebake.cli.follow import Lines, follow
+from rebake.cli.live import bar, picture, sparkline
+from rebake.cli.story import ending, evidence_lines, progress_line, result
+from rebake.cli.words import environment_details, history_rows, table
+
+
+def drawn(view: dict[str, Any], phases: list[tuple[str, float]]) -> str:
+    console = Console(file=io.StringIO(), width=100, force_terminal=False)
+    console.print(picture(view, phases, 12.3))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert isinstance(text, str)
+    return text
+
+
+def test_the_picture_holds_phases_weights_cohorts_checks_and_time() -> None:
+    text = drawn(rollout_view(), [("raising", 1.1), ("checking", 2.0)])
+    assert "guestbook/production  revision b2b2b2b2b2b2  12.3 s" in text
+    assert "✓ raising  1.1 s" in text
+    assert "shifting, step 1 of 4: the candidate serves 5 % of the users" in text
+    assert "950 requests  1 errors" in text
+    assert "✓ smoke" in text
+    assert "━" in text
+
+
+def test_the_picture_of_a_failing_candidate_shows_its_log_and_the_evidence() -> None:
+    failing = rolled_back() | {"checks": [{"name": "smoke", "state": "failed", "evidence": "500"}]}
+    text = drawn(failing, [])
+    assert "KeyError: 'author'" in text
+    assert "✗ smoke" in text
+    assert "harmful, evidence 134 of 100" in text
+
+
+def test_the_picture_of_a_first_deploy_has_no_stable() -> None:
+    nothing = rollout_view(route={}, instances={}, requests={}, checks=[], verdict=None, evidence=[])
+    assert "stable" in drawn(nothing, [])
+
+
+@pytest.mark.parametrize(("stable", "candidate"), [(1.0, 0.0), (0.999, 0.001), (0.5, 0.5), (0.0, 1.0), (0.0, 0.0)])
+def test_the_bar_is_always_whole(stable: float, candidate: float) -> None:
+    text = bar(stable, candidate, 20).plain
+    assert len(text) == 20
+    assert ("━" in text) == (stable + candidate > 0)
+
+
+def test_a_candidate_with_almost_nothing_is_still_seen() -> None:
+    spans = bar(0.999, 0.001, 20).spans
+    assert any("yellow" in str(span.style) and span.end > span.start for span in spans)
+
+
+def test_evidence_beyond_what_is_needed_stays_in_its_line() -> None:
+    assert sparkline([[0, 0.01], [1, 1e9]], 100) == "▁█"
+    assert sparkline([], 100) == ""
+    assert len(sparkline([[t, 1] for t in range(1000)], 100)) == 40
+
+
+def test_lines_come_for_changes_not_for_counts() -> None:
+    said: list[str] = []
+    views = [
+        rollout_view(state="raising", step=0),
+        rollout_view(state="raising", step=0, seconds=2.0),
+        rollout_view(),
+        rollout_view(requests={"stable": {"total": 5, "errors": 0}, "candidate": {"total": 9, "errors": 9}}),
+        rollout_view(step=2, route={"stable": 0.75, "candidate": 0.25}),
+        promoted(),
+    ]
+    lines = Lines(said.append)
+    for view in views:
+        lines.show(view)
+    assert len(said) == 4
+    assert said[0].startswith("[   1.50 s]  raising")
+    assert "candidate 25%" in said[2]
+
+
+def test_a_line_without_a_reason() -> None:
+    assert progress_line(rollout_view(reason=None, instances={}, route={})) == "[   1.50 s]  shifting, step 1 of 4"
+
+
+def test_following_nothing_ends_with_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert follow([], as_json=True) == {}
+
+
+def test_the_result_has_exactly_the_documented_names() -> None:
+    assert set(result(promoted())) == {
+        "rollout", "service", "environment", "release", "revision", "outcome", "reason", "verdict", "requests",
+        "seconds",
+    }  # fmt: skip
+
+
+def test_the_end_of_a_soak_is_told_apart_from_its_beginning() -> None:
+    assert any("soaks now" in text for text in ending(promoted()))
+    assert not any("soaks now" in text for text in ending(promoted(ended="2026-01-02T03:05:00.000Z")))
+
+
+def test_evidence_of_passed_checks_is_not_repeated() -> None:
+    assert evidence_lines(rollout_view()) == []
+
+
+def test_an_ending_without_a_remedy_still_names_a_next_command() -> None:
+    assert ending(rolled_back() | {"remedy": None})[-1].endswith("rebake status production")
+
+
+def test_details_of_an_environment_with_a_drifted_instance() -> None:
+    view = environment_view()
+    view["instances"][0] |= {"drift": [{"kind": "file-changed"}], "healthy": None, "pid": None}
+    text = "\n".join(environment_details(view))
+    assert "not probed" in text
+    assert "drifted" in text
+
+
+def test_history_of_what_is_under_way() -> None:
+    rows = history_rows([rollout_view()])
+    assert rows[1][4] == "under way"
+    assert len({len(row) for row in rows}) == 1
+
+
+def test_a_table_of_nothing() -> None:
+    assert table([]) == []
+
+
+def test_the_overview_speaks_only_when_something_changed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = iter([[environment_view()], [environment_view()], [environment_view(rollout=rollout_view())]])
+
+    def wait(seconds: float) -> None:
+        return None
+
+    def look() -> list[Any]:
+        try:
+            return next(looks)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    overview.watch(look, wait)
+    assert capsys.readouterr().out.count("guestbook/production") == 2
