@@ -330,7 +330,7 @@ class TestUndo:
     def test_says_what_came_back(self, terminal: Terminal, application: FakeApplication) -> None:
         typed = terminal("undo", "production")
         assert typed.code == 0
-        assert "undone: guestbook/production is back on revision b2b2b2b2b2b2 after 0.04 s" in typed.out
+        assert "undone: guestbook/production is back on revision b2b2b2b2b2b2 after 42 ms" in typed.out
         assert "GREETING: welcome, was hello" in typed.out
         assert application.calls[-1][3]["dry_run"] is False
 

@@ -32,9 +32,11 @@ def percent(share: float) -> str:
 
 def seconds(value: float) -> str:
     """
-    >>> seconds(0.0421), seconds(4.24), seconds(75), seconds(7500)
-    ('0.04 s', '4.2 s', '1 min 15 s', '2 h 5 min')
+    >>> seconds(0.0421), seconds(0.25), seconds(4.24), seconds(75), seconds(7500)
+    ('42 ms', '0.25 s', '4.2 s', '1 min 15 s', '2 h 5 min')
     """
+    if value < 0.1:
+        return f"{value * 1000:.0f} ms"
     if value < 1:
         return f"{value:.2f} s"
     if value < 60:
@@ -64,10 +66,11 @@ def outcome_word(outcome: str | None) -> str:
 
 def step_of(view: View) -> str:
     """
-    >>> step_of({"state": "shifting", "step": 1, "steps": 4}), step_of({"state": "checking", "step": 0, "steps": 0})
+    >>> step_of({"state": "shifting", "step": 1, "steps": 4}), step_of({"state": "checking", "step": 0, "steps": 4})
     ('shifting, step 1 of 4', 'checking')
     """
-    return f"{view['state']}, step {view['step']} of {view['steps']}" if view.get("steps") else str(view["state"])
+    under_way = view.get("steps") and view.get("step")
+    return f"{view['state']}, step {view['step']} of {view['steps']}" if under_way else str(view["state"])
 
 
 def share_of(environment: View, cohort: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def command(*, as_json: bool) -> int:
     import os
 
     home = Home.from_env(os.environ)
-    found = [_version(), *_home(home), _agent(home), *_rooms(home)]
+    found = distinct([_version(), *_home(home), _agent(home), *_rooms(home)])
     problems = [one for one in found if one["state"] == "problem"]
     if as_json:
         emit_json({"findings": found, "problems": len(problems)})
@@ -48,6 +49,11 @@ def command(*, as_json: bool) -> int:
         for one in found:
             _print(one)
     return _PROBLEM if problems else 0
+
+
+def distinct(found: Iterable[Finding]) -> list[Finding]:
+    """One finding for each name: the last one, who looked closest, in the place of the first."""
+    return list({one["name"]: one for one in found}.values())
 
 
 def _print(one: Finding) -> None:

@@ -33,7 +33,7 @@ function mood(rollout) {
 
 function stateOf(environment) {
   const rollout = environment.rollout;
-  if (rollout) return rollout.steps ? `${rollout.state} · step ${rollout.step} of ${rollout.steps}` : rollout.state;
+  if (rollout) return rollout.steps && rollout.step ? `${rollout.state} · step ${rollout.step} of ${rollout.steps}` : rollout.state;
   if (!environment.stable) return "nothing serves";
   return environment.last && environment.last.outcome ? `serving · last ${environment.last.outcome}` : "serving";
 }
