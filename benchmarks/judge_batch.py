@@ -17,8 +17,8 @@ from rebake.judge import shared_fate
 from rebake.judge.book import MEMORY_SECONDS, PRIOR_REQUESTS
 from rebake.judge.eprocess import Counts, advance, capped_bets, log_factors, odds, staked_by
 from rebake.judge.metrics import Row, Threshold, endpoint_row, error_row, kind_shares, latency_row, thresholds
-from rebake.judge.routing import NEEDED as FAULT_NEEDED
 from rebake.judge.replay import HOLD_BACK, SHORTEST_SOAK_SECONDS, SOAK_UNTIL_SECONDS
+from rebake.judge.routing import NEEDED as FAULT_NEEDED
 from rebake.judge.routing import log_ratios
 from rebake.judge.samples import Arm, JudgeSettings
 from rebake.traffic import ramp
@@ -26,10 +26,13 @@ from rebake.traffic import ramp
 ENDPOINTS = len(ENDPOINT_SHARES)
 LIMITS = 4
 ROWS = 1 + ENDPOINTS + LIMITS
-PER_RUN = (
-    "prior wealth memory staked routing first_candidate braked harmful fault seen_candidate wished weight rate baked "
-    "finished promoted_at burn_candidate burn_stable burn_limit partial evidence last_tick stable_order candidate_order"
-).split()
+# fmt: off
+PER_RUN = [
+    "prior", "wealth", "memory", "staked", "routing", "first_candidate", "braked", "harmful", "fault",
+    "seen_candidate", "wished", "weight", "rate", "baked", "finished", "promoted_at", "burn_candidate", "burn_stable",
+    "burn_limit", "partial", "evidence", "last_tick", "stable_order", "candidate_order",
+]
+# fmt: on
 
 
 class Batch:
@@ -58,10 +61,9 @@ class Batch:
         self.routing = np.zeros((runs, log_ratios(0.5, 0, 0).shape[-1]))
         self.first_candidate = np.full(runs, np.inf)
         self.partial = np.array([[limit.partial for limit in run] for run in limits])
-        for name in ("braked", "harmful", "fault", "finished"):
-            setattr(self, name, np.zeros(runs, bool))
-        for name in ("seen_candidate", "baked"):
-            setattr(self, name, np.zeros(runs))
+        self.braked, self.harmful = np.zeros(runs, bool), np.zeros(runs, bool)
+        self.fault, self.finished = np.zeros(runs, bool), np.zeros(runs, bool)
+        self.seen_candidate, self.baked = np.zeros(runs), np.zeros(runs)
         self.evidence = np.ones(runs)
         start, _ = ramp.begin(world.rate)
         self.wished, self.weight = np.full(runs, start.wished), np.full(runs, start.weight)

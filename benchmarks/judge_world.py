@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
+from scipy.special import ndtr  # type: ignore[import-untyped]
 
 from rebake.judge.samples import LATENCY_BUCKETS
 
@@ -255,12 +255,12 @@ class World:
 def _conditional(survival: Floats) -> Floats:
     """Probability to be above each edge given that the one below it was passed."""
     before = np.concatenate([np.ones((1, survival.shape[1])), survival[:-1]])
-    return np.clip(survival / np.maximum(before, 1e-300), 0.0, 1.0)
+    return np.asarray(np.clip(survival / np.maximum(before, 1e-300), 0.0, 1.0))
 
 
-def bad_afterwards(scenario: Scenario, rate: float, weight: Floats, since: float, gone_at: Floats) -> Floats:
-    """Expected requests spoiled from `since` until each run's release is gone, at a weight that no longer moves."""
+def bad_afterwards(scenario: Scenario, rate: float, since: float, gone_at: Floats) -> Floats:
+    """Expected requests that a release with all the traffic spoils from `since` until it is gone, by run."""
     grid = np.arange(since, HORIZON_SECONDS, 60.0)
     excess = np.array([scenario.excess(t) for t in grid])
     spent = np.clip(gone_at[:, None] - grid[None, :], 0.0, 60.0)
-    return np.asarray(rate * weight * (spent * excess[None, :]).sum(axis=1))
+    return np.asarray(rate * (spent * excess[None, :]).sum(axis=1))
