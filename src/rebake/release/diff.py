@@ -5,7 +5,7 @@ Secrets appear by version only; a view never holds a value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -92,7 +92,9 @@ class ReleaseDiff:
             return [f"{short(self.a)} and {short(self.b)} are the same in files, packages, run contract and settings"]
         lines = [c.sentence() for c in (*self.settings, *self.run)]
         lines += [f"package {c.sentence()}" for c in self.packages]
-        for word, paths in (("added", self.added), ("removed", self.removed), ("changed", self.changed)):
+        for word, every in (("added", self.added), ("removed", self.removed), ("changed", self.changed)):
+            # What installing another version of a package moves is told by the package, not file by file.
+            paths = [path for path in every if not (self.packages and path.startswith("deps/"))]
             lines += [f"{word}: {path}" for path in paths[:_SHOWN]]
             if len(paths) > _SHOWN:
                 lines.append(f"{word}: … and {len(paths) - _SHOWN} more files")
@@ -102,26 +104,20 @@ class ReleaseDiff:
 
 
 def diff(a: ReleaseView, b: ReleaseView) -> ReleaseDiff:
-    """Compare two sides. Files that installing a changed package moves are told by the package, not one by one."""
+    """Compare two sides."""
     before = {entry.path: entry for entry in a.files}
     after = {entry.path: entry for entry in b.files}
-    packages = _packages(a.release, b.release)
-    hidden = bool(packages)
     return ReleaseDiff(
         a=a.release.digest,
         b=b.release.digest,
-        added=_paths(after.keys() - before.keys(), hidden),
-        removed=_paths(before.keys() - after.keys(), hidden),
-        changed=_paths((p for p in before.keys() & after.keys() if before[p] != after[p]), hidden),
-        packages=packages,
+        added=tuple(sorted(after.keys() - before.keys())),
+        removed=tuple(sorted(before.keys() - after.keys())),
+        changed=tuple(sorted(p for p in before.keys() & after.keys() if before[p] != after[p])),
+        packages=_packages(a.release, b.release),
         run=_changes(_run(a.release), _run(b.release)),
         settings=_changes(_settings(a.settings), _settings(b.settings)),
         sizes=(a.release.size, b.release.size),
     )
-
-
-def _paths(paths: Iterable[str], without_dependencies: bool) -> tuple[str, ...]:
-    return tuple(sorted(p for p in paths if not (without_dependencies and p.startswith("deps/"))))
 
 
 def _packages(a: Release, b: Release) -> tuple[Change, ...]:

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rebake.bake.ignore import Rules, docker_patterns, docker_verdict
+from rebake.bake.ports import Seen
+from rebake.bake.walk import Found, Walker
+
+from .conftest import Bake, write
+
+
+@pytest.mark.parametrize(
+    ("lines", "path", "out"),
+    [
+        # rows of moby/patternmatcher's own tests, and of the reference's examples
+        (["*/temp*"], "somedir/temporary.txt", True),
+        (["*/temp*"], "somedir/subdir/temporary.txt", False),
+        (["*/*/temp*"], "somedir/subdir/temporary.txt", True),
+        (["temp?"], "tempa", True),
+        (["temp?"], "tempab", False),
+        (["**/*.go"], "a/b/c.go", True),
+        (["**/*.go"], "c.go", True),
+        (["*.md", "!README.md"], "README.md", False),
+        (["*.md", "!README*.md", "README-secret.md"], "README-secret.md", True),
+        (["docs"], "docs/a/b.md", True),
+        (["/docs/"], "docs/a", True),
+        (["./docs/../docs"], "docs/a", True),
+        (["docs", "!docs/README.md"], "docs/README.md", False),
+        (["docs", "!docs/README.md"], "docs/other.md", True),
+        (["# comment", "", "a"], "# comment", False),
+        (["[a-c]x"], "bx", True),
+        (["[^a-c]x"], "bx", False),
+        (["a.b"], "aXb", False),
+        (["\\*"], "*", True),
+        (["dir/**"], "dir/a/b", True),
+        (["**"], "anything/at/all", True),
+        (["**/node_modules"], "a/b/node_modules/c", True),
+        (["."], "a", False),
+    ],
+)
+def test_dockerignore_speaks_as_docker_does(lines: list[str], path: str, out: bool) -> None:
+    assert bool(docker_verdict(docker_patterns(lines), path)) is out
+
+
+def test_the_last_match_wins_and_a_taken_back_path_beats_gitignore(tmp_path: Path) -> None:
+    write(tmp_path, {".gitignore": "dist/\n*.log\n", "dist/a.js": "1", "dist/b.log": "1"})
+    rules = Rules(os.fsencode(tmp_path), docker_patterns(["!dist", "dist/b.log"]))
+    assert not rules.leaves_out(b"dist", True)
+    assert not rules.leaves_out(b"dist/a.js", False)
+    assert rules.leaves_out(b"dist/b.log", False)
+
+
+def test_one_file_can_be_taken_out_of_an_ignored_folder(tmp_path: Path) -> None:
+    write(tmp_path, {".gitignore": "dist/\n", "dist/a.js": "1", "dist/b.js": "1"})
+    found = Walker(os.fsencode(tmp_path), Rules(os.fsencode(tmp_path), docker_patterns(["!dist/a.js"])), Seen()).walk()
+    assert set(found.files) == {b"dist/a.js"}
+
+
+def test_a_broken_pattern_is_named(bake: Bake, source: Path) -> None:
+    write(source, {".dockerignore": "[z-a]\n", "a": "1"})
+    with pytest.raises(Exception, match=r"\[z-a\]") as caught:
+        bake(source)
+    assert caught.value.code == "ignore-pattern"  # type: ignore[attr-defined]
+
+
+NAMES = st.sampled_from(["a", "b", "logs", "x.py", "y.log", "keep", "build", ".hidden"])
+PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
+PATTERNS = st.sampled_from(
+    ["*.log", "!keep", "/a", "a/", "build/", "**/b", "logs/*", "!logs/keep", "a/**/x.py", "*", "!*/", "!x.py", "/b/*"]
+)
+IGNORES = st.dictionaries(st.sampled_from(["", "a/", "b/", "a/b/"]), st.lists(PATTERNS, max_size=4), max_size=3)
+TREES = st.sets(PATHS, min_size=1, max_size=12)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed (apt-get install git)")
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(files=TREES, ignores=IGNORES)
+def test_gitignore_speaks_as_git_does(
+    tmp_path_factory: pytest.TempPathFactory, files: set[str], ignores: dict[str, list[str]]
+) -> None:
+    root = tmp_path_factory.mktemp("tree")
+    for name in sorted(files):
+        if not any((root / parent).is_file() for parent in _above(name)) and not (root / name).is_dir():
+            write(root, {name: "1"})
+    for folder, lines in ignores.items():
+        if (root / folder).is_dir():
+            (root / folder / ".gitignore").write_text("\n".join(lines) + "\n")
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+    listed = subprocess.run(
+        ["git", "-c", "core.excludesFile=/dev/null", "ls-files", "-z", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        check=True,
+    ).stdout.split(b"\0")
+    expected = {name for name in listed if name and not name.endswith(b".gitignore")}
+    found = Walker(os.fsencode(root), Rules(os.fsencode(root), ()), Seen()).walk()
+    assert set(found.files) == expected
+    shutil.rmtree(root)
+
+
+def _above(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def walk(root: Path, last: Found | None = None) -> Found:
+    return Walker(os.fsencode(root), Rules(os.fsencode(root), ()), Seen(), last=last).walk()
+
+
+def test_the_repository_above_is_asked_unless_it_leaves_out_the_source_itself(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    write(tmp_path, {".gitignore": "*.log\ndist/\n", "service/a.py": "1", "service/a.log": "1", "dist/a.log": "1"})
+    assert set(walk(tmp_path / "service").files) == {b"a.py"}
+    assert set(walk(tmp_path / "dist").files) == {b"a.log"}
+
+
+def test_version_control_caches_and_virtual_environments_never_go_in(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "a.py": "1",
+            ".git/config": "1",
+            "sub/.hg/x": "1",
+            "__pycache__/a.pyc": "1",
+            "anyname/pyvenv.cfg": "home = /usr",
+            "anyname/bin/python": "1",
+            "rebake.yaml": "service: x",
+            "sub/rebake.yaml": "data",
+            ".dockerignore": "",
+            "only-caches/__pycache__/b.pyc": "1",
+        },
+    )
+    assert set(walk(tmp_path).files) == {b"a.py", b"sub/rebake.yaml"}
+
+
+def test_what_the_last_walk_knew_is_not_asked_again_and_what_is_new_is(tmp_path: Path) -> None:
+    write(tmp_path, {".gitignore": "*.log", "a.py": "1", "b.log": "1", "sub/c.py": "1"})
+    first = walk(tmp_path)
+    again = walk(tmp_path, first)
+    assert (first.rules_asked, again.rules_asked) == (4, 0)
+    assert again.files == first.files
+    write(tmp_path, {"new.log": "1", "new.py": "1"})
+    third = walk(tmp_path, again)
+    assert third.rules_asked == 2
+    assert set(third.files) == {b"a.py", b"sub/c.py", b"new.py"}
+
+
+def test_a_name_that_was_a_file_and_is_a_folder_now_is_judged_anew(tmp_path: Path) -> None:
+    write(tmp_path, {".gitignore": "thing/", "thing": "1", "a": "1"})
+    first = walk(tmp_path)
+    (tmp_path / "thing").unlink()
+    write(tmp_path, {"thing/x": "1"})
+    assert set(walk(tmp_path, first).files) == {b"a"}
