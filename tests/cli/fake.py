@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rebake.core.agent_lock import take_lock
 from rebake.core.home import Home
 from rebake.errors import Refused, UsageError
-from rebake.server.lock import listen_private, take_lock
 from rebake.server.ports import Application, Doc
+from rebake.server.private import listen_private
 from rebake.server.serving import Agent
 
 STABLE = "sha256:" + "a1" * 32

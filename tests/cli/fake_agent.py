@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -12,7 +13,8 @@ from tests.cli.fake import FakeApplication
 
 from rebake.core.home import Home
 from rebake.errors import Permanent
-from rebake.server.agent import main
+from rebake.server import agent
+from rebake.server.agent import end, main
 from rebake.server.ports import Application
 
 
@@ -24,8 +26,12 @@ def make(home: Home) -> Application:
         os._exit(9)
     if os.environ.get("FAKE_AGENT") == "defect":
         raise ZeroDivisionError("a defect")
-    return FakeApplication()
+    application = FakeApplication()
+    if os.environ.get("FAKE_AGENT") == "hangs":
+        agent.CLOSE_SECONDS = 0.2
+        application.close = threading.Event().wait  # type: ignore[assignment, method-assign]
+    return application
 
 
 if __name__ == "__main__":
-    sys.exit(main(make=make))
+    end(main(make=make))

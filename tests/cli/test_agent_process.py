@@ -18,9 +18,9 @@ from tests.cli.conftest import Terminal
 from rebake.cli import agent_process, client
 from rebake.cli.client import AgentAbsent, Client, OtherVersion
 from rebake.cli.session import Session
+from rebake.core.agent_lock import lock_holder
 from rebake.core.home import Home
 from rebake.errors import BrokenInvariant, Permanent, UsageError
-from rebake.server.lock import lock_holder
 
 FAKE_AGENT = (sys.executable, str(Path(__file__).with_name("fake_agent.py")))
 pytestmark = pytest.mark.real
@@ -91,6 +91,15 @@ def test_it_ends_on_sigterm(terminal: Terminal) -> None:
     os.kill(pid, signal.SIGTERM)
     until(lambda: lock_holder(terminal.home.agent_lock) is None)
     assert "ending" in terminal.home.agent_log.read_text()
+
+
+def test_it_ends_also_when_something_in_it_hangs(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_AGENT", "hangs")
+    terminal("agent", "start")
+    assert terminal("agent", "stop").code == 0
+    log = terminal.home.agent_log.read_text()
+    assert "closing hangs" in log
+    assert "Thread 0x" in log
 
 
 def test_killed_and_its_socket_left_behind(terminal: Terminal) -> None:

@@ -339,9 +339,19 @@ class TestUndo:
         assert "would put revision b2b2b2b2b2b2 back" in typed.out
         assert application.calls[-1][3]["dry_run"] is True
 
-    def test_cold(self, terminal: Terminal, application: FakeApplication) -> None:
-        application.undo_view["warm"] = False
-        assert "rebake status production --watch" in terminal("undo", "production").out
+    def test_cold_it_waits_until_the_fleet_serves_again(self, terminal: Terminal, application: FakeApplication) -> None:
+        application.undo_view |= {"warm": False, "rollout": "r-0001"}
+        typed = terminal("undo", "production")
+        assert typed.code == 0
+        assert "is being raised again" in typed.out
+        assert "is back on revision b2b2b2b2b2b2 after 4.2 s" in typed.out
+
+    def test_cold_and_it_cannot_be_raised(self, terminal: Terminal, application: FakeApplication) -> None:
+        application.undo_view |= {"warm": False, "rollout": "r-0001"}
+        application.journey = [rollout_view(), rolled_back()]
+        typed = terminal("undo", "production", "--json")
+        assert typed.code == 3
+        assert typed.doc["warm"] is False
 
     def test_json(self, terminal: Terminal, application: FakeApplication) -> None:
         assert terminal("undo", "production", "--json").doc == application.undo_view
@@ -549,26 +559,26 @@ class TestDiff:
                 "digest": STABLE,
                 "service": "guestbook",
                 "release": RELEASE_A if STABLE.startswith(prefix) else RELEASE_B,
-                "settings": {"env": {"X": prefix[7:9]}, "secrets": {}},
+                "settings": {"env": {"X": prefix.removeprefix("sha256:")[:2]}, "secrets": {}},
             },
         )
 
     def test_two_releases_by_their_first_digits(self, terminal: Terminal) -> None:
         doc = terminal("diff", "0a0a", "0b0b", "--json").doc
-        assert (doc["a"]["release"], doc["b"]["release"]) == (RELEASE_A, RELEASE_B)
+        assert (doc["a"], doc["b"]) == (RELEASE_A, RELEASE_B)
         assert doc["settings"] == []
-        assert doc["packages"] == [{"key": "flask", "a": "3.0", "b": "3.1"}]
+        assert doc["packages"] == [{"key": "flask", "before": "3.0", "after": "3.1"}]
 
     def test_stable_and_candidate_with_their_settings(self, terminal: Terminal, application: FakeApplication) -> None:
         application.environments = [environment_view(candidate=fleet(CANDIDATE, RELEASE_B))]
         out = terminal("diff", "stable", "candidate").out
-        assert "flask: 3.0 to 3.1" in out
-        assert "env.X: a1 to b2" in out
+        assert "package flask: 3.0 → 3.1" in out
+        assert "env.X: a1 → b2" in out
 
     def test_an_environment_and_a_revision(self, terminal: Terminal) -> None:
         doc = terminal("diff", "production", "b2b2b2", "--json").doc
-        assert doc["a"]["release"] == RELEASE_A
-        assert doc["b"]["revision"] == STABLE
+        assert (doc["a"], doc["b"]) == (RELEASE_A, RELEASE_B)
+        assert doc["settings"] == [{"key": "env.X", "before": "a1", "after": "b2"}]
 
     @pytest.mark.parametrize(
         ("word", "code"), [("candidate", "no-such-cohort"), ("prodution", "unknown-word"), ("abc", "unknown-word")]

@@ -18,9 +18,9 @@ from typing import Any
 from rebake import __version__
 from rebake.cli.client import AgentAbsent, Client
 from rebake.cli.output import notice
+from rebake.core.agent_lock import lock_holder
 from rebake.core.home import Home
 from rebake.errors import Permanent, RebakeError, Transient, UsageError, from_json
-from rebake.server.lock import lock_holder
 
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0

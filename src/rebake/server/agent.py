@@ -16,14 +16,18 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from rebake.core.agent_lock import Busy, take_lock
 from rebake.core.home import Home
 from rebake.errors import BrokenInvariant, Permanent, RebakeError
-from rebake.server.lock import Busy, listen_private, take_lock
+from rebake.server.private import listen_private
 
 if TYPE_CHECKING:
     from rebake.server.ports import Application
+
+
+CLOSE_SECONDS = 5.0
 
 
 def detach() -> None:
@@ -82,7 +86,24 @@ def serve(home: Home, starter: Starter, make: Callable[[Home], Application]) -> 
         log.info("ending")
         home.agent_socket.unlink(missing_ok=True)
     finally:
-        application.close()
+        close(application)
+
+
+def close(application: Application) -> None:
+    """Close it within `CLOSE_SECONDS`; what hangs longer is written to the log, and ends with the process.
+
+    That is safe: an agent may be killed at any instant (promise 9).
+    """
+    import faulthandler
+    import logging
+    import threading
+
+    closing = threading.Thread(target=application.close, name="closing", daemon=True)
+    closing.start()
+    closing.join(CLOSE_SECONDS)
+    if closing.is_alive():
+        logging.getLogger("rebake.agent").error("closing hangs after %g seconds; every thread is here:", CLOSE_SECONDS)
+        faulthandler.dump_traceback()
 
 
 def _explained(error: BaseException, home: Home) -> RebakeError:
@@ -137,5 +158,14 @@ def main(argv: Sequence[str] | None = None, make: Callable[[Home], Application] 
     return run(Home(args.home.absolute()), Starter(args.ready_fd), make, foreground=not args.detach)
 
 
+def end(code: int) -> NoReturn:
+    """End this process now: a thread that hangs must not hold the home's lock."""
+    import logging
+
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
+import signal
 import time
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -42,3 +44,5 @@ def open_journal(path: Path, *, foreground: bool) -> None:
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     for noisy in ("httpx", "httpcore", "uvicorn.access", "uvicorn.error"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)  # kill -USR1 PID writes where every thread is: for whoever looks into a hang

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from rebake.core.agent_lock import Busy, lock_holder, take_lock
 from rebake.errors import UsageError
-from rebake.server.lock import Busy, check_private, listen_private, lock_holder, take_lock
+from rebake.server.private import check_private, listen_private
 
 
 def test_the_second_one_is_told(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from rebake.cli.client import AgentAbsent, Client
 from rebake.cli.options import json_option
 from rebake.cli.output import emit_json, line
 from rebake.cli.session import Session
+from rebake.core.agent_lock import lock_holder
 from rebake.errors import UsageError
-from rebake.server.lock import lock_holder
 
 _SHOWN = ("running", "pid", "socket", "version", "since")
 

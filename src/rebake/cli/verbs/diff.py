@@ -14,7 +14,7 @@ from rebake.cli.session import Session, with_params
 from rebake.errors import RebakeError, UsageError
 
 if TYPE_CHECKING:
-    from rebake.cli.compare import Side
+    from rebake.release.diff import ReleaseView
 
 _DIGITS = re.compile(r"(sha256:)?[0-9a-f]{4,64}")
 _COHORTS = ("stable", "candidate")
@@ -33,14 +33,14 @@ def command(*, a: str, b: str, service: str | None, file: Path, environment: str
     A and B are the beginning of a digest (of a release or a revision), the name of an environment (what is stable
     there), or `stable` and `candidate`.
     """
-    from rebake.cli.compare import difference, lines_of
+    from rebake.release.diff import diff
 
     finder = _Finder(Session(), service, file, environment)
-    doc = difference(finder.side(a), finder.side(b))
+    found = diff(finder.side(a), finder.side(b))
     if as_json:
-        emit_json(doc)
+        emit_json(found.to_json())
     else:
-        for text in lines_of(doc):
+        for text in found.sentences():
             line(text)
     return 0
 
@@ -55,7 +55,7 @@ class _Finder:
         self._environment = environment
         self._views: list[Any] | None = None
 
-    def side(self, word: str) -> Side:
+    def side(self, word: str) -> ReleaseView:
         """Raises: UsageError `unknown-word`, `which-environment`, `no-such-cohort`; what store and agent say."""
         if word in _COHORTS:
             return self._cohort(self._chosen(), word, word)
@@ -88,7 +88,7 @@ class _Finder:
             )
         return views[0]
 
-    def _cohort(self, view: Any, cohort: str, word: str) -> Side:
+    def _cohort(self, view: Any, cohort: str, word: str) -> ReleaseView:
         fleet = view[cohort]
         if fleet is None:
             raise UsageError(
@@ -98,7 +98,7 @@ class _Finder:
             )
         return self._revision(fleet["revision"], view["service"], word)
 
-    def _digest(self, word: str) -> Side:
+    def _digest(self, word: str) -> ReleaseView:
         """A release first, because it needs no agent; else a revision."""
         try:
             return self._side(word, word, None)
@@ -107,18 +107,21 @@ class _Finder:
                 raise
         return self._revision(word, self._service, word)
 
-    def _revision(self, prefix: str, service: str | None, word: str) -> Side:
+    def _revision(self, prefix: str, service: str | None, word: str) -> ReleaseView:
         target = with_params(f"/v1/revisions/{prefix}", {"service": service})
         doc = self._session.get(target)
         return self._side(doc["release"], word, doc)
 
-    def _side(self, release: str, word: str, revision: Any) -> Side:
+    def _side(self, release: str, word: str, revision: Any) -> ReleaseView:
         from rebake import app
-        from rebake.cli.compare import Side
+        from rebake.core.codec import load
+        from rebake.release.diff import ReleaseView
+        from rebake.release.manifest import Settings
 
         store = app.store(self._session.home)
         found = store.release(release)
-        return Side(word, found, tuple(store.files(found)), revision)
+        settings = load(Settings, revision["settings"]) if revision else None
+        return ReleaseView(word, found, tuple(store.files(found)), settings)
 
     def _unknown(self, word: str) -> UsageError:
         names = ", ".join(view["environment"] for view in self._known()) or "none"

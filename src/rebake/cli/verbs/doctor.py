@@ -15,10 +15,10 @@ from rebake.cli import agent_process, workshop
 from rebake.cli.client import AgentAbsent, Client
 from rebake.cli.options import json_option
 from rebake.cli.output import emit_json, line, paint
+from rebake.core.agent_lock import lock_holder
 from rebake.core.home import Home
 from rebake.core.units import format_size
 from rebake.errors import RebakeError
-from rebake.server.lock import lock_holder
 
 Finding = dict[str, Any]
 _LITTLE_BYTES = 1 << 30

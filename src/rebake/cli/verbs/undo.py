@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from rebake.cli.follow import follow
 from rebake.cli.options import of_environment
 from rebake.cli.output import emit_json, line, paint
 from rebake.cli.session import Session, environment_path, requested_by
+from rebake.cli.story import ending
 from rebake.cli.words import View, seconds, short
 
 
@@ -25,12 +28,28 @@ def command(environment: str, service: str | None, file: Path, as_json: bool, dr
     name = session.service_of(environment, service, file)
     asked = {"requested_by": requested_by(), "dry_run": dry_run}
     view = session.post(environment_path(name, environment, "undo"), asked, timeout=600.0)
-    if as_json:
-        emit_json(view)
-    else:
+    if not as_json:
         for text in _told(view, dry_run):
             line(text)
-    return 0
+    code = 0
+    if not view["warm"] and not dry_run:
+        code = _raised_again(session, view, as_json)
+    if as_json:
+        emit_json(view)
+    return code
+
+
+def _raised_again(session: Session, view: dict[str, Any], as_json: bool) -> int:
+    """The restored fleet is gone and is raised again: wait until it serves. Returns the exit code."""
+    end = follow(session.follow(view["rollout"], "promoted"), as_json)
+    view["seconds"] += end["seconds"]
+    if not as_json and end["outcome"] == "promoted":
+        place, took = f"{view['service']}/{view['environment']}", seconds(view["seconds"])
+        line(f"{paint('undone', 'green', 'bold')}: {place} is back on revision {short(view['restored'])} after {took}")
+    elif not as_json:
+        for text in ending(end):
+            line(text)
+    return int(end["exit_code"])
 
 
 def _told(view: View, dry_run: bool) -> list[str]:
@@ -45,6 +64,5 @@ def _told(view: View, dry_run: bool) -> list[str]:
         lines.append(f"  {undone} is in quarantine; to let it go: rebake quarantine release {undone}")
     else:
         lines = [f"revision {restored} is being raised again for {place} (rollout {view['rollout']})"]
-        lines.append(f"  to watch: rebake status {view['environment']} --watch")
     changes = view.get("changes") or []
     return lines + (["  what changes with it:"] if changes else []) + [f"    {change}" for change in changes]
