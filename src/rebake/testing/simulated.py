@@ -253,7 +253,7 @@ class MemoryLedger:
     """A ledger in memory, as strict as the real one about fences and JSON; its chain is not hashed."""
 
     rows: list[Entry] = field(default_factory=list)
-    documents: dict[tuple[str, str], str] = field(default_factory=dict)
+    documents: dict[tuple[str, str], Any] = field(default_factory=dict)
     leases: dict[str, tuple[str, int, float]] = field(default_factory=dict)
     fail: Callable[[str], None] = lambda _call: None
 
@@ -268,22 +268,34 @@ class MemoryLedger:
             if put.doc is None:
                 self.documents.pop((put.kind, put.key), None)
             else:
-                self.documents[put.kind, put.key] = json.dumps(put.doc)
+                self.documents[put.kind, put.key] = self.encode(put.doc)
         self.rows += added
         return added
 
+    def encode(self, doc: Mapping[str, Any]) -> Any:
+        """A document as it is kept: frozen, so that nobody changes it through a reference."""
+        return json.dumps(doc)
+
+    def decode(self, kept: Any) -> Any:
+        return json.loads(kept)
+
+    def freeze(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """An entry's body as a reader gets it back."""
+        frozen: Mapping[str, Any] = json.loads(json.dumps(body))
+        return frozen
+
     def _entry(self, seq: int, draft: Draft, at: float) -> Entry:
-        body = json.loads(json.dumps(draft.body))
+        body = self.freeze(draft.body)
         kind: EntryKind = draft.kind
         return Entry(seq, int(at * 1000), kind, draft.service, draft.environment, draft.rollout, body, "", str(seq))
 
     def get(self, kind: str, key: str) -> Mapping[str, Any] | None:
-        text = self.documents.get((kind, key))
-        return None if text is None else json.loads(text)
+        kept = self.documents.get((kind, key))
+        return None if kept is None else self.decode(kept)
 
     def list(self, kind: str, prefix: str = "") -> Sequence[tuple[str, Mapping[str, Any]]]:
-        found = sorted((k, text) for (kd, k), text in self.documents.items() if kd == kind and k.startswith(prefix))
-        return [(key, json.loads(text)) for key, text in found]
+        found = sorted((k, kept) for (kd, k), kept in self.documents.items() if kd == kind and k.startswith(prefix))
+        return [(key, self.decode(kept)) for key, kept in found]
 
     def entries(
         self,
@@ -322,7 +334,9 @@ class MemoryLedger:
         return Fence(key, token)
 
     def release_lease(self, fence: Fence) -> None:
-        self.leases.pop(fence.key, None)
+        holder, token, _ = self.leases.get(fence.key, ("", 0, 0.0))
+        if token == fence.token and holder:
+            self.leases[fence.key] = ("", token, 0.0)  # the token goes on counting: an old fence stays stale
 
     def copy(self) -> MemoryLedger:
         """What a crash leaves behind."""

@@ -1,0 +1,207 @@
+"""The engine's ports over the simulated world, one set for each engine. Every call meets its fault here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rebake.errors import Permanent, Transient
+from rebake.ledger.ports import Draft, Entry, Fence, Put
+from rebake.platforms.model import Instance, InstanceSpec
+from rebake.platforms.ports import Progress
+from rebake.release.manifest import Release
+from rebake.rollout.jobs import Work, guarded
+from rebake.rollout.world import Job
+from rebake.testing.simulation.scenario import KEY
+from rebake.testing.simulation.watch import Watch
+from rebake.testing.simulation.world import Killed, Reality
+from rebake.traffic.ports import EnvironmentRoute, RouteObservation
+
+CHECK_SECONDS = 0.4
+
+
+def _away(call: str) -> Transient:
+    return Transient(f"{call}-failed", f"{call} did not answer", retry_after_seconds=0.5)
+
+
+class _Port:
+    def __init__(self, reality: Reality, watch: Watch, owner: str) -> None:
+        self.reality = reality
+        self.watch = watch
+        self.owner = owner
+
+    def effect(self, call: str, what: str, do: Callable[[], None]) -> None:
+        """Do an effect, or what its fault makes of it."""
+        reality = self.reality
+        mode, value = reality.faults.take(call)
+        if mode == "kill-before":
+            raise Killed(call)
+        if mode == "failed":
+            raise _away(call)
+        if mode == "lost":
+            return
+        if mode == "delayed":
+            reality.delay(value, what, do)
+            return
+        do()
+        if mode == "twice":
+            do()
+        elif mode == "kill-after":
+            raise Killed(call)
+        elif mode == "failed-done":
+            raise _away(call)
+        elif mode == "pause-after":
+            reality.pause(self.owner)
+
+
+class FaultyPlatform(_Port):
+    name = "simulated"
+
+    def prepare(self, release: Release, progress: Progress) -> None:
+        self.watch.effect(self.owner, "prepare", release.digest)
+        self.effect("prepare", "prepare", lambda: self.reality.platform.prepare(release, progress))
+
+    def launch(self, spec: InstanceSpec) -> None:
+        self.watch.launch(self.owner, spec)
+        if self.reality.clock.at < self.reality.quota_until:
+            raise Permanent("quota", "the platform is out of quota", where=spec.id, remedy="ask for more")
+        self.effect("launch", "launch", lambda: self.reality.launch(spec))
+
+    def retire(self, instance: str, grace_ms: int) -> None:
+        self.watch.retire(self.owner, instance)
+        self.effect("retire", "retire", lambda: self.reality.platform.retire(instance, grace_ms))
+
+    def observe(self, service: str, environment: str) -> Sequence[Instance]:
+        reality = self.reality
+        mode, value = reality.faults.take("observe")
+        if mode == "failed":
+            raise _away("observe")
+        found = [self._said(i) for i in reality.platform._look(service, environment)]
+        reality.looks.append(found)
+        if mode == "stale":
+            found = reality.looks[max(0, len(reality.looks) - 1 - value)]
+        elif mode == "partial" and found:
+            del (found := list(found))[value % len(found)]
+        self.watch.shown(self.owner, found, honest=not mode)
+        return found
+
+    def _said(self, instance: Instance) -> Instance:
+        """An instance that lies says that it is healthy."""
+        if instance.id not in self.reality.lying or instance.state in ("exited", "stopping"):
+            return instance
+        return replace(instance, state="running", healthy=True, was_healthy=True)
+
+    def inspect(self, service: str, environment: str) -> Sequence[Instance]:
+        return self.reality.platform._look(service, environment)
+
+    def logs(self, instance: str, lines: int) -> Sequence[str]:
+        return [f"log of {instance}"][:lines]
+
+
+class FaultyRouter(_Port):
+    def apply(self, route: EnvironmentRoute) -> None:
+        self.watch.apply(self.owner, route)
+        self.effect("apply", "route", lambda: self.reality.apply(route))
+
+    def remove(self, service: str, environment: str) -> None:
+        self.watch.effect(self.owner, "remove-route", KEY)
+        self.effect("remove", "route", self.reality.remove)
+
+    def observe(self, service: str, environment: str) -> RouteObservation | None:
+        reality = self.reality
+        mode, value = reality.faults.take("read")
+        if mode == "failed":
+            raise _away("read")
+        seen = reality.router.observe(service, environment)
+        if seen is not None:
+            fleets = list(seen.weights)
+            seen = replace(seen, active={f: 1 for f in fleets if reality.in_flight(f)})
+        if mode == "partial" and seen is not None:
+            seen = replace(seen, healthy={}, counters={})
+        self.watch.read(self.owner, seen)
+        return seen
+
+
+class FaultyJobs(_Port):
+    """Jobs of one engine; they die with it. A check takes a while and ends as the release deserves."""
+
+    def __init__(self, reality: Reality, watch: Watch, owner: str) -> None:
+        super().__init__(reality, watch, owner)
+        self.jobs: dict[str, tuple[float, Job]] = {}
+
+    def start(self, job: str, work: Work, on_end: Callable[[], None]) -> None:
+        if job in self.jobs:
+            return
+        if job.startswith("check:"):
+            rollout, _, name = job.removeprefix("check:").partition(":")
+            self.watch.effect(self.owner, "check", f"{rollout}:{name}")
+            passes = self.watch.kind_of_rollout(rollout) != "unchecked"
+            result = Job("done") if passes else Job("failed", "expected status 200, found 500")
+            self.jobs[job] = (self.reality.clock.at + CHECK_SECONDS, result)
+        else:
+            self.jobs[job] = (self.reality.clock.at, guarded(work, _never()))
+        on_end()
+
+    def results(self, prefix: str) -> dict[str, Job]:
+        now = self.reality.clock.at
+        found = {}
+        for name, (at, job) in self.jobs.items():
+            if not name.startswith(prefix):
+                continue
+            found[name] = job if now >= at else Job("running")
+            if now >= at and job.state == "done" and name.startswith("check:"):
+                self.reality.checked.add(name)
+        return found
+
+    def forget(self, prefix: str) -> None:
+        for name in [n for n in self.jobs if n.startswith(prefix)]:
+            del self.jobs[name]
+
+
+def _never() -> Any:
+    import threading
+
+    return threading.Event()
+
+
+class FaultyLedger(_Port):
+    """The one ledger, as one engine reaches it."""
+
+    def commit(
+        self, entries: Sequence[Draft], puts: Sequence[Put] = (), *, at: float, fence: Fence | None = None
+    ) -> Sequence[Entry]:
+        reality = self.reality
+        mode, _ = reality.faults.take("commit")
+        if mode == "kill-before":
+            raise Killed("commit")
+        if mode == "failed":
+            raise _away("commit")
+        if mode == "full":
+            raise Permanent("disk-full", "no space left for the ledger", remedy="free some space")
+        if mode == "pause-before":
+            reality.pause(self.owner)
+        added = reality.ledger.commit(entries, puts, at=at, fence=fence)
+        self.watch.committed(self.owner, entries, puts)
+        if mode == "kill-after":
+            raise Killed("commit")
+        if mode == "failed-done":
+            raise _away("commit")
+        if mode == "pause-after":
+            reality.pause(self.owner)
+        return added
+
+    def get(self, kind: str, key: str) -> Mapping[str, Any] | None:
+        return self.reality.ledger.get(kind, key)
+
+    def list(self, kind: str, prefix: str = "") -> Sequence[tuple[str, Mapping[str, Any]]]:
+        return self.reality.ledger.list(kind, prefix)
+
+    def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float) -> Fence | None:
+        return self.reality.ledger.lease(key, owner, at=at, ttl_seconds=ttl_seconds)
+
+    def release_lease(self, fence: Fence) -> None:
+        self.reality.ledger.release_lease(fence)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.reality.ledger, name)

@@ -1,0 +1,160 @@
+"""What a seed stands for: a list of happenings, each at one step. Pure.
+
+Everything else in a run (the pace of the clock, how a release behaves, what a plan says) is drawn from the seed alone,
+so that a happening can be dropped without changing the others: that is what makes a failing history shrink.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from rebake.release.manifest import Health, Revision, RunContract, Settings
+from rebake.rollout.plan import HttpCheck, Plan, Strategy
+
+SERVICE, ENVIRONMENT = "shop", "production"
+KEY = f"{SERVICE}/{ENVIRONMENT}"
+
+EFFECTS = ("launch", "retire", "apply", "remove", "prepare")
+MODES = ("kill-before", "kill-after", "lost", "twice", "failed", "failed-done", "delayed", "pause-before", "pause-after")
+"""What can befall an effect. `failed-done`: done, and reported failed; `pause`: the engine stands still for longer than
+its lease and then goes on, as after SIGSTOP, while another one may take over."""
+LOOKS = ("failed", "stale", "partial")
+COMMITS = ("kill-before", "kill-after", "failed", "full", "failed-done", "pause-before", "pause-after")
+KINDS = ("good", "good", "good", "good", "good", "exits", "sickly", "slow", "harmful", "unchecked", "frail")
+"""How releases behave; most are good, as in life."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One thing that happens.
+
+    Attributes:
+        step: when; steps are counted from 0.
+        what: a person's `deploy`, `stop`, `undo`, `approve`, `down`, `resize`; `fault` (the next call `on` meets `mode`);
+            or something in the world: see `run.Run.happen`.
+        on: a release, a call, or a cohort.
+        mode: how a fault shows.
+        value: seconds, a number of an instance, or the variant of a plan.
+    """
+
+    step: int
+    what: str
+    on: str = ""
+    mode: str = ""
+    value: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One run: `steps` of trouble, then healing. `engines`: one or two of them over the same ledger."""
+
+    seed: int
+    steps: int
+    engines: int
+    happenings: tuple[Happening, ...]
+
+    def without(self, dropped: frozenset[int]) -> Scenario:
+        """The same run with some happenings left out, by index."""
+        return replace(self, happenings=tuple(h for n, h in enumerate(self.happenings) if n not in dropped))
+
+
+def kind_of(seed: int, release: str) -> str:
+    """How a release behaves; `a` is always good."""
+    return "good" if release == "a" else random.Random(f"{seed}/kind/{release}").choice(KINDS)
+
+
+def digest(release: str) -> str:
+    return "sha256:" + release[0] * 64
+
+
+def revision_of(release: str, variant: int) -> Revision:
+    """A release with one of three settings: a changed setting is another revision."""
+    return Revision(SERVICE, ENVIRONMENT, digest(release), Settings({"VARIANT": str(variant % 3)}))
+
+
+def _strategy(chance: random.Random) -> Strategy:
+    hold_ms = chance.choice((0, 1000, 3000))
+    return chance.choice(
+        (
+            Strategy("all-at-once"),
+            Strategy("blue-green"),
+            Strategy("canary", steps=(1000,), hold_ms=hold_ms),
+            Strategy("canary", steps=(500, 5000), hold_ms=hold_ms),
+            Strategy("linear", steps=(3000, 6000), hold_ms=1000),
+            Strategy("shadow", mirror_basis_points=2000, mirror_ms=2000),
+            Strategy("canary", profile="fast"),
+        )
+    )
+
+
+def plan_of(seed: int, variant: int) -> Plan:
+    """The plan of one request. Times are short: a rollout should be a few dozen ticks, not a day."""
+    chance = random.Random(f"{seed}/plan/{variant}")
+    health = Health(start_timeout_ms=8000)
+    return Plan(
+        service=SERVICE,
+        environment=ENVIRONMENT,
+        platform="simulated",
+        run=RunContract(("serve",), port=8080, health=health, drain_ms=2000, env={"VARIANT": str(variant % 3)}),
+        instances=chance.choice((1, 2, 2, 3)),
+        listen="127.0.0.1:8080",
+        strategy=_strategy(chance),
+        checks=(HttpCheck("smoke", "/"),) if chance.random() < 0.6 else (),
+        undecided=chance.choice(("hold-on", "hold-on", "promote", "roll-back")),
+        undecided_limit_ms=4000,
+        soak_ms=chance.choice((0, 2000, 5000)),
+        hold_back_basis_points=chance.choice((0, 0, 2000)),
+        when_busy=chance.choice(("supersede", "supersede", "wait")),
+        approval=chance.random() < 0.1,
+        drift_interval_ms=5000,
+    )
+
+
+def draw(seed: int) -> Scenario:
+    """The scenario of a seed."""
+    chance = random.Random(seed)
+    steps = chance.randint(40, 110)
+    trouble = chance.choice((0.0, 0.3, 1.0, 2.5))
+    happenings = [Happening(0, "deploy", "a", value=0)]
+    happenings += [_person(chance, steps) for _ in range(chance.randint(3, 8))]
+    happenings += [_fault(chance, steps) for _ in range(round(trouble * chance.randint(2, 12)))]
+    happenings += [_world(chance, steps) for _ in range(round(trouble * chance.randint(0, 5)))]
+    happenings += _crowd(chance, steps)
+    engines = 2 if chance.random() < 0.3 else 1
+    ordered = sorted(happenings, key=lambda h: h.step)
+    return Scenario(seed, steps, engines, tuple(ordered))
+
+
+def _person(chance: random.Random, steps: int) -> Happening:
+    step = chance.randrange(3, steps)
+    what = chance.choices(("deploy", "undo", "stop", "approve", "down", "resize"), (12, 3, 3, 2, 0.4, 1))[0]
+    return Happening(step, what, chance.choice("abcdef"), value=chance.randrange(100))
+
+
+def _crowd(chance: random.Random, steps: int) -> list[Happening]:
+    """Several people at the same instant."""
+    if chance.random() > 0.25:
+        return []
+    step = chance.randrange(3, steps)
+    return [replace(_person(chance, steps), step=step) for _ in range(chance.randint(2, 3))]
+
+
+def _fault(chance: random.Random, steps: int) -> Happening:
+    step = chance.randrange(steps)
+    kind = chance.choices(("effect", "look", "commit"), (6, 2, 3))[0]
+    if kind == "effect":
+        on = chance.choices(EFFECTS, (5, 4, 6, 1, 2))[0]
+        return Happening(step, "fault", on, chance.choice(MODES), chance.randint(1, 8))
+    if kind == "look":
+        return Happening(step, "fault", chance.choice(("observe", "read")), chance.choice(LOOKS), chance.randint(1, 6))
+    return Happening(step, "fault", "commit", chance.choice(COMMITS), chance.randint(1, 3))
+
+
+def _world(chance: random.Random, steps: int) -> Happening:
+    step = chance.randrange(steps)
+    what = chance.choices(
+        ("die", "hang", "lie", "drift", "die-all", "quota", "clock", "edge-restart", "stranger", "reroute", "quiet"),
+        (4, 3, 2, 2, 1, 1, 1, 1, 1, 1, 2),
+    )[0]
+    return Happening(step, what, chance.choice(("stable", "candidate")), value=chance.randint(1, 40))

@@ -1,0 +1,330 @@
+"""What must never happen, checked at every call, commit and step. It knows nothing of the engine but what it writes
+and does, so that a mistake in the engine cannot hide itself.
+
+The numbers are those of the promises in the design.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rebake.core.units import FULL
+from rebake.ledger.ports import Draft, Put
+from rebake.platforms.model import Instance, InstanceSpec
+from rebake.release.manifest import Revision
+from rebake.rollout.plan import Plan
+from rebake.rollout.states import TABLE, Event, State
+from rebake.testing.simulation.scenario import KEY
+from rebake.testing.simulation.world import Reality
+from rebake.traffic.ports import EnvironmentRoute, RouteObservation
+
+CELLS = dict(TABLE)
+FINAL = ("promoted", "rolled-back", "refused", "stopped", "failed")
+HARM = ("harmful", "candidate-lost", "cannot-start", "check-failed", "undecided-roll-back")
+ENDINGS = {"stop": "stopped", "superseded": "stopped", "blocked": "failed", **dict.fromkeys(HARM, "rolled-back")}
+SPARE_INSTANCES = 2
+
+
+class Watch:
+    """Collects violations; the run ends at the first."""
+
+    def __init__(self, reality: Reality) -> None:
+        self.reality = reality
+        self.violations: list[str] = []
+        self.asked: dict[str, tuple[str, Revision, Plan]] = {}
+        self.revisions: dict[str, Revision] = {}
+        self.doc: Mapping[str, Any] = {}
+        self.before: Mapping[str, Any] = {}
+        self.stable: str | None = None
+        self.under_way: str | None = None
+        self.states: dict[str, str] = {}
+        self.endings: dict[str, str] = {}
+        self.soaked: set[str] = set()
+        self.waived: set[str] = set()
+        self.quarantined: set[str] = set()
+        self.promoted: set[str] = set()
+        self.intents: set[str] = set()
+        self.seen: dict[str, dict[str, Instance]] = {}
+        self.routes: dict[str, RouteObservation | None] = {}
+        self.whole: set[str] = set()
+        self.met: set[str] = set()
+        self.proved: set[str] = set()
+        self.unfit: set[str] = set()
+
+    def fail(self, promise: str, sentence: str) -> None:
+        self.violations.append(f"{promise}: {sentence}")
+
+    def ask(self, rollout: str, kind: str, revision: Revision, plan: Plan) -> None:
+        """A person asks for a rollout."""
+        self.asked[rollout] = (kind, revision, plan)
+        self.revisions[revision.digest] = revision
+
+    def kind_of_rollout(self, rollout: str) -> str:
+        asked = self.asked.get(rollout)
+        return "good" if asked is None else self.reality.kinds[asked[1].release]
+
+    def wanted(self, fleet: str) -> int:
+        for cohort in ("stable", "candidate"):
+            doc = self.doc.get(cohort)
+            if doc is not None and doc["id"] == fleet:
+                return int(doc["plan"]["instances"])
+        return self.asked[fleet][2].instances if fleet in self.asked else 0
+
+    # What an engine was shown
+
+    def shown(self, owner: str, instances: Sequence[Instance], honest: bool) -> None:
+        self.seen[owner] = {i.id: i for i in instances}
+        by_fleet: dict[str, list[Instance]] = {}
+        for instance in instances:
+            by_fleet.setdefault(instance.fleet, []).append(instance)
+            if instance.was_healthy:
+                self.proved.add(instance.id)
+            if instance.state == "exited" or instance.drift or (instance.was_healthy and not instance.healthy):
+                self.unfit.add(instance.id)
+            if instance.state == "starting" or not honest:
+                self.unfit.add(instance.id) if not honest or not instance.was_healthy else None
+        for fleet, members in by_fleet.items():
+            wanted = self.wanted(fleet)
+            fit = [i for i in members if i.healthy]
+            if wanted and len(fit) >= wanted:
+                self.whole.add(fleet)
+            if len([i for i in members if i.state in ("starting", "running")]) > wanted:
+                self.unfit |= {i.id for i in members}  # one too many: which one goes is the engine's choice
+        if self.under_way is not None and not any(i.healthy for i in by_fleet.get(self.stable or "", ())):
+            self.waived.add(self.under_way)
+
+    def read(self, owner: str, seen: RouteObservation | None) -> None:
+        self.routes[owner] = seen
+
+    # What an engine does
+
+    def effect(self, owner: str, call: str, subject: str) -> None:
+        """Promise 9: recorded before, and only by the engine that leads."""
+        action = {"apply": f"route:{subject}"}.get(call, f"{call}:{subject}")
+        if action not in self.intents:
+            self.fail("9", f"{action} was done before its intent was recorded")
+        holder = self.reality.ledger.leases.get(KEY, ("nobody", 0, 0.0))[0]
+        if holder != owner:
+            self.fail("9", f"engine {owner} did {action} while {holder} holds the lease")
+
+    def launch(self, owner: str, spec: InstanceSpec) -> None:
+        self.effect(owner, "launch", spec.id)
+        fleets = [self.doc[c]["id"] for c in ("stable", "candidate") if self.doc.get(c)]
+        if spec.fleet not in fleets:
+            self.fail("9", f"{spec.id} was launched for a fleet that is neither stable nor candidate")
+        known = self.revisions.get(spec.revision)
+        if known is None or spec.run.env.get("VARIANT") != known.settings.env["VARIANT"]:
+            self.fail("8", f"{spec.id} was launched with settings that are not its revision's")
+        room = 2 * self.wanted(spec.fleet) + SPARE_INSTANCES + self.reality.faults.met
+        if self.reality.live(spec.fleet) >= room:
+            self.fail("9", f"{spec.id} is one more than {room} instances of {spec.fleet}")
+
+    def retire(self, owner: str, instance: str) -> None:
+        self.effect(owner, "retire", instance)
+        process = self.reality.platform.processes.get(instance)
+        if process is None or not self.reality.accepts(instance):
+            return
+        fleet = process.spec.fleet
+        if fleet == self.stable and instance not in self.unfit:
+            self.fail("4", f"{instance} of stable was retired, healthy and wanted")
+        route = self.reality.route
+        shares = {f.fleet: f for f in route.fleets} if route is not None else {}
+        served = shares.get(fleet)
+        if served is not None and served.weight_basis_points:
+            if any(e.instance == instance for e in served.endpoints):
+                self.fail("5", f"{instance} was retired while users were sent to it")
+        elif self.reality.in_flight(fleet):
+            since = self.reality.clock.at - self.reality.weighted_at[fleet]
+            if since < process.spec.run.drain_ms / 1000:
+                self.fail("5", f"{instance} was retired {since:.2f}s after its last request came, with requests in flight")
+
+    def apply(self, owner: str, route: EnvironmentRoute) -> None:
+        self.effect(owner, "apply", route.version)
+        total = sum(f.weight_basis_points for f in route.fleets)
+        if total not in (0, FULL):
+            self.fail("5", f"a route was written whose weights sum to {total}")
+        for fleet in route.fleets:
+            if fleet.weight_basis_points:
+                self._meets_users(fleet.fleet, [e.instance for e in fleet.endpoints])
+        if self.stable is not None:
+            self._stable_whole(owner, route, self.stable)
+
+    def _meets_users(self, fleet: str, endpoints: Sequence[str]) -> None:
+        """Promise 3, when a fleet first gets users; and no instance that was never healthy among the endpoints."""
+        for instance in endpoints:
+            if instance not in self.proved:
+                self.fail("3", f"{instance} stands in the route and was never healthy")
+        if fleet in self.met:
+            return
+        self.met.add(fleet)
+        if fleet not in self.whole:
+            self.fail("3", f"{fleet} got users before all its instances were healthy")
+        asked = self.asked.get(fleet)
+        if asked is None or asked[0] == "undo":
+            return
+        for check in asked[2].checks:
+            if f"check:{fleet}:{check.name}" not in self.reality.checked:
+                self.fail("3", f"{fleet} got users before check {check.name} passed")
+
+    def _stable_whole(self, owner: str, route: EnvironmentRoute, stable: str) -> None:
+        """Promise 4: every fit instance of stable stays in the route until the soak ends."""
+        if self.under_way is not None and self.under_way in self.soaked:
+            return
+        registered = {e.instance for f in route.fleets if f.fleet == stable for e in f.endpoints}
+        for instance in self.seen.get(owner, {}).values():
+            fit = instance.fleet == stable and instance.state == "running" and instance.healthy
+            if fit and instance.id not in registered and instance.id not in self.unfit:
+                self.fail("4", f"{instance.id} of stable was taken out of the route, healthy and wanted")
+
+    # What an engine writes
+
+    def committed(self, owner: str, entries: Sequence[Draft], puts: Sequence[Put]) -> None:
+        self.before = self.doc
+        for put in puts:
+            if put.kind == "environment" and put.doc is not None:
+                self.doc = put.doc
+        for draft in entries:
+            if draft.kind == "intent":
+                self.intents.add(str(draft.body["action"]))
+                if draft.body.get("do") == "Prepare":
+                    self.intents.add(f"prepare:{draft.body['release']}")
+            elif draft.kind == "transition":
+                self._transition(owner, str(draft.rollout), draft.body)
+        if self.doc.get("down") and self.doc.get("stable") is None:
+            self.stable = None
+        self._obeyed(entries, puts)
+
+    def _obeyed(self, entries: Sequence[Draft], puts: Sequence[Put]) -> None:
+        """Promise 7: a stop that was taken in ends the rollout, or is refused aloud."""
+        verbs = [str(d.body["verb"]) for d in entries if d.kind == "decision" and "verb" in d.body]
+        if verbs != ["stop"] or any(p.kind == "refusal" for p in puts):
+            return
+        rollout = self.doc.get("rollout")
+        if rollout is not None and rollout["state"] != "returning":
+            self.fail("7", f"a stop was ignored in {rollout['state']}")
+
+    def _transition(self, owner: str, rollout: str, body: Mapping[str, Any]) -> None:
+        before, after = body["from"], str(body["to"])
+        event = body.get("event")
+        if before is None:
+            self._begun(rollout)
+        elif event is None:  # taken out of the queue, or down
+            self.states[rollout] = after
+            return
+        elif self.states.get(rollout) != str(before):
+            self.fail("11", f"{rollout} goes on from {before}, but it was {self.states.get(rollout)}")
+        else:
+            self._stepped(owner, rollout, State(before), after, Event(event))
+        self.states[rollout] = after
+        if after in FINAL:
+            self._ended(rollout, str(before), after)
+
+    def _begun(self, rollout: str) -> None:
+        if self.under_way is not None and self.states.get(self.under_way) not in FINAL:
+            self.fail("6", f"{rollout} began while {self.under_way} is {self.states.get(self.under_way)}")
+        self.under_way = rollout
+        if self.stable is None:
+            self.waived.add(rollout)
+        if rollout not in self.asked:
+            self._undo_begun(rollout)
+
+    def _undo_begun(self, rollout: str) -> None:
+        """Promise 8: an undo goes back to a revision that served before, settings included."""
+        doc = self.doc.get("rollout")
+        docs = [d for d in (doc, *self.doc.get("queue", ())) if d is not None and d["id"] == rollout]
+        if not docs:
+            return  # it went on within the same look
+        from rebake.core.codec import load
+
+        revision, plan = load(Revision, docs[0]["revision"]), load(Plan, docs[0]["plan"])
+        if revision.digest not in self.promoted:
+            self.fail("8", f"{rollout} goes back to a revision that never served")
+        self.asked[rollout] = ("undo", revision, plan)
+
+    def _stepped(self, owner: str, rollout: str, before: State, after: str, event: Event) -> None:
+        cell = CELLS[before, event]
+        if event is not Event.RETURNED and str(cell.to) != after:
+            self.fail("11", f"{rollout} went from {before} to {after} on {event}: not in the table")
+        if event in (Event.SHIFTED, Event.SHIFTED_LAST, Event.RETURNED):
+            self._read_back(owner, rollout, before)
+        if event in (Event.APPROVE, Event.STABLE_BROKEN):
+            self.waived.add(rollout)
+        if after == State.RETURNING:
+            self.endings[rollout] = self._ending(before, event)
+            if self.endings[rollout] == "rolled-back" and rollout in self.asked:
+                self.quarantined.add(self.asked[rollout][1].digest)
+        if after == State.PREPARING and rollout in self.asked:
+            kind, revision, _ = self.asked[rollout]
+            if kind == "deploy" and revision.digest in self.quarantined:
+                self.fail("6", f"{rollout} deploys a revision that was taken back before")
+        if after in (State.FINISHING, State.PROMOTED):
+            self.soaked.add(rollout)
+        if after == State.SOAKING:
+            self._judged(rollout)
+
+    @staticmethod
+    def _ending(before: State, event: Event) -> str:
+        if event is Event.UNDO:
+            return "rolled-back" if before in (State.SOAKING, State.FINISHING) else "stopped"
+        return ENDINGS[event]
+
+    def _read_back(self, owner: str, rollout: str, before: State) -> None:
+        """Promise 5: a switch is over when the balancer reports it, not when it was asked for."""
+        remembered = self.before.get("rollout")
+        same = remembered is not None and remembered["id"] == rollout and remembered["state"] == before
+        intended = _intended(self.before if same else self.doc, rollout)
+        route = self.routes.get(owner)
+        found = {f: w for f, w in route.weights.items() if w} if route is not None else {}
+        if before is State.RETURNING or not same:
+            stable = self.doc.get("stable")
+            intended = {stable["id"]: FULL} if stable is not None and before is State.RETURNING else intended
+        if found != intended and not (before is State.RETURNING and not self.doc.get("stable")):
+            self.fail("5", f"{rollout} left {before} although the balancer reports {found}, not {intended}")
+
+    def _judged(self, rollout: str) -> None:
+        """Promise 10: no evidence, no pass; and harm that everybody could see is not promoted."""
+        if rollout in self.waived or rollout not in self.asked:
+            return
+        kind, revision, plan = self.asked[rollout]
+        if kind == "undo" or plan.undecided == "promote" or not (plan.strategy.steps or plan.strategy.profile):
+            return
+        counted = self.reality.router.counters.get(rollout)
+        if self.reality.router.epoch == "1" and (counted is None or counted.requests < plan.judge.min_requests):
+            self.fail("10", f"{rollout} was promoted on {counted.requests if counted else 0} requests")
+        if self.reality.kinds[revision.release] == "harmful":
+            self.fail("10", f"{rollout} was promoted although half of its answers are errors")
+
+    def _ended(self, rollout: str, before: str, after: str) -> None:
+        if before == "returning" and after != self.endings.get(rollout):
+            self.fail("11", f"{rollout} ended {after}, expected {self.endings.get(rollout)}")
+        if self.under_way == rollout:
+            self.under_way = None
+        if after == "promoted":
+            self.stable = rollout
+            if rollout in self.asked:
+                self.promoted.add(self.asked[rollout][1].digest)
+
+    # After every step
+
+    def lost(self, requests: int) -> None:
+        """Promise 5: requests that found nobody, though no instance was harmed."""
+        if requests:
+            self.fail("5", f"{requests} requests were lost")
+
+    def still_listening(self) -> None:
+        route = self.reality.route
+        if self.stable is not None and (route is None or not any(f.weight_basis_points for f in route.fleets)):
+            self.fail("5", "users find no route, although a release was promoted")
+
+
+def _intended(doc: Mapping[str, Any], rollout: str) -> dict[str, int]:
+    """The weights that a document asks for."""
+    under_way, stable, candidate = doc.get("rollout"), doc.get("stable"), doc.get("candidate")
+    share = int(under_way["weight"]) if under_way is not None and candidate is not None else 0
+    shares = {}
+    if stable is not None:
+        shares[stable["id"]] = FULL - share
+    if candidate is not None:
+        shares[candidate["id"]] = share
+    return {f: w for f, w in shares.items() if w}

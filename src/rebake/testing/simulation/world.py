@@ -1,0 +1,270 @@
+"""The simulated world under the engines: what is true of platform, balancer, users and ledger, and what faults do to it.
+
+The engines never see this room itself, only the ports in `ports.py`, through which every call passes a fault first.
+"""
+
+from __future__ import annotations
+
+import json
+import marshal
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rebake.core.units import FULL
+from rebake.platforms.model import Drift, Instance, InstanceSpec
+from rebake.rollout.world import Environment
+from rebake.testing.simulated import Behaviour, ManualClock, MemoryLedger, SimulatedPlatform, SimulatedRouter
+from rebake.testing.simulation.scenario import ENVIRONMENT, KEY, SERVICE, Scenario, digest, kind_of
+from rebake.traffic.ports import Counters, EnvironmentRoute
+
+FRAIL_SECONDS = 4.0
+REMEMBERED_LOOKS = 8
+
+
+class Killed(BaseException):
+    """The engine's process ended here, as by SIGKILL: no handler of the engine may see it."""
+
+
+class FastLedger(MemoryLedger):
+    """The ledger in memory, its documents frozen by marshal instead of JSON: the same strictness, a tenth of the time."""
+
+    def encode(self, doc: Mapping[str, Any]) -> Any:
+        try:
+            return marshal.dumps(doc)
+        except ValueError:  # an enum's value inside: JSON knows what to do with it
+            return json.dumps(doc)
+
+    def decode(self, kept: Any) -> Any:
+        return json.loads(kept) if isinstance(kept, str) else marshal.loads(kept)
+
+    def freeze(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        return body
+
+
+class Faults:
+    """Faults that wait for their call: the next call of that name meets the first of them."""
+
+    def __init__(self) -> None:
+        self.armed: dict[str, deque[tuple[str, int]]] = {}
+        self.met = 0
+
+    def arm(self, call: str, mode: str, value: int) -> None:
+        self.armed.setdefault(call, deque()).append((mode, value))
+
+    def take(self, call: str) -> tuple[str, int]:
+        waiting = self.armed.get(call)
+        if not waiting:
+            return "", 0
+        self.met += 1
+        return waiting.popleft()
+
+
+class Reality:
+    """What is true, whatever anybody believes.
+
+    Attributes:
+        touched: fleets that a fault or their own nature made unfit: requests lost on them are not the switch's fault.
+        pause: what happens while an engine stands still; set by the run.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        chance = random.Random(f"{scenario.seed}/world")
+        self.seed = scenario.seed
+        self.clock = ManualClock()
+        self.platform = SimulatedPlatform(self.clock)
+        self.router = SimulatedRouter(self.platform)
+        self.ledger = FastLedger()
+        self.faults = Faults()
+        self.rate = chance.choice((0, 20, 200, 200, 200))
+        self.request_seconds = chance.choice((0.1, 0.5, 1.0))
+        self.touched: set[str] = set()
+        self.lying: set[str] = set()
+        self.born: set[str] = set()
+        self.quota_until = 0.0
+        self.checked: set[str] = set()
+        self.kinds: dict[str, str] = {}
+        self.later: list[tuple[float, str, Callable[[], None]]] = []
+        self.looks: deque[list[Instance]] = deque(maxlen=REMEMBERED_LOOKS)
+        self.reads: deque[Any] = deque(maxlen=REMEMBERED_LOOKS)
+        self.weighted_at: dict[str, float] = {}
+        self.pause: Callable[[str], None] = lambda _owner: None
+        for release in "abcdef":
+            self._behave(release)
+
+    def _behave(self, release: str) -> None:
+        kind = kind_of(self.seed, release)
+        self.kinds[digest(release)] = kind
+        self.platform.behaviours[digest(release)] = Behaviour(
+            start_seconds=5.0 if kind == "slow" else 0.5,
+            healthy=kind != "sickly",
+            exits="exit 1" if kind == "exits" else None,
+            error_rate=0.5 if kind == "harmful" else 0.0,
+        )
+
+    # What is true
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        return self.ledger.get("environment", KEY) or {}
+
+    @property
+    def route(self) -> EnvironmentRoute | None:
+        return self.router.routes.get((SERVICE, ENVIRONMENT))
+
+    def accepts(self, instance: str) -> bool:
+        """Whether this instance would answer a new request now."""
+        process = self.platform.processes.get(instance)
+        if process is None or process.exit is not None or process.sick is not None or process.stop_at is not None:
+            return False
+        behaviour = self.platform.behaviours[process.spec.release]
+        return behaviour.healthy and self.clock.at - process.started_at >= behaviour.start_seconds
+
+    def live(self, fleet: str) -> int:
+        """Processes of a fleet that run and were not told to finish."""
+        members = (p for p in self.platform.processes.values() if p.spec.fleet == fleet)
+        return sum(1 for p in members if p.exit is None and p.stop_at is None)
+
+    def in_flight(self, fleet: str) -> bool:
+        """Whether requests that were sent before may still be running."""
+        return self.clock.at - self.weighted_at.get(fleet, -1e9) < self.request_seconds
+
+    # Effects, done for good
+
+    def launch(self, spec: InstanceSpec) -> None:
+        if spec.id in self.born:
+            return  # an id names one instance for ever
+        self.born.add(spec.id)
+        self.platform.launch(spec)
+        kind = self.kinds.get(spec.release, "good")
+        if kind in ("exits", "sickly", "frail"):
+            self.touched.add(spec.fleet)
+
+    def apply(self, route: EnvironmentRoute) -> None:
+        self._weigh()
+        self.later = [entry for entry in self.later if entry[1] != "route"]
+        self.router.apply(route)
+        self._weigh()
+
+    def remove(self) -> None:
+        self._weigh()
+        self.later = [entry for entry in self.later if entry[1] != "route"]
+        self.router.remove(SERVICE, ENVIRONMENT)
+
+    def delay(self, seconds: float, what: str, do: Callable[[], None]) -> None:
+        """Let an effect happen later. A later write of the route supersedes one that is still under way."""
+        if what == "route":
+            self.later = [entry for entry in self.later if entry[1] != "route"]
+        self.later.append((self.clock.at + seconds, what, do))
+
+    def _weigh(self) -> None:
+        route = self.route
+        for fleet in route.fleets if route is not None else ():
+            if fleet.weight_basis_points:
+                self.weighted_at[fleet.fleet] = self.clock.at
+
+    # Time and users
+
+    def advance(self, seconds: float) -> int:
+        """Let time and users go on. Returns: requests lost that no fault explains."""
+        self.clock.advance(seconds)
+        for entry in [e for e in self.later if e[0] <= self.clock.at]:
+            if entry in self.later:
+                self.later.remove(entry)
+                entry[2]()
+        for name, process in list(self.platform.processes.items()):
+            if process.stop_at is not None and self.clock.at >= process.stop_at:
+                del self.platform.processes[name]
+            elif self.kinds.get(process.spec.release) == "frail" and process.exit is None:
+                if self.clock.at - process.started_at > FRAIL_SECONDS:
+                    process.exit = "exit 3"
+        return self._serve(round(self.rate * min(seconds, 2.0)))
+
+    def _serve(self, requests: int) -> int:
+        route, lost = self.route, 0
+        self._weigh()
+        for fleet in route.fleets if route is not None else ():
+            if not fleet.weight_basis_points:
+                if route is not None and route.mirror is not None and route.mirror.fleet == fleet.fleet:
+                    copies = requests * route.mirror.share_basis_points // FULL
+                    self._count(self.router.mirrored, fleet.fleet, copies, [e.instance for e in fleet.endpoints])
+                continue
+            share = self.router._even("share", fleet.fleet, requests * fleet.weight_basis_points / FULL)
+            accepting = [e.instance for e in fleet.endpoints if self.accepts(e.instance)]
+            if accepting:
+                self._count(self.router.counters, fleet.fleet, share, accepting)
+            elif fleet.fleet not in self.touched:
+                lost += max(share, 1)
+        return lost
+
+    def _count(self, counters: dict[str, Counters], fleet: str, share: int, instances: list[str]) -> None:
+        process = self.platform.processes.get(instances[0]) if instances else None
+        if process is None:
+            return
+        errors = self.router._even("errors", fleet, share * self.platform.behaviours[process.spec.release].error_rate)
+        before = counters.get(fleet, Counters())
+        counters[fleet] = Counters(before.requests + share, before.errors + errors)
+
+    # What goes wrong by itself
+
+    def members(self, cohort: str) -> list[str]:
+        fleet = self.environment.get(cohort)
+        if fleet is None:
+            return []
+        return [n for n, p in self.platform.processes.items() if p.spec.fleet == fleet["id"] and p.exit is None]
+
+    def harm(self, what: str, cohort: str, value: int) -> None:
+        """Break instances of a cohort: `die`, `die-all`, `hang`, `lie`, `drift`."""
+        members = self.members(cohort)
+        if not members:
+            return
+        for name in members if what == "die-all" else [members[value % len(members)]]:
+            process = self.platform.processes[name]
+            if what != "drift":
+                self.touched.add(process.spec.fleet)
+            if what in ("die", "die-all"):
+                process.exit = "killed by SIGKILL"
+            elif what in ("hang", "lie"):
+                process.sick = "GET /healthz: timed out"
+                if what == "lie":
+                    self.lying.add(name)
+                self.later.append((self.clock.at + value, "recover", lambda p=process: setattr(p, "sick", None)))  # type: ignore[misc]
+            else:
+                process.drift = (Drift("file-changed", "app/main.py"),)
+
+    def stranger(self, value: int) -> None:
+        """Somebody starts an instance with our mark."""
+        spec = next((p.spec for p in self.platform.processes.values()), None)
+        if spec is not None:
+            name = f"stranger-{value}"
+            copy = InstanceSpec(
+                name, SERVICE, ENVIRONMENT, f"r-stranger-{value}", spec.revision, spec.release, spec.run
+            )
+            self.platform.launch(copy)
+
+    def reroute(self) -> None:
+        """Somebody changes the route by hand."""
+        route = self.route
+        if route is not None:
+            from dataclasses import replace
+
+            self.router.routes[SERVICE, ENVIRONMENT] = replace(route, listen="127.0.0.1:9")
+
+    def restart_edge(self) -> None:
+        """The balancer starts again: same route, counters from zero."""
+        self.router.epoch = str(int(self.router.epoch) + 1)
+        self.router.counters.clear()
+        self.router.mirrored.clear()
+
+    def heal(self) -> None:
+        """Nothing goes wrong any more; what is broken by its own nature stays so."""
+        self.faults.armed.clear()
+        self.quota_until = 0.0
+        self.lying.clear()
+        for process in self.platform.processes.values():
+            process.sick = None
+        self.later = [entry for entry in self.later if entry[1] != "recover"]
+
+
+EMPTY = Environment(SERVICE, ENVIRONMENT)
