@@ -35,7 +35,11 @@ def bake(home: Home, spec: Spec, folder: Path, progress: Callable[[str], None]) 
     """
     from rebake.bake.baker import Baker
     from rebake.bake.builders.files import FilesBuilder
-    from rebake.bake.ports import BakeRequest
+    from rebake.bake.builders.node import NodeBuilder
+    from rebake.bake.builders.python import PythonBuilder
+    from rebake.bake.memoising import DiskMemo
+    from rebake.bake.ports import BakeRequest, Builder
+    from rebake.bake.tools import SystemTools
     from rebake.spec.plan import run_contract
 
     request = BakeRequest(
@@ -47,7 +51,10 @@ def bake(home: Home, spec: Spec, folder: Path, progress: Callable[[str], None]) 
         base=spec.bake.base,
         build=spec.bake.build,
     )
-    return Baker(store(home), [FilesBuilder()]).bake(request, progress)
+    releases, tools = store(home), SystemTools()
+    memo = DiskMemo(releases.cache)
+    builders: list[Builder] = [FilesBuilder(), PythonBuilder(tools, memo), NodeBuilder(tools, memo)]
+    return Baker(releases, builders).bake(request, progress)
 
 
 def gc(home: Home, kept: Mapping[str, Any], *, dry_run: bool = False) -> GcReport:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from rebake.app import store
 from rebake.app.desk import Changes, Desk
@@ -16,6 +17,7 @@ from rebake.platforms.local.platform import LocalPlatform
 from rebake.rollout.engine import Engine, Ports
 from rebake.rollout.jobs import ThreadJobs
 from rebake.rollout.loop import Loop
+from rebake.rollout.view import Doc
 from rebake.traffic.envoy.router import EnvoyRouter
 
 _LOG = logging.getLogger("rebake.app")
@@ -28,6 +30,7 @@ class App(Desk):
     def __init__(self, home: Home) -> None:
         self.home = home
         self._closers: list[Callable[[], None]] = []
+        self._router = EnvoyRouter(home)
 
     def start(self) -> None:
         """Raises: RebakeError when the state cannot be opened; nothing is left running then."""
@@ -45,7 +48,7 @@ class App(Desk):
         vault, releases = SecretVault(home), store(home)
         platform = LocalPlatform(home, releases, vault, clock)
         self._closers.append(platform.close)
-        router = EnvoyRouter(home)
+        router = self._router
         self._closers.append(router.close)
         jobs = ThreadJobs()
         self._closers.append(jobs.close)
@@ -61,6 +64,13 @@ class App(Desk):
         known = engine.known()
         loop.start(known)
         _LOG.info("%d environments", len(known))
+
+    def down(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
+        """As the desk does; the edge ends with the last environment, so that nothing is left running."""
+        view = super().down(service, environment, doc)
+        if not self.serves():
+            self._router.stop()
+        return view
 
     def close(self) -> None:
         for closer in reversed(self._closers):

@@ -260,6 +260,11 @@ class Desk:
         self._until(lambda: self._empty(key), STOP_SECONDS, key)
         return self._engine.view(key)
 
+    def serves(self) -> bool:
+        """Whether any environment has, or is about to have, something to serve."""
+        known = [self._engine.memory(key).environment for key in self._engine.known()]
+        return any(e.stable or e.candidate or e.rollout or e.queue or e.leaving for e in known)
+
     def _empty(self, key: str) -> bool:
         memory = self._engine.memory(key)
         return not memory.environment.leaving and not memory.world.instances and memory.world.route is None
