@@ -49,6 +49,7 @@ def _raised_again(session: Session, view: dict[str, Any], as_json: bool) -> int:
     elif not as_json:
         for text in ending(end):
             line(text)
+    return int(end["exit_code"])
 
 
 def _told(view: View, dry_run: bool) -> list[str]:
