@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -100,13 +101,32 @@ def _find_v1(mounts: Iterable[Mount]) -> Hierarchies | None:
     return Hierarchies("v1", found) if found else None
 
 
-def detect(mounts_file: Path = Path("/proc/self/mounts"), own_file: Path = Path("/proc/self/cgroup")) -> Hierarchies:
-    """Look for a place where groups can be made. Never raises: a machine without one is a machine of mode `none`."""
+def detect(
+    tag: str, mounts_file: Path = Path("/proc/self/mounts"), own_file: Path = Path("/proc/self/cgroup")
+) -> Hierarchies:
+    """The first place where a group can really be made: it is tried, because permissions do not tell all.
+
+    Never raises: a machine without one is a machine of mode `none`.
+    """
     try:
         mounts, own = parse_mounts(mounts_file.read_text()), parse_membership(own_file.read_text())
     except (OSError, ValueError):
         return Hierarchies()
-    return _find_v2(mounts, own.get("", "/")) or _find_v1(mounts) or Hierarchies()
+    for found in (_find_v2(mounts, own.get("", "/")), _find_v1(mounts)):
+        if found is not None and _works(found, tag):
+            return found
+    return Hierarchies()
+
+
+def _works(hierarchies: Hierarchies, tag: str) -> bool:
+    groups, name = Groups(hierarchies, tag), f".try-{os.getpid()}-{threading.get_ident()}"
+    try:
+        groups.make(name, Resources(memory_bytes=64 << 20, cpu_millis=1000))
+    except OSError:
+        return False
+    finally:
+        groups.remove(groups.places(name))
+    return True
 
 
 def wanted_values(mode: str, resources: Resources) -> dict[str, dict[str, str]]:

@@ -72,10 +72,14 @@ class Folders:
     def write_intent(self, folder: InstanceFolder, intent: Intent) -> None:
         """Make the folder and write the intent. Raises: OSError."""
         self.layout.home.instances.mkdir(parents=True, mode=0o700, exist_ok=True)
-        folder.root.mkdir(mode=0o700, exist_ok=True)
-        folder.scratch.mkdir(mode=0o700, exist_ok=True)
-        self.layout.data(intent.spec.service, intent.spec.environment).mkdir(parents=True, exist_ok=True)
-        write_record(folder.spec, intent)
+        try:
+            folder.root.mkdir(mode=0o700, exist_ok=True)
+            folder.scratch.mkdir(mode=0o700, exist_ok=True)
+            self.layout.data(intent.spec.service, intent.spec.environment).mkdir(parents=True, exist_ok=True)
+            write_record(folder.spec, intent)
+        except OSError:
+            trees.remove_tree(folder.root)
+            raise
 
     def stopping(self, folder: InstanceFolder) -> Stopping | None:
         return read_record(Stopping, folder.stopping)

@@ -91,3 +91,15 @@ def judge_answer(data: bytes, contract: Health, *, ended: bool) -> tuple[bool, s
         return True, f"GET {contract.path} answered something that is not HTTP"
     status = int(words[1])
     return True, None if 200 <= status < 400 else f"GET {contract.path} answered {status}"
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether an answer that names its length has arrived as a whole; False when its end is the connection's end."""
+    head, blank, body = data.partition(b"\r\n\r\n")
+    if not blank:
+        return False
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"content-length" and value.strip().isdigit():
+            return len(body) >= int(value)
+    return False

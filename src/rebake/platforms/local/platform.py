@@ -13,7 +13,6 @@ from typing import Literal
 
 from rebake.core.clock import Clock, SystemClock
 from rebake.core.home import Home
-from rebake.core.units import format_size
 from rebake.errors import Permanent
 from rebake.platforms.local import cgroups, landlock, logs, port_choice, processes
 from rebake.platforms.local.doctor import Finding, findings
@@ -69,7 +68,7 @@ class LocalPlatform:
         self._layout = Layout(home)
         self._store, self._secrets, self._clock = store, secrets, clock or SystemClock()
         self._writable = writable or _nowhere
-        self._groups = cgroups.Groups(hierarchies or cgroups.detect(), self._layout.tag)
+        self._groups = cgroups.Groups(hierarchies or cgroups.detect(self._layout.tag), self._layout.tag)
         self._folders = Folders(self._layout)
         self._unpacked = Unpacked(self._layout, store, self._folders.trees_in_use)
         self._strangers = Strangers(self._folders, self._clock.now)
@@ -116,8 +115,10 @@ class LocalPlatform:
             self._watch()
             if not self._end(folder, grace_ms):
                 return
+            intent = self._folders.intent(folder)
             self._remove(folder)
         self._folders.sweep()
+        self._unpacked.drop_damaged(map(Path, intent.trees if intent else ()))
 
     def logs(self, instance: str, lines: int) -> Sequence[str]:
         """The last lines it wrote. See `Platform.logs`."""
@@ -250,7 +251,9 @@ class LocalPlatform:
         with _REAPING, suppress(FileNotFoundError):
             status = processes.wait_status(watched.identity, watched.pidfd)
             if not folder.exit.exists():
-                text = processes.describe_exit(status, format_size(limit) if limit and killed else None)
+                text = processes.describe_exit(status, limit if killed else None)
+                if watched.identity.boot != processes.boot_id():
+                    text = "ended with the machine, which was started again"
                 write_once(folder.exit, Ended(text, self._clock.now()))
 
     def _record_health(self, watched: Watched) -> None:

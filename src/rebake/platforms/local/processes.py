@@ -109,10 +109,13 @@ def wait_status(identity: Identity, pidfd: int | None) -> int | None:
 
     Source: waitpid(2); include/uapi/linux/pidfd.h, PIDFD_INFO_EXIT (readable once another parent has reaped it).
     """
-    with suppress(ChildProcessError):
-        pid, status = os.waitpid(identity.pid, os.WNOHANG)
-        if pid == identity.pid:
-            return status
+    found = stat(identity.pid)
+    ours = identity.boot == boot_id() and found is not None and found.start_ticks == identity.start_ticks
+    if ours:  # never by number alone: after a restart of the machine it may be another child of this program
+        with suppress(ChildProcessError):
+            pid, status = os.waitpid(identity.pid, os.WNOHANG)
+            if pid == identity.pid:
+                return status
     if pidfd is None:
         return None
     info = bytearray(struct.pack("=Q", _PIDFD_INFO_EXIT).ljust(64, b"\0"))
@@ -125,15 +128,27 @@ def wait_status(identity: Identity, pidfd: int | None) -> int | None:
     return None
 
 
-def describe_exit(status: int | None, memory_limit: str | None) -> str:
+def describe_size(size: int) -> str:
+    """The shortest exact spelling, as the user's file has it.
+
+    >>> describe_size(256 << 20), describe_size(1000)
+    ('256MiB', '1000B')
+    """
+    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size % (1 << shift) == 0:
+            return f"{size >> shift}{unit}"
+    return f"{size}B"
+
+
+def describe_exit(status: int | None, memory_limit: int | None = None) -> str:
     """A wait status as a person reads it.
 
     Args:
-        memory_limit: the limit as a size, when the kernel ended something of the instance for passing it.
-    >>> describe_exit(256, None), describe_exit(9, "256 MiB")
-    ('exit 1', 'killed by SIGKILL (memory limit 256 MiB)')
+        memory_limit: bytes, when the kernel ended something of the instance for passing it.
+    >>> describe_exit(256), describe_exit(9, 256 << 20)
+    ('exit 1', 'killed by SIGKILL (memory limit 256MiB)')
     """
-    reason = f" (memory limit {memory_limit})" if memory_limit else ""
+    reason = f" (memory limit {describe_size(memory_limit)})" if memory_limit else ""
     if status is None:
         return f"exited{reason or ', code unknown: it was adopted after a restart of the agent'}"
     if os.WIFSIGNALED(status):

@@ -44,9 +44,10 @@ def _python_of(candidate: str) -> tuple[str, str] | None:
 
 
 @lru_cache(maxsize=64)
-def _node_major(candidate: str) -> str | None:
-    answer = _answers([candidate, "--version"])
-    return answer[0].strip().removeprefix("v").split(".")[0] if answer else None
+def _node_of(candidate: str) -> tuple[str, str] | None:
+    """(major version, real executable) of a candidate that runs; a version manager's shim names what it starts."""
+    answer = _answers([candidate, "-p", "process.versions.node + '\\n' + process.execPath"])
+    return (answer[0].split(".")[0], answer[1]) if len(answer) >= 2 else None
 
 
 def _on_path(names: Iterable[str]) -> Iterator[str]:
@@ -96,7 +97,8 @@ def find_node(major: str) -> str | None:
     nvm = Path.home() / ".nvm/versions/node"
     if nvm.is_dir():
         candidates += [str(p) for p in sorted(nvm.glob(f"v{major}.*/bin/node"), reverse=True)]
-    return next((os.path.realpath(c) for c in candidates if _node_major(c) == major), None)
+    found = (_node_of(candidate) for candidate in candidates)
+    return next((path for version, path in filter(None, found) if version == major), None)
 
 
 def _missing(runtime: Runtime, release: Release, command: str) -> Permanent:

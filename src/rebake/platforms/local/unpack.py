@@ -16,6 +16,7 @@ from rebake.errors import Permanent
 from rebake.platforms.local.faults import disk_errors
 
 _CHUNK = 1 << 20
+_BUFFER = 1 << 14  # tarfile copies what is left of its buffer at each read, so a large one is slow
 ROOTS = ("app", "deps")
 """What a layer may hold at its top: `/app` and `/deps` of the image."""
 
@@ -147,7 +148,7 @@ def _extract(raw: BinaryIO, blob: Path, digest: str, into: Path) -> dict[str, st
     extraction = _Extraction(into, blob)
     problem: Exception | None = None
     try:
-        with tarfile.open(fileobj=reader, mode="r|", bufsize=_CHUNK) as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=reader, mode="r|", bufsize=_BUFFER) as tar:  # type: ignore[call-overload]
             for member in tar:
                 extraction.add(tar, member)
     except (tarfile.TarError, Permanent, EOFError, ValueError, FileExistsError, NotADirectoryError) as error:

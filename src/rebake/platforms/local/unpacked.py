@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,6 +204,15 @@ class Unpacked:
         for tree in gone:
             trees.remove_tree(tree)
         return freed
+
+    def drop_damaged(self, candidates: Iterable[Path]) -> None:
+        """Remove those of the trees that are damaged and that nothing runs from any more."""
+        used: set[str] | None = None
+        for tree in candidates:
+            if damage(tree) is not None:
+                used = self._in_use() if used is None else used
+                if str(tree) not in used:
+                    trees.remove_tree(tree)
 
     def forget(self, digest: str) -> int:
         """Remove the unpacked copy of a release, and of layers that no unpacked release needs any more.
