@@ -200,9 +200,7 @@ dev = ["alpha<2"]
 def test_uv_lock_comes_first_and_its_development_group_stays_out(
     python: Python, source: Path, tools: CountingTools
 ) -> None:
-    write(
-        source, {"pyproject.toml": PROJECT, "requirements.txt": "nonsense", "src/guestbook/cli.py": "def main(): ..."}
-    )
+    write(source, {"pyproject.toml": PROJECT, "requirements.txt": "nonsense", "src/guestbook/cli.py": "1"})
     done = SystemTools().run(["uv", "lock", "--offline", "--python", sys.executable], cwd=source)
     assert done.status == 0, done.stderr
     assert python(source).release.packages == (Package("alpha", "1.0"), Package("beta", "1.0"))
@@ -230,9 +228,7 @@ wheels = [{{ path = "{wheels}/alpha-1.0-py3-none-any.whl", hashes = {{ sha256 = 
 def test_the_project_brings_its_programs_and_its_metadata(
     python: Python, source: Path, store: Store, paths: Callable[[BakeResult], list[str]]
 ) -> None:
-    write(
-        source, {"pyproject.toml": PROJECT, "src/guestbook/__init__.py": "", "src/guestbook/cli.py": "def main(): ..."}
-    )
+    write(source, {"pyproject.toml": PROJECT, "src/guestbook/__init__.py": "", "src/guestbook/cli.py": "1"})
     result = python(source)
     assert "deps/bin/guestbook" in paths(result)
     assert f"{SITE}/guest_book-1.2.3.dist-info/entry_points.txt" in paths(result)
