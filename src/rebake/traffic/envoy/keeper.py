@@ -21,6 +21,7 @@ _LOG = logging.getLogger("rebake.edge")
 _IDLE_SECONDS = 30.0
 _ADOPT_SECONDS = 10.0
 _LONGEST_PAUSE = 1.0
+_COLLECT_SECONDS = 0.05
 _SHORT_LIFE_SECONDS = 5.0
 
 
@@ -72,24 +73,26 @@ class EnvoyKeeper:
             self._renew()
             running = self._running
             assert running is not None
-            if self._thread is None:
+            if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._watch, name="rebake-edge", daemon=True)
                 self._thread.start()
             return running
 
     def wake(self) -> None:
         """Have the chores done now."""
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b".")
+        with self._lock, contextlib.suppress(BlockingIOError):
+            if not self._closed:
+                os.write(self._wake_write, b".")
 
     def close(self) -> None:
-        """Stop watching. Envoy goes on."""
+        """Stop watching, for good. Envoy goes on."""
         with self._lock:
+            if self._closed:
+                return
+            self.wake()
             self._closed = True
         if self._thread is not None:
-            self.wake()
             self._thread.join()
-        self._thread = None
         os.close(self._wake_read)
         os.close(self._wake_write)
 
@@ -212,8 +215,12 @@ class EnvoyKeeper:
         self._former = [(r, at) for r, at in self._former if at > now and is_alive(r)]
         if due:
             self._process.end(due)
-        # Asked again soon, since the end of a former Envoy wakes nobody.
-        return _LONGEST_PAUSE if self._former else _IDLE_SECONDS
+        if not self._former or self._running is None:
+            return _IDLE_SECONDS
+        # Envoy takes over what the former one counted whenever it is asked; asked often, little is lost at the end.
+        with AdminClient(self._running.admin).session() as session:
+            session.collect()
+        return _COLLECT_SECONDS
 
 
 def _answers(running: Running) -> bool:

@@ -7,6 +7,7 @@ an abstract Unix socket named after the port.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -110,10 +111,13 @@ def _listening_inodes(port: int) -> frozenset[str]:
 
 
 def _sockets_of(folder: Path) -> frozenset[str]:
-    try:
-        return frozenset(str(entry.readlink()) for entry in (folder / "fd").iterdir())
-    except OSError:
-        return frozenset()
+    """What a process has open; entries may vanish while they are read."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for entry in (folder / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(entry.readlink()))
+    return frozenset(found)
 
 
 def _name_of(folder: Path) -> str:

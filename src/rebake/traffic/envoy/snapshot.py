@@ -97,7 +97,7 @@ def bootstrap(paths: EdgePaths, admin: Path) -> Document:
     return {
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
         "dynamic_resources": {"cds_config": _watch(paths.clusters), "lds_config": _watch(paths.listeners)},
-        "stats_flush_interval": "5s",
+        "stats_flush_on_admin": True,
     }
 
 
