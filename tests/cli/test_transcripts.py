@@ -95,6 +95,20 @@ def test_an_option_misspelt_names_the_nearest(terminal: Terminal) -> None:
     assert "--detach" in typed.err
 
 
+@pytest.mark.parametrize("verb", ["ledger", "agent"])
+def test_a_verb_without_its_second_word(verb: str, terminal: Terminal) -> None:
+    typed = terminal(verb)
+    assert typed.code == 2
+    assert "Missing command" in typed.err
+    assert f"next: rebake {verb} --help" in typed.err
+
+
+def test_a_second_word_misspelt(terminal: Terminal) -> None:
+    typed = terminal("quarantine", "relase", "b2b2")
+    assert typed.code == 2
+    assert "relase" in typed.err
+
+
 def test_a_missing_environment(terminal: Terminal) -> None:
     typed = terminal("undo")
     assert typed.code == 2
@@ -171,8 +185,12 @@ class TestStatus:
         ]
         doc = terminal("status", "production", "--json").doc
         assert {"service", "environment", "stable", "candidate", "route", "rollout"} <= doc.keys()
-        assert doc["stable"] | {} == fleet(STABLE, RELEASE_A)
-        assert {"id", "state", "reason"} & doc["rollout"].keys() >= {"state", "reason"}
+        assert {"revision", "release", "instances", "healthy"} <= doc["stable"].keys()
+        assert doc["candidate"] == fleet(CANDIDATE, RELEASE_B)
+        assert doc["route"] == {STABLE: 0.95, CANDIDATE: 0.05}
+        assert {"id", "state", "reason"} <= doc["rollout"].keys()
+        assert doc["rollout"]["id"] == "r-0001"
+        assert terminal("status", "--json").doc["environments"] == [doc]
 
     def test_a_rollout_under_way(self, terminal: Terminal, application: FakeApplication) -> None:
         application.environments = [

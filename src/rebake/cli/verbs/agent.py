@@ -16,10 +16,11 @@ from rebake.cli.session import Session
 from rebake.core.agent_lock import lock_holder
 from rebake.errors import UsageError
 
+_PATIENCE_SECONDS = 5.0
 _SHOWN = ("running", "pid", "socket", "version", "since")
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def command() -> None:
     """Start, stop and look at the agent. Other verbs start it when they need it; nothing that serves depends on it."""
 
@@ -31,7 +32,7 @@ def _facts(session: Session) -> dict[str, Any]:
     if lock_holder(session.home.agent_lock) is None:
         return absent
     try:
-        doc = Client(session.home.agent_socket).call("GET", "/v1/agent", any_version=True)
+        doc = Client(session.home.agent_socket).call("GET", "/v1/agent", timeout=_PATIENCE_SECONDS, any_version=True)
     except AgentAbsent:
         return absent
     return {name: doc[name] for name in _SHOWN}

@@ -19,7 +19,7 @@ _PAGE = 1000
 _DAMAGED = 5
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def command() -> None:
     """Read, verify and export the ledger."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from rebake.cli.options import of_environment
-from rebake.cli.output import emit_json, line, paint, reader_left
+from rebake.cli.output import emit_json, line, notice, paint, reader_left
 from rebake.cli.session import Session, environment_path
 
 _FOLLOW_LINES = 1000
@@ -44,6 +44,8 @@ def command(
     if as_json:
         emit_json(doc)
         return 0
+    if not any(log["lines"] for log in doc["logs"]):
+        notice(f"no instance of {environment} has written anything")
     _show({log["instance"]: log["lines"] for log in doc["logs"]})
     if follow:
         _follow(session, path, instance)

@@ -32,7 +32,7 @@ def command(environment: str | None, service: str | None, file: Path, as_json: b
         return _watch_one(session, name, environment, as_json)
     view = session.get(environment_path(name, environment))
     if as_json:
-        emit_json(view)
+        emit_json(document(view))
     else:
         _print(environment_details(view))
     return 0
@@ -44,6 +44,12 @@ def _nothing(as_json: bool) -> int:
     else:
         line(f"{NOTHING_DEPLOYED}; in a folder with a rebake.yaml: rebake deploy ENV")
     return 0
+
+
+def document(view: Any) -> Any:
+    """An environment view as `--json` shows it: its rollout also by the name `id`. Source: DESIGN section 5."""
+    rollout = view["rollout"]
+    return {**view, "rollout": {"id": rollout["rollout"], **rollout} if rollout else None}
 
 
 def _print(lines: list[str]) -> None:
@@ -59,7 +65,7 @@ def _views(session: Session, service: str | None) -> list[Any]:
 def _all(session: Session, service: str | None, as_json: bool) -> int:
     views = _views(session, service)
     if as_json:
-        emit_json({"environments": views})
+        emit_json({"environments": [document(view) for view in views]})
     elif not views:
         return _nothing(as_json)
     for index, view in enumerate([] if as_json else views):
@@ -83,7 +89,7 @@ def _watch_one(session: Session, service: str, environment: str, as_json: bool) 
     elif not as_json:
         _print(environment_details(view))
     if as_json:
-        emit_json(session.get(environment_path(service, environment)))
+        emit_json(document(session.get(environment_path(service, environment))))
     return 0
 
 
