@@ -266,7 +266,7 @@ def _ramp(draft: _Draft, rollout: Rollout) -> Seen | None:
         draft.wake(since + RAMP_SECONDS)
         return None
     begun = rollout.users_at if rollout.users_at is not None else draft.now
-    ramp = rollout.ramp or begin()[0]
+    ramp = rollout.ramp or begin(draft.world.requests_per_second)[0]
     total = verdict.stable[0] + verdict.candidate[0]
     state, weight, finished = advance(profile, ramp, draft.now - begun, elapsed, verdict.candidate[0], total, verdict)
     draft.update(rollout=replace(rollout, ramp=state, ramped_at=draft.now))
@@ -344,7 +344,7 @@ def _next_step(draft: _Draft, rollout: Rollout, event: Event) -> Rollout:
         weight = FULL if whole else FULL - plan.hold_back_basis_points
         return replace(rollout, step=count, weight=weight, asking=None)
     if strategy.profile is not None:
-        ramp, weight = begin()
+        ramp, weight = begin(draft.world.requests_per_second)
         return replace(rollout, step=step, ramp=ramp, ramped_at=draft.now, weight=weight, asking=None)
     weight = 0 if strategy.kind == "shadow" else strategy.steps[step]
     return replace(rollout, step=step, weight=weight, asking=None)

@@ -28,8 +28,10 @@ from rebake.rollout.world import Command, Environment, Job, Rollout, World
 from rebake.traffic.ports import RouteObservation, TrafficRouter
 
 LEASE_SECONDS = 15.0
+RENEW_SECONDS = LEASE_SECONDS / 3
 SAVE_JUDGE_SECONDS = 2.0
 TAIL_LINES = 20
+PACE_SECONDS = 3.0
 
 _AGAIN_SECONDS: Mapping[type, float] = {ApplyRoute: 1.0, RemoveRoute: 1.0, Retire: 0.5, Launch: 5.0}
 """A repeated action is sent again no sooner than this: the world needs a moment to show it."""
@@ -57,6 +59,24 @@ class _Attempt:
 
 
 @dataclass(slots=True)
+class Pace:
+    """How many requests a second the environment gets, from its own counters: a hint for the ramp, never evidence."""
+
+    at: float = 0.0
+    total: int = 0
+    per_second: float = 0.0
+
+    def look(self, route: RouteObservation | None, now: float) -> float:
+        total = sum(c.requests for c in route.counters.values()) if route is not None else 0
+        if total < self.total or not self.at:
+            self.at, self.total = now, total
+        elif now - self.at >= PACE_SECONDS:
+            self.per_second = (total - self.total) / (now - self.at)
+            self.at, self.total = now, total
+        return self.per_second
+
+
+@dataclass(slots=True)
 class Memory:
     """What the engine holds of one environment between ticks. The document in the ledger is the truth."""
 
@@ -69,7 +89,12 @@ class Memory:
     fence: Fence | None = None
     fence_until: float = 0.0
     inspected_at: float = 0.0
+    pace: Pace = field(default_factory=Pace)
     lock: threading.RLock = field(default_factory=threading.RLock)
+
+
+class _LedAnew(Exception):
+    """The lease was taken anew: another engine may have led since what is remembered here was read."""
 
 
 class Engine:
@@ -122,8 +147,14 @@ class Engine:
             commands = self._commands(key)
             world = self._observe(memory, commands, now)
             decision = decide(memory.environment, world, now)
-            changed = self._record(key, memory, world, decision, now)
-            acted = self._act(memory, decision.actions)
+            try:
+                changed = self._record(key, memory, world, decision, now)
+                acted = self._act(memory, decision.actions)
+            except _LedAnew:
+                return now
+            except RebakeError:
+                self._forget(key)  # the ledger may know more than is remembered here, or less
+                raise
             self._tidy(memory, decision)
         if changed or acted:
             self.on_change(key)
@@ -159,6 +190,7 @@ class Engine:
             quarantined=self._quarantined(environment) if asked else frozenset(),
             succeeded=self._succeeded(environment) if asked else frozenset(),
             verdict=memory.judging.verdict if memory.judging is not None else None,
+            requests_per_second=memory.pace.look(route, now),
             commands=commands,
             log_tails=self._log_tails(memory, instances),
         )
@@ -240,19 +272,30 @@ class Engine:
     # Record
 
     def _fence(self, memory: Memory, now: float) -> Fence:
-        """The lease of this environment, renewed before it runs out. Raises: LedgerConflict while another holds it."""
-        if memory.fence is None or now >= memory.fence_until:
-            key = memory.environment.key
-            fence = self.ports.ledger.lease(key, self.ports.owner, at=now, ttl_seconds=LEASE_SECONDS)
-            if fence is None:
-                raise LedgerConflict(
-                    "lease-held",
-                    f"another engine leads {key}",
-                    where=key,
-                    remedy="wait: its lease ends by itself within seconds after it stops",
-                )
-            memory.fence, memory.fence_until = fence, now + LEASE_SECONDS / 3
-        return memory.fence
+        """The lease of this environment, renewed before it runs out.
+
+        Raises: LedgerConflict while another engine holds it; _LedAnew when it was taken anew, after reading again what
+            is remembered.
+        """
+        if memory.fence is not None and 0 <= memory.fence_until - now <= RENEW_SECONDS:
+            return memory.fence
+        key = memory.environment.key
+        fence = self.ports.ledger.lease(key, self.ports.owner, at=now, ttl_seconds=LEASE_SECONDS)
+        if fence is None:
+            raise LedgerConflict(
+                "lease-held",
+                f"another engine leads {key}",
+                where=key,
+                remedy="wait: its lease ends by itself within seconds after it stops",
+            )
+        if fence != memory.fence:
+            fresh = self._recall(key)
+            fresh.fence, fresh.fence_until, fresh.world = fence, now + RENEW_SECONDS, memory.world
+            with self._lock:
+                self._memories[key] = fresh
+            raise _LedAnew
+        memory.fence_until = now + RENEW_SECONDS
+        return fence
 
     def _record(self, key: str, memory: Memory, world: World, decision: Decision, now: float) -> bool:
         """Write the decision and its intents down, in one transaction, before anything is done."""
@@ -268,11 +311,7 @@ class Engine:
             puts.append(Put("environment", key, dump(after)))
         if not entries and not puts:
             return False
-        try:
-            self.ports.ledger.commit(entries, puts, at=now, fence=self._fence(memory, now))
-        except LedgerConflict:
-            self._forget(key)
-            raise
+        self.ports.ledger.commit(entries, puts, at=now, fence=self._fence(memory, now))
         memory.environment = after
         return bool(entries) or after is not before
 
@@ -323,7 +362,8 @@ class Engine:
             puts.append(Put("rollout", f"{environment.key}/{rollout.id}", view))
         if judging is not None and (moved or now - memory.judging_saved_at >= SAVE_JUDGE_SECONDS):
             memory.judging_saved_at = now
-            puts.append(Put("judging", rollout.id, judging.state()))
+            state = judging.state()
+            puts += [Put("judging", rollout.id, state)] if state is not None else []
         return puts
 
     # Act
@@ -336,6 +376,7 @@ class Engine:
             now = self.ports.clock.now()
             if attempt is not None and now < attempt.next_at:
                 continue
+            self._fence(memory, now)  # between two actions this process may have stood still for longer than its lease
             if isinstance(action, ApplyRoute):
                 _forget_other_routes(memory, action.id)
             error = self._try(memory, action)
@@ -406,7 +447,7 @@ class Engine:
         if rollout is None:
             memory.judging = None
         elif memory.judging is None or memory.judging.rollout != rollout.id:
-            memory.judging = Judging(rollout)
+            memory.judging = Judging(rollout, rate_hint=memory.pace.per_second)
         wanted = {a.id for a in decision.actions}
         now = self.ports.clock.now()
         for name in [n for n in memory.attempts if n not in wanted]:

@@ -49,6 +49,11 @@ def settings_of(rules: JudgeRules) -> JudgeSettings:
     )
 
 
+def _history(stable: Counters) -> Arm | None:
+    """What stable's fleet has served in its life so far centres the judge's bets on its own error rate."""
+    return Arm(stable.requests, stable.errors) if stable.requests else None
+
+
 def _grown(before: Counters, after: Counters) -> Counters:
     return Counters(max(0, after.requests - before.requests), max(0, after.errors - before.errors))
 
@@ -56,10 +61,11 @@ def _grown(before: Counters, after: Counters) -> Counters:
 class Judging:
     """Feeds the judge of one rollout and remembers what people want to see of it."""
 
-    def __init__(self, rollout: Rollout, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, rollout: Rollout, state: Mapping[str, Any] | None = None, *, rate_hint: float = 0.0) -> None:
         self.rollout = rollout.id
-        settings = settings_of(rollout.plan.judge)
-        self._judge = Judge(settings) if state is None else Judge.restore(settings, state["judge"])
+        self._settings = settings_of(rollout.plan.judge)
+        self._rate_hint = rate_hint
+        self._judge: Judge | None = None if state is None else Judge.restore(self._settings, state["judge"])
         self._last: Reading | None = None if state is None else load(Reading | None, state["last"])  # type: ignore[arg-type]
         self._begun: float | None = None if state is None else state["begun"]
         self._step: tuple[int, int] | None = None if state is None or state["step"] is None else tuple(state["step"])
@@ -77,6 +83,8 @@ class Judging:
         if rollout is None or candidate is None or route is None or rollout.state not in _JUDGED:
             return self.verdict
         reading = self._read(environment, route, now)
+        if self._judge is None:
+            self._judge = Judge(self._settings, rate_hint=self._rate_hint, history=_history(reading.stable))
         last, self._last = self._last, reading
         if last is None or last.epoch != reading.epoch:
             return self.verdict
@@ -107,6 +115,7 @@ class Judging:
         )
 
     def _tick(self, rollout: Rollout, last: Reading, reading: Reading, grown: Mapping[str, Counters]) -> None:
+        assert self._judge is not None
         stable, candidate = grown["stable"], grown["candidate"]
         step = (rollout.step, rollout.weight)
         if step != self._step:
@@ -142,8 +151,10 @@ class Judging:
         if len(self.course) > COURSE_LENGTH:
             del self.course[1::2]
 
-    def state(self) -> dict[str, Any]:
-        """All that is remembered, as JSON."""
+    def state(self) -> dict[str, Any] | None:
+        """All that is remembered, as JSON; None before the first reading."""
+        if self._judge is None:
+            return None
         return {
             "judge": self._judge.state(),
             "last": None if self._last is None else dump(self._last),

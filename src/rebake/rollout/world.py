@@ -189,6 +189,7 @@ class World:
         quarantined: revision digests that must not be deployed.
         succeeded: `environment/release` of every release of this service that succeeded somewhere.
         verdict: the judge's latest word on the rollout under way.
+        requests_per_second: of the whole environment, roughly; 0 when unknown.
     """
 
     instances: tuple[Instance, ...] = ()
@@ -200,6 +201,7 @@ class World:
     quarantined: frozenset[str] = frozenset()
     succeeded: frozenset[str] = frozenset()
     verdict: Verdict | None = None
+    requests_per_second: float = 0.0
     commands: tuple[Command, ...] = ()
     log_tails: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
