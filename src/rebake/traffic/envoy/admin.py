@@ -89,7 +89,7 @@ class Session:
         return status == 200 and body.strip() == b"LIVE"
 
     def collect(self) -> None:
-        """Have Envoy take over what the one it replaces has counted (`stats_flush_on_admin`)."""
+        """Have Envoy take over what the one it replaces counted since the last time (`stats_flush_on_admin`)."""
         self._get("/stats?filter=%5E%24")
 
     def drain(self) -> None:

@@ -2,8 +2,9 @@
 
 Envoy outlives the agent. It is found again by its own command line, which carries everything that identifies it
 (home, generation, restart epoch, build), so that no file can be stale and a kill at any instant leaves no stranger.
-- `generation`: a fresh random name for every start from zero; counters run on within one generation.
-- `epoch`: Envoy's own count of hot restarts within a generation.
+- `generation`: a fresh random name for every start from zero.
+- `epoch`: Envoy's own count of hot restarts within a generation. A successor counts from zero, plus what its
+  predecessor counted after it was last asked; so between two looks nothing is lost and nothing counts twice.
 - `build`: digest of Envoy's version, bootstrap and options; another build asks for a hot restart.
 """
 
@@ -175,7 +176,7 @@ class EnvoyProcess:
         raise self._failed(place)
 
     def hot_restart(self, former: Running) -> Running:
-        """Put an Envoy of the wished build in the former one's place; listeners and counters are handed over.
+        """Put an Envoy of the wished build in the former one's place; listeners are handed over.
 
         When the two cannot hand over (another hot-restart protocol, or it fails), they overlap instead: both listen
         on the same addresses (SO_REUSEPORT) until the former one has drained.

@@ -263,7 +263,7 @@ class EnvoyRouter:
             active={f.fleet: self._active(c, numbers) for c, f in fleets.items()},
             counters={f.fleet: _counters(numbers[c]) for c, f in fleets.items()},
             mirrored={f.fleet: _counters(numbers[names.mirror_name(c)]) for c, f in fleets.items()},
-            epoch=running.generation,
+            epoch=f"{running.generation}.{running.epoch}",
             listening=name in open_listeners,
         )
 
