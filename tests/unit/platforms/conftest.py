@@ -145,6 +145,8 @@ class World:
         try:
             for path in list(self.home.instances.glob("[!.]*")):
                 eventually(partial(_retired, last, path), partial("{} is still there".format, path))
+            groups = last._groups
+            eventually(lambda: groups.remove(groups.leftovers(set())), lambda: "control groups are left")
         finally:
             last.close()
 

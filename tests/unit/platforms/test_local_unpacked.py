@@ -72,6 +72,27 @@ def test_the_release_runs_in_an_environment_of_its_own_with_pth_files(shelf: She
     assert (root.parent, layer.parent) == (shelf.layout.releases, shelf.layout.layers)
 
 
+def test_the_projects_own_programs_and_metadata_are_found_beside_its_dependencies(shelf: Shelf) -> None:
+    site = SITE.removeprefix("deps/")
+    app = {
+        "app/main.py": "import importlib.metadata; print(importlib.metadata.version('shop'))",
+        "deps/bin/shop": "#!/usr/bin/env python\nimport helper; print('shop', helper.NAME)",
+        f"deps/{site}/shop-1.2.dist-info/METADATA": "Metadata-Version: 2.1\nName: shop\nVersion: 1.2\n",
+    }
+    for deps in (DEPS, {f"{SITE}/helper.py": "NAME = 'other'"}):
+        release = shelf.store.add(RUN, tar_of(dict(app)), tar_of(dict(deps)), runtime=HERE)
+        assert shelf.run(release, "python", "main.py") == "1.2"
+        assert shelf.run(release, "shop").startswith("shop ")
+        tamper(shelf.ready(release)[0] / "own/bin/shop")
+        assert shelf.run(release, "shop").startswith("shop ")
+
+
+def test_a_project_without_dependencies_has_its_own_programs_too(shelf: Shelf) -> None:
+    app = {"app/main.py": "1", "deps/bin/shop": "#!/usr/bin/env python\nprint('shop')"}
+    release = shelf.store.add(RUN, tar_of(dict(app)), runtime=HERE)
+    assert shelf.run(release, "shop") == "shop"
+
+
 def test_bytecode_is_there_before_the_first_start_and_is_used(shelf: Shelf) -> None:
     release = shelf.release()
     _, layer = shelf.ready(release)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def _ports() -> Finding:
 
 
 def _runtimes() -> list[Finding]:
-    pythons = [f"{v} ({p})" for v in _PYTHONS if (p := runtimes.find_python(v))]
+    with ThreadPoolExecutor() as pool:  # each candidate is a program that has to be started to say what it is
+        pythons = [f"{v} ({p})" for v, p in zip(_PYTHONS, pool.map(runtimes.find_python, _PYTHONS), strict=True) if p]
     nodes = [f"{v} ({p})" for v in _NODES if (p := runtimes.find_node(v))]
     return [
         Finding(

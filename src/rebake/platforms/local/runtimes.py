@@ -17,6 +17,8 @@ from rebake.release.manifest import Release, Runtime
 
 _ASK_PYTHON = "import sys; print('%d.%d' % sys.version_info[:2]); print(sys._base_executable or sys.executable)"
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+OWN = "own"
+"""Folder of an unpacked release for what its application layer brings below `deps`."""
 _PARALLEL_FROM = 200  # source files; below, one process compiles faster than several start
 
 
@@ -179,11 +181,12 @@ def compile_sources(executable: str, folder: Path) -> None:
 def bind(release: Release, root: Path, executable: str | None) -> Binding:
     """How the unpacked release at `root` is run with the interpreter found for it."""
     app = str(root / "app")
-    path = [str(root / "deps" / "bin")]
+    path = [str(root / part / "bin") for part in (OWN, "deps") if (root / part / "bin").is_dir()]
     env: dict[str, str] = {}
     if release.runtime.kind == "python":
         path.insert(0, str(root / "venv" / "bin"))
-        places = [app, *([f"{app}/src"] if Path(app, "src").is_dir() else [])]
+        own = root / OWN / "lib" / f"python{release.runtime.version}" / "site-packages"
+        places = [app, *(str(place) for place in (root / "app" / "src", own) if place.is_dir())]
         env = {"PYTHONPATH": ":".join(places), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
         env["VIRTUAL_ENV"] = str(root / "venv")
     elif release.runtime.kind == "node":

@@ -164,6 +164,7 @@ class Unpacked:
                 progress(f"unpacking application ({format_size(one.size)})")
                 known |= extract(self._store.blob_path(one.digest), one.digest, folder)
         (folder / "app").mkdir(exist_ok=True)
+        known = _set_own_apart(folder, known)
         if layer is not None:
             (folder / "deps").symlink_to(f"../../layers/{layer.name}/deps")
         if release.runtime.kind == "python" and executable is not None:
@@ -172,7 +173,7 @@ class Unpacked:
         elif release.runtime.kind == "node" and layer is not None and (layer / "deps" / "node_modules").is_dir():
             with suppress(FileExistsError):
                 (folder / "app" / "node_modules").symlink_to("../deps/node_modules")
-        _seal(folder, ["app", "deps", "venv"], known)
+        _seal(folder, ["app", "deps", runtimes.OWN, "venv"], known)
 
     def _usable(self, parent: Path, name: str, fits: Callable[[Path], bool]) -> Path | None:
         for tree in generations(parent, name):
@@ -238,6 +239,16 @@ class Unpacked:
             with suppress(OSError):
                 needed.add((tree / "deps").readlink().parent.name.partition(".")[0])
         return {p.name.partition(".")[0] for p in self._layout.layers.glob("[0-9a-f]*")} - needed
+
+
+def _set_own_apart(folder: Path, known: dict[str, str]) -> dict[str, str]:
+    """Move what the application layer itself brings below `deps` (programs and metadata of the project) to a folder of
+    its own, because `deps` becomes a link to the shared layer. Returns the digests under their new paths."""
+    if not (folder / "deps").exists():
+        return known
+    (folder / "deps").rename(folder / runtimes.OWN)
+    moved = {path: runtimes.OWN + path.removeprefix("deps") for path in known if path.startswith("deps/")}
+    return {moved.get(path, path): digest for path, digest in known.items()}
 
 
 def _seal(folder: Path, parts: list[str], known: dict[str, str]) -> None:
