@@ -39,7 +39,7 @@ def rollout_view(**changes: Any) -> Doc:
         "requests": {"stable": {"total": 950, "errors": 1}, "candidate": {"total": 50, "errors": 0}},
         "route": {"stable": 0.95, "candidate": 0.05},
         "instances": {"stable": {"wanted": 2, "healthy": 2}, "candidate": {"wanted": 2, "healthy": 2}},
-        "checks": [{"name": "smoke", "state": "passed", "evidence": "200"}],
+        "checks": [{"name": "smoke", "state": "passed", "evidence": ["200"]}],
         "log_tail": [],
         "evidence": [[0.0, 1.0], [1.0, 2.5]],
         "requested_by": "ada@example",

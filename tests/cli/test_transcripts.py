@@ -280,7 +280,7 @@ class TestDeploy:
         assert (typed.code, typed.doc["outcome"]) == (code, outcome)
 
     def test_a_failing_check_is_shown(self, terminal: Terminal, application: FakeApplication, file: Path) -> None:
-        checks = [{"name": "smoke", "state": "failed", "evidence": "GET /notes\nexpected 200, found 500"}]
+        checks = [{"name": "smoke", "state": "failed", "evidence": ["GET /notes", "expected 200, found 500"]}]
         application.journey = [rollout_view(), rolled_back() | {"checks": checks, "verdict": None}]
         out = terminal("deploy", "production").out
         assert "check smoke failed:\n    GET /notes\n    expected 200, found 500" in out

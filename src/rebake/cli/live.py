@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from rebake.cli.words import View, percent, seconds, short, step_of
+from rebake.cli.words import View, asks, percent, plural, seconds, short, step_of
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BAR = 40
@@ -52,8 +52,8 @@ def _cohorts(view: View) -> Table:
             Text(cohort, style=shade),
             Text(percent(share)),
             Text(f"{health['healthy']} of {health['wanted']} healthy"),
-            Text(f"{requests['total']:,} requests"),
-            Text(f"{requests['errors']:,} errors", style="red" if requests["errors"] else ""),
+            Text(plural(requests["total"], "request")),
+            Text(plural(requests["errors"], "error"), style="red" if requests["errors"] else ""),
         )
     return table
 
@@ -71,7 +71,7 @@ def _judge(view: View) -> list[RenderableType]:
     if not verdict or not evidence:
         return []
     numbers = f" {verdict['verdict']}, evidence {verdict['evidence']:.3g} of {verdict['needed']:.3g}"
-    return [Text(sparkline(evidence, verdict["needed"]), style="magenta") + Text(numbers, style="dim")]
+    return [Text.assemble((sparkline(evidence, verdict["needed"]), "magenta"), (numbers, "dim"))]
 
 
 def picture(view: View, phases: Sequence[tuple[str, float]], elapsed: float) -> RenderableType:
@@ -81,11 +81,14 @@ def picture(view: View, phases: Sequence[tuple[str, float]], elapsed: float) -> 
         phases: what is behind us, with the second at which each ended.
         elapsed: seconds since the start.
     """
-    title = Text(f"{view['service']}/{view['environment']}", style="bold")
+    title = Text()
+    title.append(f"{view['service']}/{view['environment']}", style="bold")
     title.append(f"  revision {short(view['revision'])}  {seconds(elapsed)}", style="dim")
-    past = [Text(f"✓ {name}  ", style="green") + Text(seconds(at), style="dim") for name, at in phases[-6:]]
+    past = [Text.assemble((f"✓ {name}", "green"), (f"  {seconds(at)}", "dim")) for name, at in phases[-6:]]
     parts: list[RenderableType] = [title, *past]
     parts.append(Spinner("dots", Text(f"{step_of(view)}: {view.get('reason') or ''}"), style="cyan"))
+    if question := asks(view):
+        parts.append(Text(f"  {question}", style="bold yellow"))
     route = view.get("route") or {}
     parts += [bar(route.get("stable") or 0.0, route.get("candidate") or 0.0), _cohorts(view)]
     if view.get("checks"):

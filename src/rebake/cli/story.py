@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from rebake.cli.output import paint
-from rebake.cli.words import View, outcome_word, percent, requests_of, seconds, short, step_of
+from rebake.cli.words import View, asks, outcome_word, percent, requests_of, seconds, short, step_of
 
 _RESULT = (
     "rollout", "service", "environment", "release", "revision", "outcome", "reason", "verdict", "requests", "seconds",
@@ -37,7 +37,8 @@ def progress_line(view: View) -> str:
     if healthy:
         parts.append(f"{healthy['healthy']} of {healthy['wanted']} healthy")
     line = "  ".join([parts[0], " · ".join(parts[1:])])
-    return f"{line}: {view['reason']}" if view.get("reason") else line
+    told = [text for text in (view.get("reason"), asks(view)) if text]
+    return f"{line}: {'; '.join(told)}" if told else line
 
 
 def _checks(view: View) -> list[str]:
@@ -45,7 +46,7 @@ def _checks(view: View) -> list[str]:
     lines: list[str] = []
     for check in failed:
         lines.append(f"  check {check['name']} {check['state']}:")
-        lines += [f"    {text}" for text in str(check.get("evidence") or "").splitlines()]
+        lines += [f"    {text}" for text in check["evidence"]]
     return lines
 
 

@@ -73,6 +73,17 @@ def step_of(view: View) -> str:
     return f"{view['state']}, step {view['step']} of {view['steps']}" if under_way else str(view["state"])
 
 
+def asks(view: View) -> str | None:
+    """What a person can answer when the rollout waits for one.
+
+    >>> asks({"state": "asking", "environment": "production"})
+    'to go on: rebake approve production; to end it: rebake stop production'
+    """
+    if view["state"] != "asking":
+        return None
+    return f"to go on: rebake approve {view['environment']}; to end it: rebake stop {view['environment']}"
+
+
 def share_of(environment: View, cohort: str) -> float:
     """A cohort's share of the route. Stable and candidate of one revision are told apart by the rollout's route."""
     fleet = environment.get(cohort)
@@ -118,13 +129,16 @@ def cohort_rows(environment: View) -> list[list[str]]:
 def environment_lines(environment: View) -> list[str]:
     """An environment at a glance."""
     name = paint(f"{environment['service']}/{environment['environment']}", "bold")
-    lines = [f"{name}  {environment['platform']}  {environment['listen']}"]
+    lines = ["  ".join(filter(None, [name, environment["platform"], environment["listen"]]))]
     lines += table(cohort_rows(environment), indent="  ") or ["  nothing serves"]
     rollout, last = environment.get("rollout"), environment.get("last")
     if rollout:
         lines.append(f"  rollout {rollout['rollout']}: {step_of(rollout)}: {rollout['reason']}")
+        lines += [f"  {paint(question, 'yellow', 'bold')}" for question in [asks(rollout)] if question]
     elif last:
         lines.append(f"  last rollout {last['rollout']}: {outcome_word(last['outcome'])}: {last['reason']}")
+    if environment.get("waiting"):
+        lines.append(f"  waiting for it to end: {', '.join(environment['waiting'])}")
     lines += [f"  {paint('problem', 'red', 'bold')}: {problem}" for problem in environment.get("problems", ())]
     return lines
 

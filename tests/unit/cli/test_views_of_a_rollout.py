@@ -29,13 +29,13 @@ def test_the_picture_holds_phases_weights_cohorts_checks_and_time() -> None:
     assert "guestbook/production  revision b2b2b2b2b2b2  12.3 s" in text
     assert "✓ raising  1.1 s" in text
     assert "shifting, step 1 of 4: the candidate serves 5 % of the users" in text
-    assert "950 requests  1 errors" in text
+    assert "950 requests  1 error" in text
     assert "✓ smoke" in text
     assert "━" in text
 
 
 def test_the_picture_of_a_failing_candidate_shows_its_log_and_the_evidence() -> None:
-    failing = rolled_back() | {"checks": [{"name": "smoke", "state": "failed", "evidence": "500"}]}
+    failing = rolled_back() | {"checks": [{"name": "smoke", "state": "failed", "evidence": ["500"]}]}
     text = drawn(failing, [])
     assert "KeyError: 'author'" in text
     assert "✗ smoke" in text
@@ -83,6 +83,14 @@ def test_lines_come_for_changes_not_for_counts() -> None:
     assert "candidate 25%" in said[2]
 
 
+def test_a_rollout_that_waits_for_a_person_says_what_to_type() -> None:
+    asking = rollout_view(state="asking", reason="a person must approve")
+    command = "rebake approve production"
+    assert command in progress_line(asking)
+    assert command in drawn(asking, [])
+    assert command in "\n".join(environment_details(environment_view(rollout=asking)))
+
+
 def test_a_line_without_a_reason() -> None:
     assert progress_line(rollout_view(reason=None, instances={}, route={})) == "[   1.50 s]  shifting, step 1 of 4"
 
@@ -117,6 +125,16 @@ def test_details_of_an_environment_with_a_drifted_instance() -> None:
     text = "\n".join(environment_details(view))
     assert "not probed" in text
     assert "drifted" in text
+
+
+def test_an_environment_that_was_taken_down() -> None:
+    view = environment_view(stable=None, route={}, platform=None, listen=None, instances=[], last=None, previous=[])
+    assert environment_details(view) == ["guestbook/production", "  nothing serves"]
+
+
+def test_rollouts_that_wait_for_their_turn() -> None:
+    lines = environment_details(environment_view(rollout=rollout_view(), waiting=["r-0002", "r-0003"]))
+    assert "  waiting for it to end: r-0002, r-0003" in lines
 
 
 def test_history_of_what_is_under_way() -> None:

@@ -107,4 +107,4 @@ def _ended(view: View, as_json: bool) -> int:
         say(text)
     if as_json:
         emit_json(story.result(view))
-    return int(view["exit_code"])
+    return int(view["exit_code"] or 0)

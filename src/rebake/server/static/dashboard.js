@@ -28,7 +28,7 @@ function mood(rollout) {
   if (!rollout) return "";
   if (rollout.outcome === "promoted") return "good";
   if (rollout.outcome) return "bad";
-  return /wait|hold|approv|paus/.test(rollout.state || "") ? "wait" : "";
+  return /waiting|asking/.test(rollout.state || "") ? "wait" : "";
 }
 
 function stateOf(environment) {
@@ -96,7 +96,7 @@ function fill(card, environment) {
   setText(part("h2"), `${environment.service} · ${environment.environment}`);
   setText(part(".state"), stateOf(environment));
   part(".state").className = `state ${mood(shown)}`;
-  setText(part(".place"), `${environment.platform} · ${environment.listen}`);
+  setText(part(".place"), [environment.platform, environment.listen].filter(Boolean).join(" · "));
   setText(part(".reason"), (shown && shown.reason) || "");
   items(part(".problems"), environment.problems || []);
   const stable = shareOf(environment, "stable");
