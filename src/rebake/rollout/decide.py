@@ -14,12 +14,13 @@ from typing import Any
 
 from rebake.core.units import FULL, format_share
 from rebake.rollout.actions import Action, ApplyRoute, Decision, Note, Prepare, RemoveRoute, Retire, RunCheck
-from rebake.rollout.events import Look, Seen, check_id, classify, prepare_id, stable_broken
+from rebake.rollout.events import LOST_SECONDS, Look, Seen, check_id, classify, prepare_id, stable_broken
 from rebake.rollout.fleets import healthy, keep
 from rebake.rollout.plan import Plan
 from rebake.rollout.route import desired_route, drained, stages, weights
 from rebake.rollout.states import TABLE, Event, State, next_state
 from rebake.rollout.world import Command, Environment, Fleet, Leaving, Rollout, World, fleet_for
+from rebake.traffic.ports import EnvironmentRoute
 from rebake.traffic.ramp import advance, begin
 
 MAX_EVENTS = 8
@@ -158,7 +159,9 @@ def _down(draft: _Draft, command: Command) -> None:
     _drop_queue(draft, f"taken down by {command.by}")
     rollout = draft.environment.rollout
     if rollout is not None:
-        _end(draft, replace(rollout, state=State.STOPPED, reason=f"taken down by {command.by}"))
+        reason = f"taken down by {command.by}"
+        draft.note("transition", {"from": rollout.state, "to": State.STOPPED, "reason": reason}, rollout.id)
+        _end(draft, replace(rollout, state=State.STOPPED, reason=reason))
     stable = draft.environment.stable
     gone = draft.environment.leaving
     if stable is not None:
@@ -490,11 +493,33 @@ def _settle_route(draft: _Draft) -> None:
         if environment.served != wanted.version:
             draft.update(served=wanted.version)
         return
+    if _blind(draft, wanted):
+        draft.wake(draft.now + 0.2)
+        return
     if world.route is not None and environment.served == wanted.version:
         found = {f: format_share(w) for f, w in world.route.weights.items()}
         draft.note("drift", {"route": environment.key, "expected": _shares(environment), "found": found})
     draft.actions.append(ApplyRoute(f"route:{wanted.version}", wanted))
     draft.wake(draft.now + 0.02)
+
+
+def _blind(draft: _Draft, wanted: EnvironmentRoute) -> bool:
+    """Whether the wished route would give users to a fleet of which no instance is in sight.
+
+    One look that misses instances must not empty the route: the balancer's own health checks know better. Weights that
+    must change anyway (a stop, while stable is gone) wait until the cohort counts as lost.
+    """
+    environment, route = draft.environment, draft.world.route
+    blind = {f.fleet for f in wanted.fleets if f.weight_basis_points and not f.endpoints}
+    if not blind or route is None:
+        return False
+    if {f: w for f, w in route.weights.items() if w} == {f: w for f, w in weights(environment).items() if w}:
+        return True
+    cohorts = ((environment.stable, environment.stable_lost_at), (environment.candidate, environment.candidate_lost_at))
+    return any(
+        fleet is not None and fleet.id in blind and (since is None or 0 <= draft.now - since < LOST_SECONDS)
+        for fleet, since in cohorts
+    )
 
 
 def _shares(environment: Environment) -> dict[str, str]:
