@@ -34,6 +34,8 @@ LARGEST = 1e280
 SMALLEST = 1e-280
 """Wealth below this is dropped, for the same reason (and because denormal numbers are slow)."""
 FIRST_HOUR_SECONDS = 3600.0
+MOST_LOST, MOST_WON = 600.0, 60.0
+"""One tick's factor is clamped to these logarithms; 60 decides any rollout, and keeps the product finite."""
 AT_ONCE, WITHIN_FIRST_HOUR, LATER = 0.5, 0.47, 0.03
 
 
@@ -123,6 +125,6 @@ def advance(wealth: Floats, new_stake: Any, log_factor: Floats) -> Floats:
     plain, because what is smaller than `SMALLEST` is worth less than the stake that enters with the next tick.
     Source: Shin, Ramdas, Rinaldo 2024, section 2 (Shiryaev-Roberts e-process with a prior on the start).
     """
-    grown: Floats = (wealth + new_stake) * np.exp(np.clip(log_factor, -600.0, 600.0))
+    grown: Floats = (wealth + new_stake) * np.exp(np.clip(log_factor, -MOST_LOST, MOST_WON))
     grown[grown < SMALLEST] = 0.0
     return np.minimum(grown, LARGEST, out=grown)

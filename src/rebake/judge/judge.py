@@ -29,6 +29,7 @@ from rebake.judge.metrics import (
     bucket_counts,
     endpoint_row,
     error_row,
+    has_latency,
     kind_shares,
     kinds_of,
     latency_row,
@@ -45,6 +46,8 @@ from rebake.judge.shared_fate import SharedFate
 BRAKE_ABOVE, BRAKE_UNTIL = 4.0, 2.0
 WARM_UP_SECONDS = 90.0
 MOST_REQUESTS = 1e15
+SMALLEST_SHARE = 1e-6
+"""Nearer to 0 or 1 there is nothing to compare."""
 KNOWN_ENDPOINTS_SHARE = 0.75
 """Part of the endpoints' wealth for those of the hour before; the rest waits for endpoints first seen now."""
 
@@ -57,6 +60,10 @@ class Judge:
         rate_hint: requests per second of the service, 0 when unknown; used in sentences only.
         history: stable's requests of the hour before: centres the bets and places the latency thresholds.
         kinds: what the ticks will carry ("errors", "endpoints", "latency"); None: the same as the history.
+
+    Attributes:
+        evidence: the averaged e-value against the candidate; 1 at the start.
+        bound: upper confidence bound (95 %, at any time) on its extra failures; None while there is none.
     """
 
     def __init__(
@@ -81,6 +88,8 @@ class Judge:
         self.routing = RoutingCheck()
         self.extra_failures = ExtraFailures()
         self.shared_fate = SharedFate.of(history)
+        self.evidence = 1.0
+        self.bound: float | None = None
         self._step_requests = 0.0
         self._first_candidate: float | None = None
         self._compared = False
@@ -93,7 +102,7 @@ class Judge:
     # -- the rows -----------------------------------------------------------------------------------------------
 
     def _open_history(self, history: Arm) -> None:
-        if self._latency_reserve and any(history.latency):
+        if self._latency_reserve and has_latency(history):
             self._open_latency(history.latency, history)
         if self._endpoint_reserve and history.endpoints:
             busiest = sorted(history.endpoints, key=lambda e: (-history.endpoints[e][0], e))[:MAX_ENDPOINTS]
@@ -130,7 +139,7 @@ class Judge:
 
     def _learn_thresholds(self, stable: Arm) -> None:
         """Without history, stable's first successful answers place the thresholds; bets start after that."""
-        if self._limits or not self._latency_reserve or not any(stable.latency):
+        if self._limits or not self._latency_reserve or not has_latency(stable):
             return
         counts = bucket_counts(stable.latency)
         self._seen_latency = counts if not self._seen_latency.size else self._seen_latency + counts
@@ -146,7 +155,7 @@ class Judge:
         now = tick.t + dt if math.isfinite(tick.t) else self.book.clock
         self._open_newcomers(tick)
         stable, candidate = _sane(tick.stable), _sane(tick.candidate)
-        self._compared = 0.0 < tick.weight < 1.0
+        self._compared = SMALLEST_SHARE <= tick.weight <= 1.0 - SMALLEST_SHARE
         if self._first_candidate is None and candidate[0] > 0:
             self._first_candidate = now - dt
         counts = self._counts(tick, stable, candidate)
@@ -164,6 +173,8 @@ class Judge:
         self.extra_failures.update(float(self.book.centers()[0]), odd, candidate, stable)
         self.book.bet(odd, now, self._without_warm_up(counts, now))
         self.book.add_totals(counts)
+        self.evidence = self._total_evidence()
+        self.bound = self.extra_failures.upper()
         self.routing.update(weight, candidate[0], stable[0])
         self._step_requests += candidate[0]
         if self.evidence >= self.needed and self._harmful is None:
@@ -207,8 +218,7 @@ class Judge:
 
     # -- what is known now --------------------------------------------------------------------------------------
 
-    @property
-    def evidence(self) -> float:
+    def _total_evidence(self) -> float:
         """The averaged e-value: wealth of all rows and what is kept for rows to come."""
         used = sum(newcomer_share(i) for i in range(self._newcomers))
         reserve = self._latency_reserve + self._endpoint_reserve * max(0.0, 1.0 - used)
@@ -230,7 +240,7 @@ class Judge:
             fault=self._fault,
             stable=(n0, k0),
             candidate=(n1, k1),
-            bound=self.extra_failures.upper() if n1 else None,
+            bound=self.bound if n1 else None,
             worst=self._worst(),
         )
 
@@ -296,12 +306,12 @@ class Judge:
         return f"; worst endpoint {name} ({texts.number(k1)} of {texts.number(n1)})" if k1 else ""
 
     def _bound_text(self) -> str:
-        bound = self.extra_failures.upper()
+        bound = self.bound
         return "" if bound is None else f"; at most {texts.points(bound)} more failures than stable (95 %)"
 
     def promotion_text(self) -> str:
         """The sentence for a promotion: what harm is still possible, and what this traffic can show at all."""
-        bound = self.extra_failures.upper()
+        bound = self.bound
         if bound is None:
             return "promoted without a bound on extra failures: too few requests were compared"
         text = f"at most {texts.points(bound)} more failures than stable (95 %)"
@@ -324,6 +334,8 @@ class Judge:
             "endpoints": dict(self._endpoints),
             "limits": [[t.name, t.bucket, t.shifted, t.partial, i] for t, i in self._limits],
             "seen_latency": self._seen_latency.tolist(),
+            "evidence": self.evidence,
+            "bound": self.bound,
             "step_requests": self._step_requests,
             "first_candidate": self._first_candidate,
             "compared": self._compared,
@@ -345,6 +357,7 @@ class Judge:
         judge._endpoints = dict(state["endpoints"])
         judge._limits = [(Threshold(*limit[:4]), limit[4]) for limit in state["limits"]]
         judge._seen_latency = np.array(state["seen_latency"], dtype=np.float64)
+        judge.evidence, judge.bound = state["evidence"], state["bound"]
         judge._step_requests = state["step_requests"]
         judge._first_candidate = state["first_candidate"]
         judge._compared, judge._braked = state["compared"], state["braked"]

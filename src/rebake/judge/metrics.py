@@ -75,7 +75,7 @@ def kinds_of(history: Arm | None) -> tuple[str, ...]:
     """The kinds of metric that samples like `history` carry. Must be known before the first request is judged."""
     if history is None:
         return ("errors",)
-    return ("errors", *(("endpoints",) if history.endpoints else ()), *(("latency",) if any(history.latency) else ()))
+    return ("errors", *(("endpoints",) if history.endpoints else ()), *(("latency",) if has_latency(history) else ()))
 
 
 def rate(hits: float, n: float) -> float:
@@ -92,11 +92,16 @@ def quantile_bucket(latency: Sequence[int], q: float) -> int:
 
 def bucket_counts(latency: Sequence[int]) -> Floats:
     """Counts by bucket, float64[226]; missing buckets are zero, surplus ones join the last, negative ones are zero."""
-    given = np.maximum(np.asarray(latency, dtype=np.float64).ravel(), 0.0)
+    given = np.clip(np.asarray(latency, dtype=np.float64).ravel(), 0.0, 1e15)
     counts = np.zeros(LATENCY_BUCKETS)
     counts[: min(len(given), LATENCY_BUCKETS)] = given[:LATENCY_BUCKETS]
     counts[-1] += given[LATENCY_BUCKETS:].sum()
     return counts
+
+
+def has_latency(arm: Arm) -> bool:
+    """Whether the arm counts any answer by its latency."""
+    return len(arm.latency) > 0 and bool(np.max(np.asarray(arm.latency, dtype=np.float64)) > 0)
 
 
 def threshold(name: str, bucket: int, growth: float) -> Threshold:
@@ -130,7 +135,7 @@ def slow_candidate(counts: Floats, limit: Threshold) -> tuple[float, float]:
 
 def latency_row(limit: Threshold, share: float, history: Arm | None) -> Row:
     prior = 0.0
-    if history is not None and any(history.latency):
+    if history is not None and has_latency(history):
         counts = bucket_counts(history.latency)
         prior = rate(slow_stable(counts, limit), counts.sum() + max(history.errors, 0))
     tail = limit.name.endswith("p99")

@@ -63,5 +63,5 @@ def sparkline(values: Sequence[float], *, width: int = 24, top: float = 100.0) -
     width = max(1, min(width, len(values)))
     peaks = [max(values[i * len(values) // width : (i + 1) * len(values) // width]) for i in range(width)]
     scale = math.log(max(top, 1.001))
-    levels = (math.log(max(1.0, v)) / scale for v in peaks)
-    return "".join(_BLOCKS[min(len(_BLOCKS) - 1, int(level * (len(_BLOCKS) - 1) + 0.5))] for level in levels)
+    levels = (min(math.log(max(1.0, v)) / scale, 1.0) for v in peaks)
+    return "".join(_BLOCKS[int(level * (len(_BLOCKS) - 1) + 0.5)] for level in levels)

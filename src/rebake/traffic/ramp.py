@@ -29,7 +29,8 @@ Profile = Literal["fast", "default", "careful"]
 START_REQUESTS_PER_SECOND = 0.5
 GROWTH_SECONDS = 30.0
 SMALLEST, FIRST_CAP, SECOND_CAP, HALF = 0.0002, 0.10, 0.20, 0.50
-UNKNOWN_RATE_WEIGHT = 0.01
+UNKNOWN_RATE_WEIGHT = 0.001
+"""Small, because it is only until the first requests show the rate."""
 RATE_MEMORY_SECONDS = 60.0
 
 
@@ -91,14 +92,13 @@ class RampState:
 
 
 def begin(rate_hint: float = 0.0) -> tuple[RampState, int]:
-    """The first step: half a request per second when the rate is known, else 1 %.
+    """The first step: half a request per second when the rate is known, else 0.1 %.
 
     Returns: the state, and the first weight in basis points.
     """
     rate = rate_hint if math.isfinite(rate_hint) and rate_hint > 0 else 0.0
     weight = UNKNOWN_RATE_WEIGHT if rate == 0 else min(max(START_REQUESTS_PER_SECOND / rate, SMALLEST), FIRST_CAP)
-    wished = max(START_REQUESTS_PER_SECOND, rate * weight)
-    return RampState(wished=wished, weight=weight, rate=rate), basis_points(weight)
+    return RampState(wished=START_REQUESTS_PER_SECOND, weight=weight, rate=rate), basis_points(weight)
 
 
 def advance(  # noqa: PLR0917

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from benchmarks.judge_batch import Batch
@@ -19,7 +21,7 @@ def arm(world: World, step: Step, cohort: int, run: int) -> Arm:
     successes = int(step.n[cohort, run] - step.errors[cohort, run])
     passed = [successes, *(int(x) for x in step.above[cohort][:, run]), 0]
     latency = [0] * LATENCY_BUCKETS
-    for bucket, (above, further) in zip([0, *lower], zip(passed[:-1], passed[1:], strict=True), strict=True):
+    for bucket, (above, further) in zip([0, *lower], itertools.pairwise(passed), strict=True):
         latency[bucket] += above - further
     spread = step.by_endpoint[cohort, :, :, run].T
     endpoints = {f"e{i}": (int(n), int(k)) for i, (n, k) in enumerate(spread) if n}

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from rebake.judge.texts import compared, number, percent, points, sparkline
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0, "0 %"), (4 / 9, "44 %"), (2 / 3410, "0.059 %"), (0.012, "1.2 %"), (1.0, "100 %"), (0.099, "9.9 %")],
+)
+def test_shares_are_written_as_people_write_them(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+def test_a_comparison_reads_as_one_sentence() -> None:
+    assert compared("bad answers", (9, 4), (3410, 2)) == (
+        "4 bad answers of 9 on the candidate (44 %) against 2 of 3,410 on stable (0.059 %)"
+    )
+    assert compared("bad answers", (0, 0), (0, 0)) == "0 bad answers of 0 on the candidate against 0 of 0 on stable"
+
+
+def test_numbers_and_points_stay_short() -> None:
+    assert [number(x) for x in (0.0, 0.123, 3.0, 7.61, 310.4, 3410.0, 1e9)] == [
+        "0",
+        "0.12",
+        "3",
+        "7.6",
+        "310",
+        "3,410",
+        "over a million",
+    ]
+    assert points(0.004) == "0.4 points"
+
+
+def test_a_sparkline_shows_growth_and_never_hides_a_peak() -> None:
+    assert sparkline([]) == ""
+    assert sparkline([1.0, 10.0, 100.0]) == "▁▅█"
+    assert "█" in sparkline([1.0] * 500 + [100.0] + [1.0] * 500)
+    assert len(sparkline([1.0] * 1000)) == 24
+    assert sparkline([math.nan, -1.0, math.inf]) == "▁▁█"
