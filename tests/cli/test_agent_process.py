@@ -18,7 +18,7 @@ from tests.cli.conftest import Terminal
 from rebake.cli import agent_process, client
 from rebake.cli.client import AgentAbsent, Client, OtherVersion
 from rebake.cli.session import Session
-from rebake.core.agent_lock import lock_holder
+from rebake.core.agent_lock import lock_holder, take_lock
 from rebake.core.home import Home
 from rebake.errors import BrokenInvariant, Permanent, UsageError
 
@@ -206,6 +206,18 @@ def test_of_another_version_nothing_is_done(terminal: Terminal, monkeypatch: pyt
     with pytest.raises(OtherVersion):
         Client(terminal.home.agent_socket).call("POST", "/v1/agent/stop", {})
     assert lock_holder(terminal.home.agent_lock)
+
+
+def test_an_agent_that_does_not_answer_yet(terminal: Terminal) -> None:
+    terminal.home.root.mkdir()
+    lock = take_lock(terminal.home.agent_lock)
+    try:
+        doc = terminal("agent", "status", "--json").doc
+        text = terminal("agent", "status").out
+    finally:
+        os.close(lock)
+    assert (doc["running"], doc["pid"]) == (False, os.getpid())
+    assert "starting" in text
 
 
 def test_a_home_that_cannot_be_made(terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,9 +50,15 @@ def _checks(view: View) -> list[str]:
     return lines
 
 
+def _met(view: View) -> bool:
+    """Whether any request was counted, so that numbers say something."""
+    requests = view.get("requests") or {}
+    return any((requests.get(cohort) or {}).get("total") for cohort in ("stable", "candidate"))
+
+
 def _verdict(view: View) -> list[str]:
     verdict = view.get("verdict")
-    if not verdict:
+    if not verdict or not _met(view):
         return []
     numbers = f"evidence {verdict['evidence']:.3g}, {verdict['needed']:.3g} takes it back"
     lines = [f"  verdict: {verdict['verdict']} ({numbers}): {verdict['reason']}"]
@@ -82,8 +88,7 @@ def ending(view: View) -> list[str]:
 
 def _promoted(view: View) -> list[str]:
     lines = [f"  {view['reason']}"] if view.get("reason") else []
-    requests = view.get("requests") or {}
-    if any((requests.get(cohort) or {}).get("total") for cohort in ("stable", "candidate")):
+    if _met(view):
         lines += [f"  {cohort:<9}: {requests_of(view, cohort)}" for cohort in ("stable", "candidate")]
     if not view.get("ended"):
         lines.append("  it soaks now: stable is kept whole and the judge still watches")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rebake.cli.output import paint
+from rebake.core.clock import iso
 
 View = Mapping[str, Any]
 COHORTS = ("stable", "candidate")
@@ -45,6 +46,15 @@ def seconds(value: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def moment(at: str | float) -> str:
+    """A time as RFC 3339, whether it came so or in seconds since the epoch.
+
+    >>> moment(0), moment("2026-01-02T03:04:05.000Z")
+    ('1970-01-01T00:00:00.000Z', '2026-01-02T03:04:05.000Z')
+    """
+    return at if isinstance(at, str) else iso(at)
 
 
 def table(rows: Iterable[Sequence[str]], *, indent: str = "") -> list[str]:

@@ -115,6 +115,12 @@ def test_evidence_of_passed_checks_is_not_repeated() -> None:
     assert evidence_lines(rollout_view()) == []
 
 
+def test_a_verdict_over_no_request_is_not_told() -> None:
+    nothing = {"total": 0, "errors": 0}
+    ended = rolled_back() | {"requests": {"stable": nothing, "candidate": nothing}, "log_tail": []}
+    assert not any("verdict" in text for text in ending(ended))
+
+
 def test_an_ending_without_a_remedy_still_names_a_next_command() -> None:
     assert ending(rolled_back() | {"remedy": None})[-1].endswith("rebake status production")
 

@@ -29,12 +29,13 @@ def _facts(session: Session) -> dict[str, Any]:
     """Source: DESIGN section 5, `agent status --json`."""
     absent: dict[str, Any] = dict.fromkeys(_SHOWN)
     absent.update(running=False, socket=str(session.home.agent_socket))
-    if lock_holder(session.home.agent_lock) is None:
+    holder = lock_holder(session.home.agent_lock)
+    if holder is None:
         return absent
     try:
         doc = Client(session.home.agent_socket).call("GET", "/v1/agent", timeout=_PATIENCE_SECONDS, any_version=True)
     except AgentAbsent:
-        return absent
+        return {**absent, "pid": holder or None}  # it starts, or ends, at this moment
     return {name: doc[name] for name in _SHOWN}
 
 
@@ -45,6 +46,8 @@ def _tell(facts: dict[str, Any], as_json: bool) -> int:
         line(
             f"running: rebake {facts['version']}, pid {facts['pid']}, since {facts['since']}, socket {facts['socket']}"
         )
+    elif facts["pid"]:
+        line(f"starting, or ending, as pid {facts['pid']}")
     else:
         line("not running; it is started when it is needed. What serves does not depend on it")
     return 0

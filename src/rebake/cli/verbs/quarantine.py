@@ -7,7 +7,7 @@ import click
 from rebake.cli.options import json_option
 from rebake.cli.output import emit_json, line
 from rebake.cli.session import Session, requested_by
-from rebake.cli.words import View, short, table
+from rebake.cli.words import View, moment, short, table
 
 
 @click.group(invoke_without_command=True)
@@ -47,7 +47,7 @@ def _tell(doc: View, as_json: bool) -> int:
         rows = [["REVISION", "RELEASE", "PLACE", "SINCE", "REASON"]]
         for held in doc["quarantine"]:
             place = f"{held['service']}/{held['environment']}"
-            rows.append([short(held["revision"]), short(held["release"]), place, held["at"], held["reason"]])
+            rows.append([short(held["revision"]), short(held["release"]), place, moment(held["at"]), held["reason"]])
         for text in table(rows):
             line(text)
     return 0
