@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
-from rebake.errors import Permanent, Transient
+from rebake.errors import Permanent, PlatformError, Transient
 from rebake.traffic.envoy.names import split_address
 
 _LISTEN = "0A"
@@ -51,7 +51,9 @@ def reserved(listen: str, wait_seconds: float = 2.0) -> Iterator[None]:
 def check_free(listen: str) -> None:
     """Bind the address as nobody who shares would.
 
-    Raises: Permanent `address-in-use`, `address-not-permitted` or `address-unavailable`.
+    Raises:
+        Permanent: `address-in-use`, `address-not-permitted` or `address-unavailable`.
+        Transient: `address-lingering` while the kernel still keeps the address for a process that ended.
     """
     host, port = split_address(listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -64,8 +66,16 @@ def check_free(listen: str) -> None:
             raise _translated(error, listen, port) from error
 
 
-def _translated(error: OSError, listen: str, port: int) -> Permanent:
+def _translated(error: OSError, listen: str, port: int) -> PlatformError:
     if error.errno == errno.EADDRINUSE:
+        if not _listening_inodes(port):
+            return Transient(
+                "address-lingering",
+                f"nobody listens on {listen}, but connections of a process that ended still linger there",
+                where=listen,
+                remedy="wait: the kernel lets the address go within a minute",
+                retry_after_seconds=5.0,
+            )
         holder = holder_of(port)
         return Permanent(
             "address-in-use",

@@ -17,7 +17,12 @@ PREVIEW_VALUE = "candidate"
 
 def environment_key(service: str, environment: str) -> str:
     """The name of an environment's route configuration, and of its files."""
-    return f"{quote(service, safe='')}.{quote(environment, safe='')}"
+    return f"{_segment(service)}.{_segment(environment)}"
+
+
+def _segment(text: str) -> str:
+    """Without slash, and without the dot that separates two of them."""
+    return quote(text, safe="").replace(".", "%2E")
 
 
 def cluster_name(service: str, environment: str, fleet: str) -> str:

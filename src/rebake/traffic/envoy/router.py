@@ -19,12 +19,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from rebake.core.home import Home
-from rebake.errors import Permanent
+from rebake.errors import Permanent, PlatformError
 from rebake.traffic.envoy import listening, names, routes, snapshot
 from rebake.traffic.envoy.admin import AdminClient, ClusterNumbers, Session
 from rebake.traffic.envoy.documents import Documents
 from rebake.traffic.envoy.keeper import EnvoyKeeper
 from rebake.traffic.envoy.process import EdgeSettings, EnvoyProcess, Running
+from rebake.traffic.envoy.watches import check_watches
 from rebake.traffic.ports import Counters, EnvironmentRoute, FleetRoute, RouteObservation
 
 _PATIENCE_SECONDS = 1.0
@@ -70,8 +71,9 @@ class EnvoyRouter:
 
         Raises:
             Permanent: `address-in-use`, `address-not-permitted`, `address-unavailable`, `address-not-an-ip`,
-                `listener-rejected`, `edge-missing`, `edge-failed`. The former route then stays.
-            Transient: `edge-unreachable`, `address-contended`. What was handed over is served once Envoy is back.
+                `listener-rejected`, `edge-watch-limit`, `edge-missing`, `edge-failed`. The former route then stays.
+            Transient: `edge-unreachable`, `address-contended`, `address-lingering`. What was handed over is served
+                once Envoy is back.
         """
         snapshot.check_route(route)
         for fleet in route.fleets:
@@ -81,6 +83,9 @@ class EnvoyRouter:
         with self._lock:
             wishes = self._loaded()
             before = wishes.get(key)
+            if before is None or len(route.fleets) > len(before.fleets):
+                running = self._keeper.running
+                check_watches([*({**wishes, key: route}).values()], running.pid if running else None)
             if self._opens(route):
                 self._open(key, route, before)
             else:
@@ -314,7 +319,7 @@ def _until(done: Callable[[], bool], patience_seconds: float = _PATIENCE_SECONDS
 def _is_free(listen: str) -> bool:
     try:
         listening.check_free(listen)
-    except Permanent:
+    except PlatformError:
         return False
     return True
 
