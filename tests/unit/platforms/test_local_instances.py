@@ -146,6 +146,23 @@ def test_a_start_that_finds_its_port_taken_is_followed_by_one_with_another(
     assert winner.address != world.fleet.one(loser.id).address  # type: ignore[union-attr]
 
 
+_WAITS = "import signal; signal.pause()"
+
+
+@pytest.mark.parametrize("grouped", [pytest.param(True, marks=needs_groups), False])
+def test_the_answer_of_another_program_on_its_port_is_not_its_health(
+    grouped: bool, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = world.launched(world.release())
+    monkeypatch.setattr(port_choice, "choose", lambda *_: int((other.address or "").rpartition(":")[2]))
+    platform = world.platform if grouped else world.open(hierarchies=Hierarchies())
+    spec = world.spec(world.release(app=_WAITS))
+    platform.launch(spec)
+    said = f"port {(other.address or '').rpartition(':')[2]} is answered by another program"
+    seen = world.fleet.until(spec.id, lambda i: i.detail == said, platform)
+    assert (seen.state, seen.healthy, seen.was_healthy) == ("starting", False, False)
+
+
 # Limits.
 
 

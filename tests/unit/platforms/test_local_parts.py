@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rebake.errors import Permanent, Transient
-from rebake.platforms.local import cgroups, logs, port_choice, processes
+from rebake.platforms.local import cgroups, listeners, logs, port_choice, processes
 from rebake.platforms.local.drift import process_drift
 from rebake.platforms.local.faults import disk_errors
 from rebake.platforms.local.records import Identity, Settled, read_record, write_once, write_record
@@ -126,6 +126,25 @@ def test_a_port_in_use_is_not_free() -> None:
 def test_ports_lie_below_those_of_outgoing_connections(text: str, expected: tuple[int, int], tmp_path: Path) -> None:
     (tmp_path / "range").write_text(text)
     assert port_choice.span(tmp_path / "range") == expected
+
+
+def test_listeners_of_a_port_are_read_from_the_kernels_table() -> None:
+    table = (
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+        "   0: 0100007F:4E20 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 111 1 0 100\n"
+        "   1: 0100007F:4E20 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 222 1 0 100\n"
+        "   2: 00000000:4E21 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 333 1 0 100\n"
+    )
+    assert listeners.parse_listeners(table, 20000) == {"111"}
+    assert listeners.parse_listeners(table, 20002) == set()
+
+
+def test_a_port_served_by_this_program_is_not_foreign_to_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert not listeners.is_foreign(port, [os.getpid()])
+        assert listeners.is_foreign(port, [])
+    assert not listeners.is_foreign(port, [])
 
 
 # Logs.

@@ -58,12 +58,17 @@ class Watch:
     def __init__(self) -> None:
         self.ended: list[str] = []
         self.first_health: list[str] = []
+        self.refusal: str | None = None
         self.changes: queue.Queue[tuple[str, str]] = queue.Queue()
         self.watcher = Watcher(
             lambda w: self.ended.append(w.id),
-            lambda w: self.first_health.append(w.id),
+            self.passed,
             lambda service, environment: self.changes.put((service, environment)),
         )
+
+    def passed(self, watched: Watched) -> str | None:
+        self.first_health.append(watched.id)
+        return self.refusal
 
     def begin(self, port: int, contract: Health, pid: int | None = None) -> Watched:
         identity = processes.identify(pid or os.getpid(), port)
@@ -142,6 +147,16 @@ def test_a_healthy_server_that(server: str, watch: Watch) -> None:
         eventually(lambda: well.accepted > 2, lambda: f"{well.accepted} probes")
         assert watched.condition.healthy is True
     assert watch.first_health == ["i1"]
+
+
+def test_a_first_pass_that_does_not_count_is_tried_again(watch: Watch) -> None:
+    watch.refusal = "it was somebody else"
+    with closing(Server(answer(b"HTTP/1.1 200 OK\r\n\r\n"))) as server:
+        watched = watch.begin(server.port, CONTRACT)
+        until(watched, "it was somebody else", False)
+        assert not watched.condition.was_healthy
+        watch.refusal = None
+        until(watched, None, True)
 
 
 def test_a_port_nobody_listens_on_is_refused(watch: Watch) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 from rebake.core.clock import Clock, SystemClock
 from rebake.core.home import Home
 from rebake.errors import Permanent
-from rebake.platforms.local import cgroups, landlock, logs, port_choice, processes
+from rebake.platforms.local import cgroups, landlock, listeners, logs, port_choice, processes
 from rebake.platforms.local.doctor import Finding, findings
 from rebake.platforms.local.drift import process_drift
 from rebake.platforms.local.faults import disk_errors
@@ -256,12 +256,24 @@ class LocalPlatform:
                     text = "ended with the machine, which was started again"
                 write_once(folder.exit, Ended(text, self._clock.now()))
 
-    def _record_health(self, watched: Watched) -> None:
-        """Remember what a process looks like that serves. Only of the process itself, as it was released."""
-        settled = processes.look(watched.identity.pid)
+    def _record_health(self, watched: Watched) -> str | None:
+        """Remember what a process looks like that serves; unless it was another's server that answered."""
+        pid, port = watched.identity.pid, watched.identity.port
+        intent = self._folders.intent(self._layout.instance(watched.id))
+        groups = intent.groups if intent is not None else ()
+        own = cgroups.members_of(groups) if groups else self._marked_as(watched.id)
+        if listeners.is_foreign(port, own):
+            return f"port {port} is answered by another program"
+        settled = processes.look(pid)
         if settled is not None and processes.alive(watched.identity):
             with suppress(OSError):
                 write_record(self._layout.instance(watched.id).settled, settled)
+        return None
+
+    def _marked_as(self, instance: str) -> set[int]:
+        """Processes that call themselves this instance, where no control group tells."""
+        marked = processes.marked(self._layout.data_root)
+        return {m.identity.pid for m in marked if m.env.get("REBAKE_INSTANCE") == instance}
 
     def _rotate(self) -> None:
         for folder, _ in self._folders.all():

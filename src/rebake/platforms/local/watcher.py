@@ -72,14 +72,14 @@ class Watcher:
 
     Args:
         on_end: told once, on the watcher's thread, when a process ended; it records how.
-        on_first_health: told when an instance passed for the first time.
+        on_first_health: told when an instance passed for the first time; says why that does not count, or None.
         on_change: told (service, environment) when health or liveness changed.
     """
 
     def __init__(
         self,
         on_end: Callable[[Watched], None],
-        on_first_health: Callable[[Watched], None],
+        on_first_health: Callable[[Watched], str | None],
         on_change: Callable[[str, str], None],
     ) -> None:
         self._on_end, self._on_first_health, self._on_change = on_end, on_first_health, on_change
@@ -310,9 +310,11 @@ class Watcher:
             return
         probe.decided = True
         before = watched.condition
-        watched.condition = after = after_probe(before, watched.contract, failure)
+        after = after_probe(before, watched.contract, failure)
         if after.was_healthy and not before.was_healthy:
-            self._on_first_health(watched)
+            refusal = self._on_first_health(watched)
+            after = after if refusal is None else after_probe(before, watched.contract, refusal)
+        watched.condition = after
         if after.healthy != before.healthy:
             self._on_change(watched.service, watched.environment)
 
