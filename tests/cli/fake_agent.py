@@ -13,7 +13,7 @@ from tests.cli.fake import FakeApplication
 
 from rebake.core.home import Home
 from rebake.errors import Permanent
-from rebake.server import agent
+from rebake.server import agent, serving
 from rebake.server.agent import end, main
 from rebake.server.ports import Application
 
@@ -27,6 +27,8 @@ def make(home: Home) -> Application:
     if os.environ.get("FAKE_AGENT") == "defect":
         raise ZeroDivisionError("a defect")
     application = FakeApplication()
+    if os.environ.get("FAKE_AGENT") == "homeless":
+        serving.HOME_CHECK_SECONDS = 0.05
     if os.environ.get("FAKE_AGENT") == "hangs":
         agent.CLOSE_SECONDS = 0.2
         application.close = threading.Event().wait  # type: ignore[assignment, method-assign]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -100,6 +102,24 @@ def test_it_ends_also_when_something_in_it_hangs(terminal: Terminal, monkeypatch
     log = terminal.home.agent_log.read_text()
     assert "closing hangs" in log
     assert "Thread 0x" in log
+
+
+def test_its_home_is_removed_under_it(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_AGENT", "homeless")
+    pid = terminal("agent", "start", "--json").doc["pid"]
+    lock = os.open(terminal.home.agent_lock, os.O_RDONLY)
+    shutil.rmtree(terminal.home.root)
+    until(lambda: _is_free(lock))
+    os.close(lock)
+    assert lock_holder(terminal.home.agent_lock) is None, f"pid {pid}"
+
+
+def _is_free(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def test_killed_and_its_socket_left_behind(terminal: Terminal) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ from rebake.server.api import api_app
 from rebake.server.dashboard import Dashboard
 from rebake.server.ports import Application, Doc
 
+HOME_CHECK_SECONDS = 5.0
 _GRACE_SECONDS = 2
 """How long answers under way may take after the agent was told to stop; watchers reconnect by themselves."""
 
@@ -106,11 +108,19 @@ class Agent:
         task.add_done_callback(lambda _: self._ended.set())  # a server that ends by itself ends the agent, visibly
         self._servers.append((server, task))
 
+    async def _end(self) -> None:
+        """Wait until told to end, or until the home is gone: without one an agent would stay for ever, found by none."""
+        while self._home.agent_lock.exists():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), HOME_CHECK_SECONDS)
+                return
+        logging.getLogger("rebake.agent").warning("%s is gone", self._home.root)
+
     async def run(self, listener: socket.socket, ready: Callable[[], None]) -> None:
         """Serve until `stop`. `ready` is called once callers are answered."""
         self._serve(api_app(self._application, self), listener)
         ready()  # the socket listens already: who connects now waits for a moment and is answered
-        await self._ended.wait()
+        await self._end()
         for server, _ in self._servers:
             server.end()
         await asyncio.gather(*(task for _, task in self._servers))
