@@ -51,8 +51,8 @@ class TinyStore:
         self, run: RunContract, app: bytes, deps: bytes | None = None, *, service: str = "shop", runtime: Runtime = HERE
     ) -> Release:
         """Seal one release of an application layer and, if given, a dependency layer."""
-        layers = () if deps is None else (self.layer(deps, "dependencies"),)
-        layers += (self.layer(app, "application"),)
+        application = self.layer(app, "application")
+        layers = (application,) if deps is None else (self.layer(deps, "dependencies"), application)
         digest = digest_of([service, list(run.command), [layer.digest for layer in layers], runtime.kind])
         release = Release(digest, service, "files", run, layers, runtime=runtime)
         self._releases[digest] = release
