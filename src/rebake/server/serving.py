@@ -109,7 +109,7 @@ class Agent:
         self._servers.append((server, task))
 
     async def _end(self) -> None:
-        """Wait until told to end, or until the home is gone: without one an agent would stay for ever, found by none."""
+        """Wait until told to end, or until the home is gone: without one an agent would stay for ever, unseen."""
         while self._home.agent_lock.exists():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), HOME_CHECK_SECONDS)
