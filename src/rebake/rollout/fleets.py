@@ -133,8 +133,24 @@ def _launch_missing(fleet: Fleet, missing: int, now: float) -> Kept:
     return Kept(fleet, tuple(Launch(f"launch:{s.id}", s) for s in specs), wake_at=now + PENDING_SECONDS)
 
 
-def _leave(fleet: Fleet, leave: set[str], members: Sequence[Instance], now: float) -> Kept:
-    """Take instances out of the route, and tell those to finish that had their drain time."""
+def _registered(instance: Instance, world: World) -> bool:
+    """Whether the balancer may still send users to this instance: it says so, or cannot be asked."""
+    route = world.route
+    if not world.route_known:
+        return True
+    if route is None or not route.weights.get(instance.fleet, 0):
+        return False
+    told = instance.fleet in route.healthy or instance.fleet in route.unhealthy
+    known = (route.healthy.get(instance.fleet, frozenset()), route.unhealthy.get(instance.fleet, frozenset()))
+    return not told or any(instance.id in ids for ids in known)
+
+
+def _leave(fleet: Fleet, leave: set[str], members: Sequence[Instance], world: World, now: float) -> Kept:
+    """Take instances out of the route, and tell those to finish that had their drain time without users.
+
+    Drain time that passed while the balancer still had the instance (a lost write, an edge that does not answer) is no
+    drain time: it begins anew.
+    """
     present = {i.id for i in members}
     leaving = _since(fleet.leaving, (leave | set(fleet.leaving)) & present, now)
     drain = fleet.plan.run.drain_ms
@@ -144,7 +160,10 @@ def _leave(fleet: Fleet, leave: set[str], members: Sequence[Instance], now: floa
         if instance.id not in leaving or instance.state == "exited":
             continue
         due = leaving[instance.id] + drain / 1000
-        if now >= due or not instance.was_healthy:
+        if now >= due and instance.was_healthy and _registered(instance, world):
+            leaving[instance.id] = now
+            wake_at = min(wake_at, now + drain / 1000)
+        elif now >= due or not instance.was_healthy:
             why = "it drifted" if instance.drift else "it is one too many"
             actions.append(Retire(f"retire:{instance.id}", instance.id, drain, why))
         else:
@@ -183,7 +202,7 @@ def keep(fleet: Fleet, world: World, now: float, wanted: int) -> Kept:
         leave |= {i.id for i in alive if i.drift}
         spare = sorted(good, key=lambda i: (bool(i.healthy), -i.started_at))
         leave |= {i.id for i in spare[: max(0, len(good) - wanted)]}
-    left = _leave(launched.fleet, leave, members, now)
+    left = _leave(launched.fleet, leave, members, world, now)
     sick_due = min((at + SICK_SECONDS for at in fleet.sick.values()), default=float("inf"))
     return Kept(
         left.fleet,
