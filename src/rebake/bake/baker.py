@@ -66,7 +66,7 @@ class Baker:
     def bake(self, request: BakeRequest, progress: Progress) -> BakeResult:
         """Make the release of a source folder, doing only what was not done before.
 
-        Raises: BakeError for what is wrong with the source; Permanent `disk-full`, `store-unwritable`.
+        Raises: BakeError for what is wrong with the source; Permanent `disk-full`, `store-read-only`.
         """
         started = time.monotonic()
         builder = self._builder(request)

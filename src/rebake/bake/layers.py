@@ -181,7 +181,7 @@ class Reader:
             if error.errno == errno.ELOOP:
                 self._seen.add("file-changed-while-read", _shown(path))
             else:
-                self._seen.add("file-unreadable", f"{_shown(path)} ({os.strerror(error.errno or 0)})")
+                self._seen.add("source-unreadable", f"{_shown(path)} ({os.strerror(error.errno or 0)})")
         else:
             return size, digest, chunks
         return 0, hashlib.sha256(b"").digest(), ()

@@ -28,7 +28,7 @@ REFUSALS: dict[str, tuple[str, str, str]] = {
         "names must be the same on every machine",
         "rename it, or add its folder to `exclude`",
     ),
-    "file-unreadable": (
+    "source-unreadable": (
         "cannot be read",
         "every file that goes in must be readable",
         "make it readable for this user, or add it to `exclude`",

@@ -108,7 +108,7 @@ class Walker:
             with os.scandir(self._root + b"/" + folder) as entries:
                 return list(entries)
         except PermissionError:
-            self._seen.add("file-unreadable", _text(folder[:-1]) or ".")
+            self._seen.add("source-unreadable", _text(folder[:-1]) or ".")
         except (FileNotFoundError, NotADirectoryError):
             if not folder:
                 raise

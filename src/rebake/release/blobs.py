@@ -27,7 +27,7 @@ _CHUNK = 1 << 20
 
 @contextlib.contextmanager
 def disk_errors(where: Path) -> Iterator[None]:
-    """Say in our words what the disk said. Raises: Permanent `disk-full` or `store-unwritable`."""
+    """Say in our words what the disk said. Raises: Permanent `disk-full` or `store-read-only`."""
     try:
         yield
     except OSError as error:
@@ -40,7 +40,7 @@ def disk_errors(where: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise Permanent(
-                "store-unwritable",
+                "store-read-only",
                 f"the store cannot be written ({os.strerror(error.errno)})",
                 where=error.filename or str(where),
                 remedy="run as the user who owns this folder, or set REBAKE_HOME to a folder of your own",

@@ -59,7 +59,7 @@ class ReleaseRecord:
 class Store:
     """See the module. Safe from several threads and processes at once, and after any of them is killed.
 
-    Raises (every method): Permanent `disk-full`, `store-unwritable` when the disk refuses.
+    Raises (every method): Permanent `disk-full`, `store-read-only` when the disk refuses.
     """
 
     def __init__(self, root: Path) -> None:

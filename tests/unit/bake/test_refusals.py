@@ -143,7 +143,7 @@ def test_an_unreadable_file_is_refused(bake: Bake, source: Path, tmp_path: Path)
             os.setgid(65534)
             os.setuid(65534)
             error = refused(bake, source)
-            first = error.code == "file-unreadable"
+            first = error.code == "source-unreadable"
             (source / "closed").is_dir()
             status = 0 if first and "closed" in error.evidence[0] else 2
         finally:

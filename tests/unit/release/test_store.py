@@ -257,7 +257,7 @@ def test_a_damaged_release_does_not_hold_up_a_collection(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(errno.ENOSPC, "disk-full"), (errno.EDQUOT, "disk-full"), (errno.EROFS, "store-unwritable")]
+    ("number", "code"), [(errno.ENOSPC, "disk-full"), (errno.EDQUOT, "disk-full"), (errno.EROFS, "store-read-only")]
 )
 def test_what_the_disk_refuses_is_said_with_a_remedy(tmp_path: Path, number: int, code: str) -> None:
     with pytest.raises(Permanent) as caught, disk_errors(tmp_path):
