@@ -214,8 +214,6 @@ class Engine:
             return memory.world.instances, False
 
     def _route(self, environment: Environment) -> tuple[RouteObservation | None, bool]:
-        if not (environment.stable or environment.candidate or environment.leaving or environment.down):
-            return None, True
         try:
             return self.ports.router.observe(environment.service, environment.environment), True
         except RebakeError:
