@@ -70,6 +70,11 @@ class _Draft:
     def note(self, kind: str, body: Mapping[str, Any], rollout: str | None = None) -> None:
         self.notes.append(Note(kind, body, rollout))
 
+    def put_in_quarantine(self, revision: str, reason: str) -> None:
+        """It counts at once: the next in the queue may be the same revision."""
+        self.quarantine[revision] = reason
+        self.world = replace(self.world, quarantined=self.world.quarantined | {revision})
+
     def wake(self, at: float) -> None:
         self.wake_at = min(self.wake_at, at)
 
@@ -202,7 +207,7 @@ def _undo(draft: _Draft, command: Command) -> None:
     if rollout is not None and not TABLE[rollout.state, Event.UNDO].refused:
         if rollout.state is not State.RETURNING:
             _ask_rollout(draft, command, Event.UNDO, "undone")
-            draft.quarantine[rollout.revision.digest] = f"undone by {command.by}"
+            draft.put_in_quarantine(rollout.revision.digest, f"undone by {command.by}")
         return
     stable, target = draft.environment.stable, undo_target(draft.environment, draft.world.quarantined)
     if target is None or command.rollout_id is None:
@@ -219,7 +224,7 @@ def _undo(draft: _Draft, command: Command) -> None:
         undone=stable.revision.digest if stable is not None else None,
     )
     if stable is not None:
-        draft.quarantine[stable.revision.digest] = f"undone by {command.by}"
+        draft.put_in_quarantine(stable.revision.digest, f"undone by {command.by}")
         draft.withdrawn.append(stable.revision.release)
     draft.update(queue=(undo,))
 
@@ -357,7 +362,7 @@ def _turn_back(draft: _Draft, left: Rollout, rollout: Rollout) -> None:
     """The candidate goes: without users at once, and, if it did harm, into quarantine before anything can retry it."""
     draft.update(rollout=replace(rollout, weight=0))
     if rollout.ending is State.ROLLED_BACK:
-        draft.quarantine[rollout.revision.digest] = rollout.reason
+        draft.put_in_quarantine(rollout.revision.digest, rollout.reason)
     if left.promoted_at is not None:
         draft.withdrawn.append(rollout.revision.release)
 
