@@ -23,6 +23,8 @@ from rebake.testing.simulation.world import EMPTY, Killed, Reality
 
 MOST_TICKS = 600
 """Ticks in which every rollout must have ended, once the world is healed."""
+QUICK_TICKS = 60
+"""After so many ticks the clock goes faster: only long ramps are left then."""
 PAUSE_SECONDS = LEASE_SECONDS + 1.0
 PACES = (0.05, 0.2, 0.5, 0.5, 1.0, 1.0, 1.5)
 
@@ -71,7 +73,7 @@ class Run:
             platforms={"simulated": FaultyPlatform(reality, watch, owner)},
             router=FaultyRouter(reality, watch, owner),
             jobs=FaultyJobs(reality, watch, owner),
-            clock=reality.clock,
+            clock=reality.wall,
             release=simulated_release,
             owner=owner,
         )
@@ -106,9 +108,9 @@ class Run:
             self.due[owner] = self.engines[owner].tick(KEY)
         except Killed:
             self.engines[owner] = self._engine(owner)
-            self.due[owner] = self.reality.clock.at
+            self.due[owner] = self.reality.wall.now()
         except RebakeError:
-            self.due[owner] = self.reality.clock.at + 1.0
+            self.due[owner] = self.reality.wall.now() + 1.0
         except Exception as error:
             self.watch.fail("engine", f"{type(error).__name__}: {error}")
 
@@ -135,7 +137,7 @@ class Run:
         elif what == "quota":
             reality.quota_until = reality.clock.at + value
         elif what == "clock":
-            reality.clock.advance(value - 20)
+            reality.wall.skew += value - 20
         elif what == "edge-restart":
             reality.restart_edge()
         elif what == "stranger":
@@ -149,7 +151,7 @@ class Run:
 
     def _person(self, happening: Happening) -> None:
         self.number += 1
-        number, now = self.number, self.reality.clock.at
+        number, now = self.number, self.reality.wall.now()
         parts: dict[str, Any] = {}
         plan = plan_of(self.scenario.seed, happening.value)
         if happening.what == "deploy":
@@ -176,9 +178,9 @@ class Run:
         self.reality.heal()
         self.owners = self.owners[:1]
         owner = self.owners[0]
-        for _ in range(MOST_TICKS):
-            wait = self.due[owner] - self.reality.clock.at
-            self._step(min(max(wait, 0.1), 1.0), owner)
+        for tick in range(MOST_TICKS):
+            wait = self.due[owner] - self.reality.wall.now()
+            self._step(min(max(wait, 0.5), 1.5) if tick < QUICK_TICKS else 5.0, owner)
             if self.watch.violations:
                 return
             if self._settled():

@@ -82,17 +82,28 @@ class Watch:
                 self.proved.add(instance.id)
             if instance.state == "exited" or instance.drift or (instance.was_healthy and not instance.healthy):
                 self.unfit.add(instance.id)
-            if instance.state == "starting" or not honest:
-                self.unfit.add(instance.id) if not honest or not instance.was_healthy else None
+            if not honest:
+                self.unfit.add(instance.id)
         for fleet, members in by_fleet.items():
             wanted = self.wanted(fleet)
             fit = [i for i in members if i.healthy]
             if wanted and len(fit) >= wanted:
                 self.whole.add(fleet)
-            if len([i for i in members if i.state in ("starting", "running")]) > wanted:
-                self.unfit |= {i.id for i in members}  # one too many: which one goes is the engine's choice
         if self.under_way is not None and not any(i.healthy for i in by_fleet.get(self.stable or "", ())):
             self.waived.add(self.under_way)
+
+        self._spare()
+
+    def _spare(self) -> None:
+        """Where there is one too many, which one goes is the engine's choice."""
+        for seen in self.seen.values():
+            counts: dict[str, list[str]] = {}
+            for instance in seen.values():
+                if instance.state in ("starting", "running"):
+                    counts.setdefault(instance.fleet, []).append(instance.id)
+            for fleet, members in counts.items():
+                if len(members) > self.wanted(fleet):
+                    self.unfit.update(members)
 
     def read(self, owner: str, seen: RouteObservation | None) -> None:
         self.routes[owner] = seen
@@ -184,6 +195,7 @@ class Watch:
         for put in puts:
             if put.kind == "environment" and put.doc is not None:
                 self.doc = put.doc
+                self._spare()
         for draft in entries:
             if draft.kind == "intent":
                 self.intents.add(str(draft.body["action"]))
@@ -191,7 +203,7 @@ class Watch:
                     self.intents.add(f"prepare:{draft.body['release']}")
             elif draft.kind == "transition":
                 self._transition(owner, str(draft.rollout), draft.body)
-        if self.doc.get("down") and self.doc.get("stable") is None:
+        if self.doc.get("stable") is None and any(d.body.get("verb") == "down" for d in entries):
             self.stable = None
         self._obeyed(entries, puts)
 

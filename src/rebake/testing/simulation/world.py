@@ -61,6 +61,17 @@ class Faults:
         return waiting.popleft()
 
 
+class WallClock:
+    """What the engines take for the time: the true one, and how far somebody set it forward or back."""
+
+    def __init__(self, true: ManualClock) -> None:
+        self.true = true
+        self.skew = 0.0
+
+    def now(self) -> float:
+        return self.true.at + self.skew
+
+
 class Reality:
     """What is true, whatever anybody believes.
 
@@ -73,6 +84,7 @@ class Reality:
         chance = random.Random(f"{scenario.seed}/world")
         self.seed = scenario.seed
         self.clock = ManualClock()
+        self.wall = WallClock(self.clock)
         self.platform = SimulatedPlatform(self.clock)
         self.router = SimulatedRouter(self.platform)
         self.ledger = FastLedger()
