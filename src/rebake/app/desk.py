@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from rebake.app.keeper import kept_things
-from rebake.core.clock import Clock
+from rebake.core.clock import Clock, iso
 from rebake.core.codec import dump, load
 from rebake.core.digest import short
 from rebake.core.ids import timed_id
@@ -143,7 +144,7 @@ class Desk:
         versions = {}
         for name, source in sorted((doc.get("secrets") or {}).items()):
             kind, _, place = str(source).partition(":")
-            value = values.get(place, "") if kind == "env" else _read_secret(name, Path(place))
+            value = _told_secret(name, place, values) if kind == "env" else _read_secret(name, Path(place))
             versions[name] = SecretVersion(str(source), self._vault.remember(value))
         return versions
 
@@ -329,12 +330,14 @@ class Desk:
     def _known(self, service: str, environment: str) -> str:
         key = f"{service}/{environment}"
         if self._ledger.get("environment", key) is None:
-            known = ", ".join(self._engine.known()) or "none yet"
+            known = self._engine.known()
+            near = get_close_matches(key, known, 1)
+            meant = f"did you mean {near[0].partition('/')[2]}? Else: " if near else ""
             raise UsageError(
                 "unknown-environment",
-                f"nothing was deployed to {environment} of {service}; known: {known}",
+                f"nothing was deployed to {environment} of {service}; known: {', '.join(known) or 'none yet'}",
                 where=key,
-                remedy=f"rebake deploy {environment}",
+                remedy=f"{meant}rebake deploy {environment}",
             )
         return key
 
@@ -421,7 +424,8 @@ class Desk:
         }
 
     def quarantine(self) -> Doc:
-        return {"quarantine": [dict(doc) for _, doc in self._ledger.list("quarantine")]}
+        rows = [dict(doc) for _, doc in self._ledger.list("quarantine")]
+        return {"quarantine": [{**row, "at": iso(row["at"])} for row in rows]}
 
     def quarantine_release(self, doc: Mapping[str, Any]) -> Doc:
         prefix = str(doc["revision"]).removeprefix("sha256:")
@@ -478,6 +482,17 @@ def _entry(entry: Entry) -> Doc:
         "previous": entry.previous,
         "hash": entry.hash,
     }
+
+
+def _told_secret(name: str, variable: str, values: Mapping[str, str]) -> str:
+    if variable not in values:
+        raise UsageError(
+            "secret-not-set",
+            f"the secret {name} comes from ${variable}, and no value came with the request",
+            where=f"secrets.{name}",
+            remedy=f"export {variable}=… where you type rebake deploy",
+        )
+    return values[variable]
 
 
 def _read_secret(name: str, path: Path) -> str:

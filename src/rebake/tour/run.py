@@ -6,8 +6,10 @@ The tour fails (exit 1) if one of its claims is not true, names it, and leaves n
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,9 +196,10 @@ def main(argv: Sequence[str]) -> int:
 
     Returns: 0 if every claim was true and nothing is left running, else 1.
     """
+    as_json = "--json" in argv
     tour, report, left = Tour(), None, []
     began = time.monotonic()
-    with stage() as there:
+    with stage() as there, redirect_stdout(sys.stderr if as_json else sys.stdout):
         try:
             report = perform(there, tour)
         except (RuntimeError, OSError, StopIteration, KeyError) as error:
@@ -204,13 +207,13 @@ def main(argv: Sequence[str]) -> int:
         there.clear()
         _until(lambda: not there.processes(), 15)
         left = there.processes()
-    tour.claim("nothing is left running", not left, left)
-    if report is not None:
-        tour.claim("not one request of the whole tour was lost", report.lost == 0, report.lost)
-    tour.figures["seconds"] = round(time.monotonic() - began, 1)
-    _summary(tour, report)
-    for what in tour.broken:
-        print(f"   ✗ {what}")
-    if "--json" in argv:
+        tour.claim("nothing is left running", not left, left)
+        if report is not None:
+            tour.claim("not one request of the whole tour was lost", report.lost == 0, report.lost)
+        tour.figures["seconds"] = round(time.monotonic() - began, 1)
+        _summary(tour, report)
+        for what in tour.broken:
+            print(f"   ✗ {what}")
+    if as_json:
         print(json.dumps({**tour.figures, "broken": tour.broken}))
     return 1 if tour.broken else 0

@@ -97,7 +97,8 @@ class Stage:
     def rebake(self, *words: str) -> int:
         """Type one command. What it prints is the tour's own text. Returns its exit code."""
         print(f"\n$ rebake {' '.join(words)}", flush=True)
-        return subprocess.run(self._command(words), cwd=self.folder, env=self._environ, check=False).returncode
+        done = subprocess.run(self._command(words), cwd=self.folder, env=self._environ, stdout=sys.stdout, check=False)
+        return done.returncode
 
     def ask(self, *words: str) -> Doc:
         """Type a reading command with --json, quietly. Raises: RuntimeError with what it said when it fails."""
