@@ -1,6 +1,6 @@
 """How many requests a bad release spoils before each judge takes it back, and how often a good one is blamed.
 
-    python -m benchmarks.judge [--quick] [--scenario NAME ...] [--runs N] [--jobs N] [--json FILE]
+    python -m benchmarks.judge [--quick] [--scenario NAME ...] [--judge NAME ...] [--scale X] [--jobs N] [--json FILE]
 
 Runs rebake's own judge and the peers' rules in one simulated world (`judge_world`), seeded, on all cores, prints the
 tables with 95 % intervals, and ends with exit code 1 when a bar of JUDGE.md section 2 is missed. `--quick` is the same
@@ -16,7 +16,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,7 @@ def cells_of(plan: Plan) -> list[Cell]:
     cells += [Cell("rebake, careful", "late bomb", r, b, plan.runs) for r in plan.rates for b in plan.bases]
     cells += [Cell(j, s, r, BASE, plan.runs) for j in plan.judges for s in plan.shown for r in plan.rates]
     cells += [Cell(j, s, r, BASE, plan.peer_null_runs) for j in plan.judges for s in NULLS for r in plan.rates]
+    cells = [c for c in cells if c.judge in plan.judges or (c.scenario == "late bomb" and "rebake" in plan.judges)]
     unique = {(c.judge, c.scenario, c.rate, c.base): c for c in reversed(cells)}
     return sorted(unique.values(), key=lambda c: (-_cost(c), c.judge, c.scenario, c.rate, c.base))
 
@@ -181,7 +182,8 @@ def bars(results: Results, plan: Plan) -> list[dict[str, Any]]:
         limit = 15.0 if rate >= 20 else 25.0 if rate >= 2 else 40.0
         minutes = float(np.median(np.concatenate([o.promoted_at for o in found]))) / 60 if found else np.nan
         rows.append(_row(f"(d) minutes to promote a good release, {rate:g} req/s", minutes, "min", limit))
-    rows += _bad_rows("(e) bad requests, late bomb, careful", results.where("rebake, careful", ["late bomb"]), 40, None)
+    bombs = results.where("rebake, careful", ["late bomb"])
+    rows += _bad_rows("(e) bad requests, late bomb, careful", bombs, 40, None) if bombs else []
     top = [r for r in plan.rates if r >= 200]
     for scenario, limit in (("p99 x2", 80), ("p50 x1.2", 1800)):
         rows += _bad_rows(
@@ -310,6 +312,11 @@ def measure(cells: Sequence[Cell], jobs: int) -> Results:
         return Results(pool.map(run_cell, cells))
 
 
+def _scaled(plan: Plan, scale: float) -> Plan:
+    names = ("null_runs", "hard_runs", "runs", "peer_null_runs")
+    return replace(plan, **{name: max(20, round(getattr(plan, name) * scale)) for name in names})
+
+
 def run(quick: bool, jobs: int | None = None) -> list[dict[str, Any]]:
     """The figures with their bars, as rows for the project's report."""
     plan = QUICK if quick else FULL
@@ -320,10 +327,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.judge", description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--quick", action="store_true", help="fewer runs and cells, under a minute")
     parser.add_argument("--scenario", action="append", choices=sorted(SCENARIOS), help="only these, without bars")
+    parser.add_argument("--judge", action="append", choices=list(JUDGES), help="only these; bars that need others go")
+    parser.add_argument("--scale", type=float, default=1.0, help="this many times as many rollouts in every cell")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path, help="write the rows here too")
     options = parser.parse_args(argv)
-    plan = QUICK if options.quick else FULL
+    plan = _scaled(QUICK if options.quick else FULL, options.scale)
+    plan = replace(plan, judges=tuple(options.judge or plan.judges))
     cells = [c for c in cells_of(plan) if not options.scenario or c.scenario in options.scenario]
     results = measure(cells, options.jobs)
     if options.scenario:

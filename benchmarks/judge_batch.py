@@ -19,7 +19,7 @@ from rebake.judge.eprocess import Counts, advance, capped_bets, log_factors, odd
 from rebake.judge.metrics import Row, Threshold, endpoint_row, error_row, kind_shares, latency_row, thresholds
 from rebake.judge.replay import HOLD_BACK, SHORTEST_SOAK_SECONDS, SOAK_UNTIL_SECONDS
 from rebake.judge.routing import NEEDED as FAULT_NEEDED
-from rebake.judge.routing import log_ratios
+from rebake.judge.routing import log_ratios, too_few
 from rebake.judge.samples import Arm, JudgeSettings
 from rebake.traffic import ramp
 
@@ -28,7 +28,7 @@ LIMITS = 4
 ROWS = 1 + ENDPOINTS + LIMITS
 # fmt: off
 PER_RUN = [
-    "prior", "wealth", "memory", "staked", "routing", "first_candidate", "braked", "harmful", "fault",
+    "prior", "wealth", "memory", "staked", "routing", "first_candidate", "braked", "harmful", "fault", "too_few",
     "seen_candidate", "wished", "weight", "rate", "baked", "finished", "promoted_at", "burn_candidate", "burn_stable",
     "burn_limit", "partial", "evidence", "last_tick", "stable_order", "candidate_order",
 ]
@@ -63,6 +63,7 @@ class Batch:
         self.partial = np.array([[limit.partial for limit in run] for run in limits])
         self.braked, self.harmful = np.zeros(runs, bool), np.zeros(runs, bool)
         self.fault, self.finished = np.zeros(runs, bool), np.zeros(runs, bool)
+        self.too_few = np.zeros(runs, bool)
         self.seen_candidate, self.baked = np.zeros(runs), np.zeros(runs)
         self.evidence = np.ones(runs)
         start, _ = ramp.begin(world.rate)
@@ -139,13 +140,14 @@ class Batch:
         idle = np.maximum(now - dt - self.last_tick[busy], 0.0)
         memory = self.memory[busy] * np.exp(-idle / MEMORY_SECONDS)[:, None, None]
         center = (memory[:, :, 1] + PRIOR_REQUESTS * self.prior[busy]) / (memory[:, :, 0] + PRIOR_REQUESTS)
+        center[self.fault[busy]] = 0.0
         ratio, extra = np.broadcast_to(self.ratio, center.shape), np.broadcast_to(self.extra, center.shape)
         bets = capped_bets(self.base_bets[None], center, extra, ratio, odd)
         judged = self._warm(counts, now - self.first_candidate[busy] >= shipped.WARM_UP_SECONDS)
         factor = log_factors(bets, judged, center=center, extra=extra, ratio=ratio, odd=odd)
         stake = staked_by(now) - self.staked[busy]
         new_stake = (stake[:, None] * self.share / self.base_bets.shape[1])[:, :, None]
-        betting = ~self.fault[busy]
+        betting = ~self.fault[busy] | self.too_few[busy]
         wealth = advance(self.wealth[busy], new_stake, factor)
         self.wealth[busy] = np.where(betting[:, None, None], wealth, self.wealth[busy])
         self.staked[busy] = np.where(betting, staked_by(now), self.staked[busy])
@@ -176,7 +178,9 @@ class Batch:
         self.routing[busy] = np.clip(self.routing[busy] + np.where(betting[:, None], ratios, 0.0), -600.0, 600.0)
         evidence = self.evidence[busy]
         self.harmful[busy] |= betting & (evidence >= self.needed)
-        self.fault[busy] |= (np.exp(self.routing[busy]).mean(axis=1) >= FAULT_NEEDED) & ~self.harmful[busy]
+        fresh = ~self.fault[busy] & ~self.harmful[busy] & (np.exp(self.routing[busy]).mean(axis=1) >= FAULT_NEEDED)
+        self.too_few[busy] |= fresh & too_few(self.routing[busy])
+        self.fault[busy] |= fresh
         limit = np.where(self.braked[busy], shipped.BRAKE_UNTIL, shipped.BRAKE_ABOVE)
         self.braked[busy] = evidence > limit
         self.seen_candidate[busy] += counts.candidate_n[:, 0]

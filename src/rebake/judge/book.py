@@ -58,10 +58,15 @@ class Book:
         rates: Floats = (self.memory[:, 1] + self.prior_requests * prior) / (self.memory[:, 0] + self.prior_requests)
         return rates
 
-    def bet(self, odd: float, now: float, counts: Counts) -> None:
-        """Let the tick that ends at `now` multiply the wealth."""
+    def bet(self, odd: float, now: float, counts: Counts, *, centered: bool = True) -> None:
+        """Let the tick that ends at `now` multiply the wealth.
+
+        With `centered=False` the bets are centred on 0 instead of the running rates. They then win less, but need only
+        that the candidate's real share is at most the stated one: the mean of a factor is at most
+        1 + l p (w' - (1 - w') o) <= 1 for every real share w' <= w.
+        """
         share, ratio, extra, _ = self.constants.T
-        center = self.centers()
+        center = self.centers() if centered else np.zeros(len(self.rows))
         new_stake = self._stake_until(now)
         bets = capped_bets(self.bets, center, extra, ratio, odd)
         factors = log_factors(bets, counts, center=center, extra=extra, ratio=ratio, odd=odd)

@@ -6,6 +6,8 @@ cohorts. It leaves to others how the route moves (`traffic.ramp`) and what happe
 The rules:
 - harmful, for good, as soon as the averaged evidence reaches 1 / false_rollbacks, however often one looks;
 - healthy only after enough candidate requests at the present step, with no brake, fault or shared outage;
+- a share of the traffic that is not what was set is a fault: a surplus suspends judging, a deficit (a candidate that
+  hangs, say) leaves only the bets that stay valid when the candidate gets less than its share;
 - else undecided: too little data, no comparison (all traffic on one cohort), or doubt.
 """
 
@@ -95,6 +97,7 @@ class Judge:
         self._compared = False
         self._braked = False
         self._fault: str | None = None
+        self._too_few = False
         self._harmful: str | None = None
         if history is not None:
             self._open_history(history)
@@ -159,7 +162,7 @@ class Judge:
         if self._first_candidate is None and candidate[0] > 0:
             self._first_candidate = now - dt
         counts = self._counts(tick, stable, candidate)
-        if self._compared and self._fault is None:
+        if self._compared and (self._fault is None or self._too_few):
             self._compare(tick.weight, now, counts)
         self.book.remember(dt, counts.stable_n, counts.stable_hits)
         self.shared_fate.update(dt, candidate, stable)
@@ -170,8 +173,9 @@ class Judge:
         candidate = (float(counts.candidate_n[0]), float(counts.candidate_hits[0]))
         stable = (float(counts.stable_n[0]), float(counts.stable_hits[0]))
         odd = odds(weight)
-        self.extra_failures.update(float(self.book.centers()[0]), odd, candidate, stable)
-        self.book.bet(odd, now, self._without_warm_up(counts, now))
+        if self._fault is None:
+            self.extra_failures.update(float(self.book.centers()[0]), odd, candidate, stable)
+        self.book.bet(odd, now, self._without_warm_up(counts, now), centered=self._fault is None)
         self.book.add_totals(counts)
         self.evidence = self._total_evidence()
         self.bound = self.extra_failures.upper()
@@ -179,7 +183,8 @@ class Judge:
         self._step_requests += candidate[0]
         if self.evidence >= self.needed and self._harmful is None:
             self._harmful = self._why_harmful()
-        if self.routing.evidence >= FAULT_NEEDED and self._harmful is None:
+        if self._fault is None and self._harmful is None and self.routing.evidence >= FAULT_NEEDED:
+            self._too_few = self.routing.too_few
             self._fault = self._why_fault(weight)
         self._braked = self.evidence > (BRAKE_UNTIL if self._braked else BRAKE_ABOVE)
 
@@ -282,9 +287,14 @@ class Judge:
 
     def _why_fault(self, weight: float) -> str:
         n1, _, n0, _ = self.book.totals[0]
+        what = (
+            "it may hang, or the route is not what was set; only failures are judged now, and the rollout holds"
+            if self._too_few
+            else "judging is suspended and the rollout holds"
+        )
         return (
-            f"routing fault: the candidate got {texts.part(n1, n1 + n0)} of the requests, not the share it was meant "
-            f"to get (now {texts.percent(weight)}); judging is suspended and the rollout holds"
+            f"routing fault: the candidate answered {texts.part(n1, n1 + n0)} of the requests, not the share it was "
+            f"meant to get (now {texts.percent(weight)}); {what}"
         )
 
     def _why_harmful(self) -> str:
@@ -341,6 +351,7 @@ class Judge:
             "compared": self._compared,
             "braked": self._braked,
             "fault": self._fault,
+            "too_few": self._too_few,
             "harmful": self._harmful,
         }
 
@@ -361,7 +372,7 @@ class Judge:
         judge._step_requests = state["step_requests"]
         judge._first_candidate = state["first_candidate"]
         judge._compared, judge._braked = state["compared"], state["braked"]
-        judge._fault, judge._harmful = state["fault"], state["harmful"]
+        judge._fault, judge._too_few, judge._harmful = state["fault"], state["too_few"], state["harmful"]
         return judge
 
 

@@ -49,3 +49,14 @@ class RoutingCheck:
     @property
     def evidence(self) -> float:
         return float(np.exp(self.log_wealth).mean())
+
+    @property
+    def too_few(self) -> bool:
+        """The evidence says that the candidate gets fewer requests than it should, not more."""
+        return bool(too_few(self.log_wealth))
+
+
+def too_few(log_wealth: Floats) -> Any:
+    """Whether the alternatives of a smaller share hold most of the wealth; the alternatives are the last axis."""
+    half = len(_SIZES)
+    return np.max(log_wealth[..., half:], axis=-1) > np.max(log_wealth[..., :half], axis=-1)

@@ -37,6 +37,7 @@ def arm(world: World, step: Step, cohort: int, run: int) -> Arm:
         ("good", 0.2, "careful", 900),
         ("weight +10 %", 200.0, "default", 400),
         ("warm-up", 2.0, "fast", 400),
+        ("weight -10 %", 200.0, "fast", 500),
     ],
 )
 def test_the_benchmark_says_what_the_shipped_judge_says_tick_by_tick(

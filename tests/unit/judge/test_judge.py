@@ -129,6 +129,27 @@ def test_a_share_that_is_not_what_was_set_is_a_routing_fault_and_suspends_judgin
     assert run(judge, 100, start=100.0, weight=0.1, share=0.2, candidate=1.0).kind == "undecided"
 
 
+def test_a_candidate_that_hangs_holds_the_ramp_and_is_taken_back_when_its_requests_time_out() -> None:
+    judge = Judge(RULES, history=Arm(72_000, 72))
+    for t in range(60):
+        verdict = judge.update(Tick(float(t), 1.0, 0.05, Arm(19, 0), Arm(0, 0)))
+    assert verdict.kind == "undecided"
+    assert verdict.fault is not None
+    assert "it may hang" in verdict.fault
+    for t in range(60, 70):
+        verdict = judge.update(Tick(float(t), 1.0, 0.05, Arm(19, 0), Arm(1, 1)))
+    assert verdict.kind == "harmful"
+
+
+def test_a_candidate_that_gets_too_few_requests_is_not_blamed_for_what_both_cohorts_suffer() -> None:
+    judge = Judge(RULES, history=Arm(72_000, 72))
+    verdict = run(judge, 100, weight=0.2, share=0.05, stable=0.3, candidate=0.3)
+    assert verdict.fault is not None
+    for rate in (0.0, 0.5, 0.0):
+        verdict = run(judge, 200, start=100.0, weight=0.2, share=0.05, stable=rate, candidate=rate)
+        assert verdict.kind == "undecided"
+
+
 def test_an_exact_share_is_no_routing_fault() -> None:
     verdict = run(Judge(RULES), 2000, weight=0.02, n=500)
     assert verdict.fault is None
