@@ -1,0 +1,171 @@
+"""Renews the pictures and the transcript from real runs: `python docs/make_pictures.py [tour] [dashboard]`.
+
+- `tour`: runs `rebake tour`, keeps its whole output in docs/img/tour.txt, draws an excerpt as docs/img/tour.svg and
+  puts it into README.md between its two marks.
+- `dashboard`: raises the tour's service under load and photographs the dashboard with headless Chromium in the middle
+  of a canary, as docs/img/dashboard.png.
+
+Nothing is drawn by hand: the excerpt only leaves out, and says `…` where it does.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+IMAGES = HERE / "img"
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- the tour's own output, by docs/make_pictures.py -->", "<!-- end of the tour's output -->"
+WIDTH = 112
+
+SHOWN: Sequence[tuple[str, str, str]] = (
+    ("2. A good change", "deploy production", r"holding|soaking|promoted:|stable   :|candidate:|✓ no request"),
+    (
+        "3. A bad change",
+        "deploy production",
+        r"holding|rolled-back:|cause:|candidate:|next:|✓ production takes|✓ no req",
+    ),
+    ("4. A changed setting", "undo production", r"undone:|quarantine|env |what changes|✓ the earlier|✓ no request"),
+    ("6. The record", "ledger verify", r"whole:|✓"),
+)
+"""By chapter of the tour: the command, and which lines of its output are shown."""
+
+
+def chapters(output: str) -> dict[str, list[str]]:
+    """The tour's output by chapter title."""
+    found: dict[str, list[str]] = {}
+    title = ""
+    for line in output.splitlines():
+        if line.startswith("── "):
+            title = line.removeprefix("── ")
+            found[title] = []
+        elif title:
+            found[title].append(line)
+    return found
+
+
+def cut(line: str) -> str:
+    """A line short enough for a page. What is left out is a `…`."""
+    line = re.sub(r" · \d+ of \d+ healthy: ", " … ", line.rstrip())
+    if len(line) <= WIDTH:
+        return line
+    return line[: line.rindex(" ", 0, WIDTH - 1)] + " …"
+
+
+def shown(lines: Sequence[str], command: str, pattern: str) -> Iterator[str]:
+    """The first run of a command in one chapter: its line, and the lines that match, with `…` for the others."""
+    begin = lines.index(f"$ rebake {command}")
+    yield lines[begin]
+    gap = False
+    for line in lines[begin + 1 :]:
+        if line.startswith("$ "):
+            return
+        if re.search(pattern, line):
+            if gap:
+                yield "…"
+            gap = False
+            yield cut(line)
+        elif line.strip():
+            gap = True
+
+
+def excerpt(output: str) -> str:
+    """What README.md and the picture show of the tour's output. Pure."""
+    found = chapters(output)
+    lines: list[str] = []
+    for start, command, pattern in SHOWN:
+        title = next(title for title in found if title.startswith(start))
+        lines += [f"── {title}", found[title][0], *shown(found[title], command, pattern), ""]
+    lines += ["── What was counted", *(line for line in found["What was counted"] if line.strip())]
+    return "\n".join(lines) + "\n"
+
+
+def with_excerpt(readme: str, text: str) -> str:
+    """The README with this transcript between its marks."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n```text\n{text}```\n{END}{after}"
+
+
+def picture(text: str) -> str:
+    """The text as a terminal, drawn by rich."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(record=True, width=WIDTH + 2, file=io.StringIO(), force_terminal=True)
+    for line in text.splitlines():
+        drawn = Text(line)
+        drawn.highlight_regex(r"^\$ .*", "bold cyan")
+        drawn.highlight_regex(r"^── .*", "bold")
+        drawn.highlight_regex(r"^(promoted|undone|whole)(?=:)|✓", "bold green")
+        drawn.highlight_regex(r"^rolled-back(?=:)|✗", "bold red")
+        drawn.highlight_regex(r"^\[.*?\]", "dim")
+        console.print(drawn, highlight=False)
+    return console.export_svg(title="rebake tour", unique_id="tour")
+
+
+def tour() -> None:
+    """Run the tour and keep what it printed. Ends the script when a claim of the tour is not true."""
+    done = subprocess.run(
+        [sys.executable, "-m", "rebake.cli", "tour"], capture_output=True, text=True, timeout=600, check=True
+    )
+    IMAGES.mkdir(exist_ok=True)
+    (IMAGES / "tour.txt").write_text(done.stdout, encoding="utf-8")
+    text = excerpt(done.stdout)
+    (IMAGES / "tour.svg").write_text(picture(text), encoding="utf-8")
+    README.write_text(with_excerpt(README.read_text(encoding="utf-8"), text), encoding="utf-8")
+
+
+def dashboard() -> None:
+    """Photograph the dashboard while a candidate serves a part of the users."""
+    from rebake.tour.load import Load
+    from rebake.tour.run import GOOD, MIX, RATE
+    from rebake.tour.stage import stage
+
+    with stage() as there:
+        for environment in ("staging", "production"):
+            _typed(there.rebake("deploy", environment))
+        with Load(there.url, RATE, MIX):
+            there.edit("guestbook/handlers.py", *GOOD)
+            _typed(there.rebake("deploy", "staging"))
+            _typed(there.rebake("deploy", "production", "--detach"))
+            deadline = time.monotonic() + 60
+            while (there.ask("status", "production")["rollout"] or {}).get("step", 0) < 3:
+                if time.monotonic() > deadline:
+                    raise TimeoutError("the candidate did not reach its third step")
+                time.sleep(0.2)
+            photograph(there.ask("dashboard")["url"], IMAGES / "dashboard.png")
+
+
+def _typed(code: int) -> None:
+    if code:
+        raise RuntimeError(f"the command ended with {code}")
+
+
+def photograph(url: str, target: Path) -> None:
+    """What a browser shows of a page."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        raise RuntimeError("the picture of the dashboard needs a browser: apt-get install chromium")
+    with tempfile.TemporaryDirectory(prefix="rebake-picture-") as profile:
+        subprocess.run(
+            [
+                browser, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}",
+                "--hide-scrollbars", "--window-size=1100,540", "--virtual-time-budget=2500",
+                f"--screenshot={target}", url,
+            ],
+            capture_output=True, timeout=90, check=True,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or ["tour", "dashboard"]:
+        {"tour": tour, "dashboard": dashboard}[name]()
