@@ -133,6 +133,19 @@ class Engine:
             memory.judging = Judging(rollout, self.ports.ledger.get("judging", rollout.id))
         return memory
 
+    def _led(self, key: str, now: float) -> Memory:
+        """What is remembered, read again where another engine may have led since: followers take over from the truth."""
+        memory = self.memory(key)
+        if memory.fence is not None and now < memory.fence_until + LEASE_SECONDS - RENEW_SECONDS:
+            return memory
+        fresh = self._recall(key)
+        if fresh.environment == memory.environment:
+            return memory
+        fresh.fence, fresh.fence_until, fresh.world = memory.fence, memory.fence_until, memory.world
+        with self._lock:
+            self._memories[key] = fresh
+        return fresh
+
     # One tick
 
     def tick(self, key: str) -> float:
@@ -141,9 +154,9 @@ class Engine:
         Returns: when to look again, seconds since the epoch.
         Raises: RebakeError when the ledger cannot be read or written; nothing was done then.
         """
-        memory = self.memory(key)
+        now = self.ports.clock.now()
+        memory = self._led(key, now)
         with memory.lock:
-            now = self.ports.clock.now()
             commands = self._commands(key)
             world = self._observe(memory, commands, now)
             decision = decide(memory.environment, world, now)
