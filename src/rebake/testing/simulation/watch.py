@@ -298,13 +298,13 @@ class Watch:
         """Promise 10: no evidence, no pass; and harm that everybody could see is not promoted."""
         if rollout in self.waived or rollout not in self.asked:
             return
-        kind, revision, plan = self.asked[rollout]
+        kind, _, plan = self.asked[rollout]
         if kind == "undo" or plan.undecided == "promote" or not (plan.strategy.steps or plan.strategy.profile):
             return
         counted = self.reality.router.counters.get(rollout)
         if self.reality.router.epoch == "1" and (counted is None or counted.requests < plan.judge.min_requests):
             self.fail("10", f"{rollout} was promoted on {counted.requests if counted else 0} requests")
-        if self.reality.kinds[revision.release] == "harmful":
+        if self.kind_of_rollout(rollout) == "harmful" and self.kind_of_rollout(self.stable or "") != "harmful":
             self.fail("10", f"{rollout} was promoted although half of its answers are errors")
 
     def _ended(self, rollout: str, before: str, after: str) -> None:
