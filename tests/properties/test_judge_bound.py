@@ -88,6 +88,18 @@ def test_counts_of_a_tick_weigh_the_same_as_its_requests_one_by_one(
     np.testing.assert_allclose(both, log(*a) + log(*b), rtol=1e-9, atol=1e-6)
 
 
+@given(stable=shares, weight=weights, real=shares, bets=st.sampled_from([ERROR_BETS, BODY_BETS, TAIL_BETS]))
+def test_bets_centred_on_zero_gain_nothing_however_few_requests_the_candidate_really_gets(
+    stable: float, weight: float, real: float, bets: tuple[float, ...]
+) -> None:
+    real, candidate, common = weight * real, min(1.0, 1.1 * stable + 0.001), (weight, 0.0, 1.1, 0.001, bets)
+    mine = candidate * factor(*common, candidate_n=1, candidate_hits=1) + (1 - candidate) * factor(
+        *common, candidate_n=1
+    )
+    theirs = stable * factor(*common, stable_n=1, stable_hits=1) + (1 - stable) * factor(*common, stable_n=1)
+    assert (real * mine + (1 - real) * theirs <= 1 + 1e-9).all()
+
+
 @given(weight=weights, share=st.floats(0.95, 1.05))
 def test_a_tolerably_wrong_share_gives_no_evidence_of_a_routing_fault(weight: float, share: float) -> None:
     high = min(weight * 1.05, (1 + weight) / 2)

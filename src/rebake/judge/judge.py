@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from rebake.judge import texts
 from rebake.judge.book import PRIOR_REQUESTS, PRIOR_REQUESTS_UNKNOWN, Book
 from rebake.judge.bound import ExtraFailures
 from rebake.judge.eprocess import Counts, Floats, odds
+from rebake.judge.margins import widened
 from rebake.judge.metrics import (
     MAX_ENDPOINTS,
     THRESHOLD_SAMPLES,
@@ -62,6 +64,8 @@ class Judge:
         rate_hint: requests per second of the service, 0 when unknown; used in sentences only.
         history: stable's requests of the hour before: centres the bets and places the latency thresholds.
         kinds: what the ticks will carry ("errors", "endpoints", "latency"); None: the same as the history.
+        candidate_instances: how many instances the candidate has, 0: as many as stable. Where the history knows
+            stable's instances, margins below three standard errors of what they differ by are raised to that.
 
     Attributes:
         evidence: the averaged e-value against the candidate; 1 at the start.
@@ -75,8 +79,9 @@ class Judge:
         rate_hint: float = 0.0,
         history: Arm | None = None,
         kinds: Sequence[str] | None = None,
+        candidate_instances: int = 0,
     ) -> None:
-        self.settings = settings
+        self.settings = settings = widened(settings, history, candidate_instances)
         self.rate_hint = rate_hint
         self.needed = 1.0 / min(max(settings.false_rollbacks, 1e-12), 0.5)
         shares = kind_shares(tuple(kinds) if kinds is not None else kinds_of(history))
@@ -339,6 +344,8 @@ class Judge:
             "extra_failures": self.extra_failures.log_wealth.tolist(),
             "shared_fate": self.shared_fate.state(),
             "rate_hint": self.rate_hint,
+            "error_ratio": self.settings.error_ratio,
+            "latency_growth": dict(self.settings.latency),
             "reserves": [self._latency_reserve, self._endpoint_reserve],
             "newcomers": self._newcomers,
             "endpoints": dict(self._endpoints),
@@ -357,8 +364,9 @@ class Judge:
 
     @classmethod
     def restore(cls, settings: JudgeSettings, state: Mapping[str, Any]) -> Judge:
-        """The judge that wrote `state`."""
-        judge = cls(settings, rate_hint=state["rate_hint"])
+        """The judge that wrote `state`, with the margins it judged by."""
+        margins = {"error_ratio": state["error_ratio"], "latency": dict(state["latency_growth"])}
+        judge = cls(replace(settings, **margins), rate_hint=state["rate_hint"])
         judge.book = Book.restore(state["book"])
         judge.routing.log_wealth = np.array(state["routing"])
         judge.extra_failures.log_wealth = np.array(state["extra_failures"])

@@ -150,11 +150,13 @@ def arm_from(arm: Any) -> Arm:
     if isinstance(arm, Arm):
         return arm
     endpoints, latency = _field(arm, "endpoints"), _field(arm, "latency")
+    instances = _field(arm, "instances")
     return Arm(
         n=int(_field(arm, "n") or 0),
         errors=int(_field(arm, "errors") or 0),
         endpoints={} if endpoints is None else {str(k): (int(v[0]), int(v[1])) for k, v in dict(endpoints).items()},
         latency=() if latency is None else latency,
+        instances={} if instances is None else {str(k): arm_from(v) for k, v in dict(instances).items()},
     )
 
 

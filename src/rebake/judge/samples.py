@@ -22,12 +22,14 @@ class Arm:
         errors: requests that failed, 0 <= errors <= n.
         endpoints: by templated endpoint, (requests, failures); empty when unknown.
         latency: counts of successful requests by bucket (see LATENCY_BUCKETS); empty when unknown.
+        instances: of a history, the same by instance, for what stable's own instances differ by; empty when unknown.
     """
 
     n: int = 0
     errors: int = 0
     endpoints: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     latency: Sequence[int] = ()
+    instances: Mapping[str, Arm] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
