@@ -15,7 +15,15 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from rebake.errors import Transient
-from rebake.traffic.envoy.admin import AdminClient, ClusterNumbers
+from rebake.traffic.envoy.admin import (
+    AdminClient,
+    ClusterNumbers,
+    hosts,
+    listener_error,
+    numbers,
+    open_listeners,
+    route_configuration,
+)
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
@@ -73,7 +81,7 @@ def test_hosts_tell_the_sound_from_the_unsound(tmp_path: Path) -> None:
         envoy_that_says(tmp_path / "s", {"/clusters": said}) as asked,
         AdminClient(tmp_path / "s").session() as session,
     ):
-        assert session.hosts(["a", "b"]) == {"a": {"127.0.0.1:1": True, "127.0.0.1:2": False}, "b": {}}
+        assert session.ask(hosts("^(a|b)$")) == {"a": {"127.0.0.1:1": True, "127.0.0.1:2": False}, "b": {}}
     assert parse_qs(urlsplit(asked[0]).query)["filter"] == ["^(a|b)$"]
 
 
@@ -88,21 +96,21 @@ def test_numbers_of_a_cluster_that_met_nobody_are_zero(tmp_path: Path) -> None:
         ]
     }
     with envoy_that_says(tmp_path / "s", {"/stats": said}), AdminClient(tmp_path / "s").session() as session:
-        assert session.numbers(["x:1", "y"]) == {"x:1": ClusterNumbers(7, 2, 4), "y": ClusterNumbers()}
+        assert session.ask(numbers(["x:1", "y"])) == {"x:1": ClusterNumbers(7, 2, 4), "y": ClusterNumbers()}
 
 
 def test_a_refused_listener_says_why(tmp_path: Path) -> None:
     said = {"configs": [{"name": "l", "error_state": {"details": "cannot bind"}}, {"name": "m"}]}
     with envoy_that_says(tmp_path / "s", {"/config_dump": said}), AdminClient(tmp_path / "s").session() as session:
-        assert session.listener_error("l") == "cannot bind"
-        assert session.listener_error("m") is None
+        assert session.ask(listener_error("l")) == "cannot bind"
+        assert session.ask(listener_error("m")) is None
 
 
 def test_nobody_behind_the_socket_is_unreachable(tmp_path: Path) -> None:
     client = AdminClient(tmp_path / "nobody")
     assert client.is_live() is False
     with pytest.raises(Transient) as caught, client.session() as session:
-        session.listening()
+        session.ask(open_listeners())
     assert caught.value.code == "edge-unreachable"
     assert caught.value.remedy
 
@@ -120,7 +128,7 @@ def test_an_answer_that_is_none_of_envoys_is_unreachable(tmp_path: Path, answers
     client = AdminClient(tmp_path / "s")
     said = envoy_that_says(tmp_path / "s", answers, status)
     with said, pytest.raises(Transient) as caught, client.session() as session:
-        session.listening()
+        session.ask(open_listeners())
     assert caught.value.code == "edge-unreachable"
 
 
@@ -128,3 +136,15 @@ def test_an_answer_that_is_none_of_envoys_is_unreachable(tmp_path: Path, answers
 def test_envoy_is_live_only_when_it_says_so(tmp_path: Path, body: bytes, live: bool) -> None:
     with envoy_that_says(tmp_path / "s", {"/ready": body}):
         assert AdminClient(tmp_path / "s").is_live() is live
+
+
+def test_questions_asked_together_are_answered_each_by_its_own(tmp_path: Path) -> None:
+    said = {
+        "/listeners": {"listener_statuses": [{"name": "l"}]},
+        "/config_dump": {"configs": [{"route_config": {"name": "k", "v": 1}}]},
+        "/clusters": {},
+    }
+    with envoy_that_says(tmp_path / "s", said), AdminClient(tmp_path / "s").session() as session:
+        found = session.ask_together(route_configuration("k"), hosts("^x$"), open_listeners(), route_configuration("z"))
+        assert found == [{"name": "k", "v": 1}, {}, frozenset({"l"}), None]
+        assert session.ask(open_listeners()) == {"l"}

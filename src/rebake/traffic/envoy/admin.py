@@ -6,15 +6,17 @@ import http.client
 import json
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
 from rebake.errors import Transient
 from rebake.traffic.envoy import names
+
+T = TypeVar("T")
 
 _COUNTED = ("upstream_rq_completed", "upstream_rq_5xx", "upstream_rq_active", "upstream_rq_pending_active")
 
@@ -28,94 +30,136 @@ class ClusterNumbers:
     active: int = 0
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("envoy", timeout=timeout)
-        self._path = path
+@dataclass(frozen=True, slots=True)
+class Question(Generic[T]):
+    """One GET, and how its JSON answer is read."""
 
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+    target: str
+    parse: Callable[[Mapping[str, Any]], T]
+
+
+def route_configuration(key: str) -> Question[Mapping[str, Any] | None]:
+    """The route configuration Envoy has loaded under this name, None when it has none."""
+
+    def parse(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        loaded = (c["route_config"] for c in found.get("configs", ()))
+        return next((config for config in loaded if config.get("name") == key), None)
+
+    return Question(_target("/config_dump", resource="dynamic_route_configs", name_regex=f"^{re.escape(key)}$"), parse)
+
+
+def hosts(pattern: str) -> Question[dict[str, dict[str, bool]]]:
+    """By cluster that Envoy serves (not only warms), whether each address passes Envoy's health check."""
+
+    def parse(found: Mapping[str, Any]) -> dict[str, dict[str, bool]]:
+        clusters = found.get("cluster_statuses", ())
+        return {str(c["name"]): dict(_host(h) for h in c.get("host_statuses", ())) for c in clusters}
+
+    return Question(_target("/clusters", format="json", filter=pattern), parse)
+
+
+def numbers(clusters: Iterable[str]) -> Question[dict[str, ClusterNumbers]]:
+    """Statistics by cluster; one that never met a request is all zeros."""
+    wanted = {names.stat_name(c): c for c in clusters}
+
+    def parse(found: Mapping[str, Any]) -> dict[str, ClusterNumbers]:
+        values = {str(s["name"]): int(s["value"]) for s in found.get("stats", ()) if "name" in s}
+        return {cluster: _numbers(values, stat) for stat, cluster in wanted.items()}
+
+    pattern = rf"^cluster\.({any_of(wanted)})\.({'|'.join(_COUNTED)})$"
+    return Question(_target("/stats", format="json", filter=pattern), parse)
+
+
+def open_listeners() -> Question[frozenset[str]]:
+    """Names of the listeners that are open."""
+    return Question(
+        _target("/listeners", format="json"),
+        lambda found: frozenset(str(entry["name"]) for entry in found.get("listener_statuses", ())),
+    )
+
+
+def listener_error(name: str) -> Question[str | None]:
+    """Why Envoy refused the latest version of this listener, None when it did not."""
+
+    def parse(found: Mapping[str, Any]) -> str | None:
+        for entry in found.get("configs", ()):
+            if entry.get("name") == name and "error_state" in entry:
+                return str(entry["error_state"].get("details", "rejected"))
+        return None
+
+    return Question(_target("/config_dump", resource="dynamic_listeners", name_regex=f"^{re.escape(name)}$"), parse)
+
+
+def any_of(words: Iterable[str]) -> str:
+    return "|".join(re.escape(word) for word in sorted(words))
 
 
 class Session:
     """Several questions over one connection, hence to one and the same Envoy process."""
 
-    def __init__(self, connection: _UnixConnection) -> None:
-        self._connection = connection
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._answers = _Answers(connection)
 
-    def route_configuration(self, key: str) -> Mapping[str, Any] | None:
-        """The route configuration Envoy has loaded under this name, None when it has none."""
-        configs = self._dump("dynamic_route_configs", f"^{re.escape(key)}$")
-        return next((c["route_config"] for c in configs if c.get("route_config", {}).get("name") == key), None)
+    def ask(self, question: Question[T]) -> T:
+        return self._read(question, self._request("GET", question.target))
 
-    def hosts(self, clusters: Iterable[str]) -> dict[str, dict[str, bool]]:
-        """By cluster that Envoy serves (not only warms), whether each address passes Envoy's health check."""
-        wanted = sorted(clusters)
-        if not wanted:
-            return {}
-        found = self._json("/clusters", format="json", filter=f"^({'|'.join(map(re.escape, wanted))})$")
-        return {
-            str(c["name"]): dict(_host(h) for h in c.get("host_statuses", ()))
-            for c in found.get("cluster_statuses", ())
-        }
+    def ask_together(self, *questions: Question[Any]) -> list[Any]:
+        """Send ahead of reading, so that Envoy wakes less often. Returns: the answers in order.
 
-    def numbers(self, clusters: Iterable[str]) -> dict[str, ClusterNumbers]:
-        """Statistics by cluster; one that never met a request is all zeros."""
-        wanted = {names.stat_name(c): c for c in clusters}
-        if not wanted:
-            return {}
-        pattern = rf"^cluster\.({'|'.join(map(re.escape, wanted))})\.({'|'.join(_COUNTED)})$"
-        found = self._json("/stats", format="json", filter=pattern).get("stats", ())
-        values = {str(s["name"]): int(s["value"]) for s in found if "name" in s}
-        return {cluster: _numbers(values, stat) for stat, cluster in wanted.items()}
-
-    def listening(self) -> frozenset[str]:
-        """Names of the listeners that are open."""
-        found = self._json("/listeners", format="json").get("listener_statuses", ())
-        return frozenset(str(entry["name"]) for entry in found)
-
-    def listener_error(self, name: str) -> str | None:
-        """Why Envoy refused the latest version of this listener, None when it did not."""
-        for entry in self._dump("dynamic_listeners", f"^{re.escape(name)}$"):
-            if entry.get("name") == name and "error_state" in entry:
-                return str(entry["error_state"].get("details", "rejected"))
-        return None
+        Two at a time: Envoy closes a connection on which a third request waits.
+        """
+        found: list[Any] = []
+        for pair in (questions[at : at + 2] for at in range(0, len(questions), 2)):
+            self._socket.sendall(b"".join(_head("GET", q.target) for q in pair))
+            found += [self._read(q, self._answers.next()) for q in pair]
+        return found
 
     def is_live(self) -> bool:
         """Started, with every document loaded."""
-        status, body = self._get("/ready")
+        status, body = self._request("GET", "/ready")
         return status == 200 and body.strip() == b"LIVE"
 
     def collect(self) -> None:
         """Have Envoy take over what the one it replaces counted since the last time (`stats_flush_on_admin`)."""
-        self._get("/stats?filter=%5E%24")
+        self._request("GET", _target("/stats", filter="^$"))
 
     def drain(self) -> None:
         """Close the listeners, let the connections finish."""
         self._request("POST", "/drain_listeners?graceful&skip_exit")
 
-    def _dump(self, resource: str, name: str) -> list[Mapping[str, Any]]:
-        found = self._json("/config_dump", resource=resource, name_regex=name).get("configs", ())
-        return list(found)
-
-    def _json(self, path: str, **query: str) -> Mapping[str, Any]:
-        status, body = self._get(f"{path}?{urlencode(query)}")
-        if status == 404:
-            return {}
-        if status != 200:
-            raise ValueError(f"GET {path} answered {status}: {body[:200].decode(errors='replace')}")
-        document = json.loads(body or b"{}")
-        return document if isinstance(document, dict) else {}
-
-    def _get(self, target: str) -> tuple[int, bytes]:
-        return self._request("GET", target)
-
     def _request(self, method: str, target: str) -> tuple[int, bytes]:
-        self._connection.request(method, target)
-        answer = self._connection.getresponse()
+        self._socket.sendall(_head(method, target))
+        return self._answers.next()
+
+    @staticmethod
+    def _read(question: Question[T], answer: tuple[int, bytes]) -> T:
+        status, body = answer
+        if status not in (200, 404):  # 404: Envoy has nothing of that name
+            raise ValueError(f"GET {question.target} answered {status}: {body[:200].decode(errors='replace')}")
+        document = json.loads(body or b"{}") if status == 200 else {}
+        return question.parse(document if isinstance(document, dict) else {})
+
+
+class _Answers:
+    """Reads one HTTP answer after the other from a socket; `http.client` parses, but must not close or read ahead."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._file = connection.makefile("rb")
+
+    def next(self) -> tuple[int, bytes]:
+        answer = http.client.HTTPResponse(self)  # type: ignore[arg-type]
+        answer.begin()
         return answer.status, answer.read()
+
+    def makefile(self, *_: object) -> _Answers:
+        return self
+
+    def close(self) -> None:
+        """Nothing: the next answer comes from the same file."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 class AdminClient:
@@ -128,8 +172,10 @@ class AdminClient:
     @contextmanager
     def session(self) -> Iterator[Session]:
         """Raises: Transient `edge-unreachable` when Envoy does not answer, or not as Envoy does."""
-        connection = _UnixConnection(self._path, self._timeout)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(self._timeout)
         try:
+            connection.connect(str(self._path))
             yield Session(connection)
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
             raise Transient(
@@ -149,6 +195,14 @@ class AdminClient:
                 return session.is_live()
         except Transient:
             return False
+
+
+def _target(path: str, **query: str) -> str:
+    return f"{path}?{urlencode(query)}"
+
+
+def _head(method: str, target: str) -> bytes:
+    return f"{method} {target} HTTP/1.1\r\nhost: envoy\r\ncontent-length: 0\r\n\r\n".encode()
 
 
 def _host(status: Mapping[str, Any]) -> tuple[str, bool]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from rebake.core.home import Home
 from rebake.errors import Permanent, PlatformError
-from rebake.traffic.envoy import listening, names, routes, snapshot
+from rebake.traffic.envoy import admin, listening, names, routes, snapshot
 from rebake.traffic.envoy.admin import AdminClient, ClusterNumbers, Session
 from rebake.traffic.envoy.documents import Documents
 from rebake.traffic.envoy.keeper import EnvoyKeeper
@@ -53,6 +53,8 @@ class EnvoyRouter:
         self._pending: set[str] = set()
         self._blocked: set[str] = set()
         self._departed: dict[str, float] = {}
+        self._seen_of: Running | None = None
+        self._seen_names: set[str] = set()
 
     def resume(self) -> None:
         """Adopt or start Envoy when some environment has a route: it then serves what was applied last.
@@ -115,7 +117,7 @@ class EnvoyRouter:
             running = self._keeper.ensure()
             self._documents.write_listeners(self._unblocked())
             with AdminClient(running.admin).session() as session:
-                _until(lambda: not _listens(session.listening(), key))
+                _until(lambda: not _listens(session.ask(admin.open_listeners()), key))
             self._forget_others()
 
     def environments(self) -> list[tuple[str, str]]:
@@ -199,8 +201,9 @@ class EnvoyRouter:
         self._documents.write_endpoints(route)
         others = self._documents.write_clusters(wishes.values(), keep_others=True)
         if snapshot.serves(route):
-            wanted = {c["name"] for c in snapshot.clusters([route], self._process.paths)}
-            if not _until(lambda: wanted <= session.hosts(wanted).keys(), patience_seconds):
+            if not self._knows(
+                session, {c["name"] for c in snapshot.clusters([route], self._process.paths)}, patience_seconds
+            ):
                 return
             for cluster in self._documents.write_route(route):
                 self._departed[cluster] = time.monotonic()
@@ -211,28 +214,62 @@ class EnvoyRouter:
         if others:
             self._forget_others()
 
+    def _knows(self, session: Session, wanted: set[str], patience_seconds: float) -> bool:
+        """Wait until Envoy knows these clusters; what this very process was seen to know is not asked again."""
+        seen = self._seen()
+        missing = wanted - seen
+        question = admin.hosts(f"^({admin.any_of(missing)})$")
+        if missing and not _until(lambda: missing <= session.ask(question).keys(), patience_seconds):
+            return False
+        seen |= missing
+        return True
+
+    def _seen(self) -> set[str]:
+        """Clusters and listeners that the running Envoy was seen to have, and was not told to drop since."""
+        if self._seen_of != self._keeper.running:
+            self._seen_of, self._seen_names = self._keeper.running, set()
+        return self._seen_names
+
     def _served(self, session: Session, key: str, route: EnvironmentRoute, patience_seconds: float) -> bool:
         """Wait until Envoy serves this route. Raises: Permanent when it refuses its listener."""
         if not snapshot.serves(route):
-            return _until(lambda: not _listens(session.listening(), key), patience_seconds)
+            self._seen().difference_update([name for name in self._seen() if name.startswith(f"{key}@")])
+            return _until(lambda: not _listens(session.ask(admin.open_listeners()), key), patience_seconds)
         name = names.listener_name(route.service, route.environment, route.listen)
+        if name not in self._seen() and not self._opened(session, name, route, patience_seconds):
+            return False
+        version, question = route.version, admin.route_configuration(key)
+        return _until(lambda: _version(session.ask(question)) == version, patience_seconds)
+
+    def _opened(self, session: Session, name: str, route: EnvironmentRoute, patience_seconds: float) -> bool:
+        """Wait until the listener is open. Raises: Permanent with Envoy's reason when it was refused."""
+        found: list[tuple[bool, str | None]] = []
 
         def decided() -> bool:
-            return name in session.listening() or session.listener_error(name) is not None
+            open_now, reason = session.ask_together(admin.open_listeners(), admin.listener_error(name))
+            found.append((name in open_now, reason))
+            return name in open_now or reason is not None
 
         if not _until(decided, patience_seconds):
             return False
-        if name not in session.listening() and (reason := session.listener_error(name)):
+        is_open, reason = found[-1]
+        if not is_open:
             listening.check_free(route.listen)
             self._documents.write_listeners(self._unblocked(), again=True)
-            raise _rejected(route, reason)
-        return _until(lambda: _version(session.route_configuration(key)) == route.version, patience_seconds)
+            raise _rejected(route, reason or "rejected")
+        # Another address of this environment is closed by the same document.
+        key = names.environment_key(route.service, route.environment)
+        self._seen().difference_update([other for other in self._seen() if other.startswith(f"{key}@")])
+        self._seen().add(name)
+        return True
 
     def _forget_others(self) -> None:
         """Take clusters away that no environment wishes, unless some environment is still on its way."""
         if self._pending - self._blocked:
             return
         wishes = self._loaded()
+        kept = {c["name"] for c in snapshot.clusters(wishes.values(), self._process.paths)}
+        self._seen().difference_update([name for name in self._seen() if "@" not in name and name not in kept])
         self._documents.write_clusters(wishes.values(), keep_others=False)
         self._documents.sweep(wishes)
 
@@ -253,13 +290,15 @@ class EnvoyRouter:
     # --- reading back
 
     def _observed(self, session: Session, key: str, wish: EnvironmentRoute, running: Running) -> RouteObservation:
-        loaded = session.route_configuration(key) if snapshot.serves(wish) else None
-        weights = routes.weights_in(dict(loaded)) if loaded else {}
         fleets = {snapshot.cluster_of(wish, f): f for f in wish.fleets}
-        hosts = session.hosts({*fleets, *weights})
-        numbers = session.numbers([c for name in fleets for c in _family(name)])
+        loaded, hosts, numbers, open_listeners = session.ask_together(
+            admin.route_configuration(key),
+            admin.hosts(f"^({admin.any_of(fleets)})$"),
+            admin.numbers(c for name in fleets for c in _family(name)),
+            admin.open_listeners(),
+        )
+        weights = routes.weights_in(dict(loaded)) if loaded and snapshot.serves(wish) else {}
         name = names.listener_name(wish.service, wish.environment, wish.listen)
-        open_listeners = session.listening()
         return RouteObservation(
             version=wish.version if self._is_whole(wish, loaded, hosts, open_listeners) else None,
             weights={_fleet_of(fleets, c): weights.get(c, 0) for c in {*fleets, *weights}},
@@ -302,7 +341,7 @@ class EnvoyRouter:
         return max(found, 1) if settling else found
 
 
-def _listens(open_listeners: Iterable[str], key: str) -> bool:
+def _listens(open_listeners: frozenset[str], key: str) -> bool:
     return any(name.startswith(f"{key}@") for name in open_listeners)
 
 

@@ -1,0 +1,201 @@
+"""The edge: how long a switch takes and what it loses, beside nginx and HAProxy; how fast it is, beside bare Envoy.
+
+    python -m benchmarks edge [--quick]
+
+The two instances are direct answers of one Envoy, so that they are not what is measured. The load at switches is half
+of what the same callers reach against the edge when each asks as soon as it has its answer. Peers that are not
+installed (Debian: nginx-light, haproxy, wrk) are skipped out loud. Everything stays on loopback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.edge_peers import WORKERS, HaProxy, Nginx, Peer, await_answer, bare_envoy, free_address, has, instances
+from rebake.core.home import Home
+from rebake.traffic.envoy import EdgeSettings, EnvoyRouter
+from rebake.traffic.ports import Endpoint, EnvironmentRoute, FleetRoute
+
+Row = dict[str, Any]
+
+CONNECTIONS = 32
+SWITCH_MS = 20.0
+NOISE = 0.05
+
+
+class RebakeEdge:
+    """Our edge, seen as a peer: a switch is `apply` until `observe` says that it is served."""
+
+    name = "rebake"
+
+    def __init__(self, folder: Path, places: list[str]) -> None:
+        self.listen = free_address()
+        self._places = places
+        self._router = EnvoyRouter(Home(folder), EdgeSettings(concurrency=WORKERS))
+
+    def switch(self, to: int) -> None:
+        fleets = tuple(
+            FleetRoute(f"fleet-{n}", (Endpoint(f"i{n}", place),), 10_000 if n == to else 0)
+            for n, place in enumerate(self._places)
+        )
+        route = EnvironmentRoute("bench", "production", self.listen, fleets)
+        self._router.apply(route)
+        while (found := self._router.observe("bench", "production")) is None or found.version != route.version:
+            time.sleep(0.001)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[RebakeEdge]:
+        try:
+            self.switch(0)
+            await_answer(self.listen)
+            yield self
+        finally:
+            self._router.stop()
+            self._router.close()
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the callers met while a block ran."""
+
+    rate: float
+    answered: int
+    lost: dict[str, int]
+
+    @property
+    def lost_total(self) -> int:
+        return sum(self.lost.values())
+
+
+def under_load(listen: str, rate: float, work: Callable[[], None]) -> Load:
+    """Run the work while callers ask at this rate (0: as fast as they can)."""
+    command = [sys.executable, "-m", "benchmarks.edge_client", listen, str(CONNECTIONS), str(rate)]
+    client = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        time.sleep(0.5)  # the callers' own start
+        work()
+        output, _ = client.communicate(timeout=30)
+    finally:
+        client.kill()
+        client.wait()
+    found = json.loads(output)
+    return Load(found["answered"] / found["seconds"], found["answered"], found["lost"])
+
+
+def switches(peer: Peer, count: int, rate: float) -> tuple[list[float], Load]:
+    """Milliseconds of each switch, and what the callers met."""
+    times: list[float] = []
+
+    def work() -> None:
+        for number in range(count):
+            began = time.perf_counter()
+            peer.switch((number + 1) % 2)
+            times.append((time.perf_counter() - began) * 1000)
+            time.sleep(0.02)  # users between two switches
+
+    return times, under_load(peer.listen, rate, work)
+
+
+def _row(figure: str, value: float, unit: str, **more: Any) -> Row:
+    row = {"figure": figure, "value": round(value, 3), "unit": unit, "peer": "", "ratio": None, "bar": None, "ok": None}
+    return row | more
+
+
+def _switch_rows(folder: Path, places: list[str], count: int) -> list[Row]:
+    with RebakeEdge(folder / "rebake", places).running() as edge:
+        capacity = under_load(edge.listen, 0, lambda: time.sleep(2)).rate
+        rate = capacity / 2
+        times, load = switches(edge, count, rate)
+    median = statistics.median(times)
+    rows = [
+        _row("switch under load, apply to read back, median", median, "ms", bar=SWITCH_MS, ok=median <= SWITCH_MS),
+        _row("switch under load, apply to read back, slowest", max(times), "ms"),
+        _row(f"requests per second during the switches (half of {capacity:.0f})", load.rate, "1/s"),
+        _row(f"requests lost over {count} switches", load.lost_total, "", bar=0, ok=load.lost_total == 0),
+    ]
+    for peer in _peers(folder, places):
+        with peer.running():
+            peer_times, peer_load = switches(peer, count, rate)
+        peer_median = statistics.median(peer_times)
+        ratio = round(median / peer_median, 3)
+        rows.append(_row(f"{peer.name}: switch, median", peer_median, "ms"))
+        rows.append(_row(f"{peer.name}: requests lost over {count} switches", peer_load.lost_total, ""))
+        rows.append(_row("our switch beside it", median, "ms", peer=peer.name, ratio=ratio))
+    return rows
+
+
+def _peers(folder: Path, places: list[str]) -> Iterator[Nginx | HaProxy]:
+    if has("nginx"):
+        yield Nginx(folder / "nginx", places)
+    else:
+        print("skipped: nginx is not installed (Debian: nginx-light)", file=sys.stderr)
+    if has("haproxy"):
+        yield HaProxy(folder / "haproxy-reload", places, reload=True)
+        yield HaProxy(folder / "haproxy-runtime", places, reload=False)
+    else:
+        print("skipped: HAProxy is not installed (Debian: haproxy)", file=sys.stderr)
+
+
+def _wrk(listen: str, seconds: int) -> tuple[float, float]:
+    """Requests per second and p99 in milliseconds, as wrk measures them."""
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", f"http://{listen}/"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 20).stdout
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", said)
+    assert rate is not None, said
+    assert p99 is not None, said
+    return float(rate[1]), float(p99[1]) * {"us": 0.001, "ms": 1, "s": 1000}[p99[2]]
+
+
+def _speed_rows(folder: Path, places: list[str], rounds: int, seconds: int) -> list[Row]:
+    if not has("wrk"):
+        print("skipped: wrk is not installed (Debian: wrk)", file=sys.stderr)
+        return []
+    ours: list[tuple[float, float]] = []
+    bare: list[tuple[float, float]] = []
+    with RebakeEdge(folder / "speed", places).running() as edge, bare_envoy(folder / "bare", places[0]) as peer:
+        for number in range(rounds + 1):  # in turn; the first round warms up
+            found = (_wrk(edge.listen, seconds), _wrk(peer, seconds))
+            if number:
+                ours.append(found[0])
+                bare.append(found[1])
+    rate, peer_rate = (statistics.median(r for r, _ in side) for side in (ours, bare))
+    p99, peer_p99 = (statistics.median(p for _, p in side) for side in (ours, bare))
+    noise = max(_spread([r for r, _ in side]) for side in (ours, bare))
+    noise_p99 = max(_spread([p for _, p in side]) for side in (ours, bare))
+    by = "bare Envoy, static file"
+    return [
+        _row(
+            f"throughput (noise of the rounds {noise:.0%})",
+            rate, "1/s", peer=by, ratio=round(rate / peer_rate, 3), ok=rate >= peer_rate * (1 - noise),
+        ),
+        _row(
+            f"p99 (noise of the rounds {noise_p99:.0%})",
+            p99, "ms", peer=by, ratio=round(p99 / peer_p99, 3), ok=p99 <= peer_p99 * (1 + noise_p99),
+        ),
+    ]  # fmt: skip
+
+
+def _spread(values: list[float]) -> float:
+    """How far the rounds of one and the same thing lie apart, as a share of their median; at least `NOISE`."""
+    return max(NOISE, (max(values) - min(values)) / statistics.median(values))
+
+
+def run(quick: bool) -> list[Row]:
+    """Every figure of the edge. `quick`: fewer switches and shorter rounds."""
+    with tempfile.TemporaryDirectory(prefix="rebake-edge-") as name:
+        folder = Path(name)
+        with instances(folder / "instances") as places:
+            rows = _switch_rows(folder, places, 20 if quick else 100)
+            return rows + _speed_rows(folder, places, *((3, 1) if quick else (5, 3)))
