@@ -322,8 +322,8 @@ class TestDeploy:
     def test_without_a_file(self, terminal: Terminal) -> None:
         typed = terminal("deploy", "production")
         assert typed.code == 2
-        assert "error[no-file]: expected a rebake.yaml here, found none" in typed.err
-        assert "next: rebake init" in typed.err
+        assert "error[no-rebake-yaml]: expected a file rebake.yaml, found none in" in typed.err
+        assert "next: run `rebake init`" in typed.err
 
     def test_an_environment_the_file_does_not_have(self, terminal: Terminal, file: Path) -> None:
         typed = terminal("deploy", "prodution")

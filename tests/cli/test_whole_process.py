@@ -79,7 +79,7 @@ def test_exit_code_and_streams_of_a_mistake(home: Home) -> None:
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("error[no-file]: ")
+    assert done.stderr.startswith("error[no-rebake-yaml]: ")
 
 
 def test_the_tab_key_knows_environments_of_the_file_and_of_the_agent(home: Home, application: FakeApplication) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rebake.platforms.local.doctor import Finding
     from rebake.release.gc import GcReport
     from rebake.release.store import Store
-    from rebake.spec.model import Spec
+    from rebake.spec.compiled import Compiled
 
 
 def store(home: Home) -> Store:
@@ -26,7 +26,7 @@ def store(home: Home) -> Store:
     return Store(home.store)
 
 
-def bake(home: Home, spec: Spec, folder: Path, progress: Callable[[str], None]) -> BakeResult:
+def bake(home: Home, file: Compiled, folder: Path, progress: Callable[[str], None]) -> BakeResult:
     """Bake the source that a file describes.
 
     Args:
@@ -40,16 +40,16 @@ def bake(home: Home, spec: Spec, folder: Path, progress: Callable[[str], None]) 
     from rebake.bake.memoising import DiskMemo
     from rebake.bake.ports import BakeRequest, Builder
     from rebake.bake.tools import SystemTools
-    from rebake.spec.plan import run_contract
+    from rebake.release.manifest import run_contract_of
 
     request = BakeRequest(
-        service=spec.service,
-        builder=spec.bake.builder,
-        source=folder / spec.bake.source,
-        run=run_contract(spec),
-        exclude=tuple(spec.bake.exclude),
-        base=spec.bake.base,
-        build=spec.bake.build,
+        service=file.service,
+        builder=file.bake["builder"],
+        source=folder / file.bake["source"],
+        run=run_contract_of(file.run),
+        exclude=tuple(file.bake["exclude"]),
+        base=file.bake["base"],
+        build=file.bake["build"],
     )
     releases, tools = store(home), SystemTools()
     memo = DiskMemo(releases.cache)

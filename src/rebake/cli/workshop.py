@@ -15,7 +15,7 @@ from rebake.core.home import Home
 from rebake.errors import UsageError
 
 if TYPE_CHECKING:
-    from rebake.spec.model import Spec
+    from rebake.spec.compiled import Compiled
 
 Progress = Callable[[str], None]
 
@@ -24,22 +24,15 @@ Progress = Callable[[str], None]
 class Described:
     """A rebake.yaml that was read without a mistake, and where it lies."""
 
-    spec: Spec
+    file: Compiled
     folder: Path
 
 
-def read_file(file: Path) -> Described:
-    """Raises: UsageError `no-file`; SpecError with every mistake."""
-    if not file.exists():
-        raise UsageError(
-            "no-file",
-            f"expected a {file.name} here, found none",
-            where=str(file.absolute()),
-            remedy="rebake init writes one for this folder; --file PATH names one elsewhere",
-        )
-    from rebake.spec.load import load
+def read_file(home: Home, file: Path) -> Described:
+    """Raises: UsageError `no-rebake-yaml`, `file-unreadable`; SpecError with every mistake."""
+    from rebake.spec.compiled import compile_file
 
-    return Described(load(file), file.absolute().parent)
+    return Described(compile_file(file, home.store / "cache" / "files"), file.absolute().parent)
 
 
 def secret_values(sources: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -64,23 +57,19 @@ def rollout_request(described: Described, environment: str) -> dict[str, Any]:
 
     Raises: UsageError `unknown-environment`, `secret-not-set`.
     """
-    from rebake.core.codec import dump
-    from rebake.spec.plan import plan_for, secret_sources, settings_env
+    asked = described.file.environments.get(environment)
+    if asked is None:
+        from rebake.spec.report import unknown_environment
 
-    sources = secret_sources(described.spec, environment)
-    return {
-        "plan": dump(plan_for(described.spec, environment, described.folder)),
-        "env": settings_env(described.spec, environment),
-        "secrets": sources,
-        "secret_values": secret_values(sources),
-    }
+        raise unknown_environment(described.file.service, described.file.environments, environment)
+    return {**asked, "secret_values": secret_values(asked["secrets"])}
 
 
 def bake(home: Home, described: Described, progress: Progress) -> Any:
     """A `BakeResult`. Raises: BakeError; Permanent when the disk says no."""
     from rebake import app
 
-    return app.bake(home, described.spec, described.folder, progress)
+    return app.bake(home, described.file, described.folder, progress)
 
 
 def resolve_release(home: Home, prefix: str) -> str:

@@ -6,8 +6,9 @@ are the same on every machine.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from rebake.core.codec import dump
 from rebake.core.digest import digest_of
@@ -140,3 +141,15 @@ class Revision:
 def contract_in(run: RunContract, settings: Settings) -> RunContract:
     """The run contract as one environment runs it: its settings win over the release's own."""
     return replace(run, env={**run.env, **settings.env})
+
+
+def run_contract_of(doc: Mapping[str, Any]) -> RunContract:
+    """A run contract from its JSON value, as `codec.load` gives it, without loading pydantic for it."""
+    return RunContract(
+        command=tuple(doc["command"]),
+        port=doc["port"],
+        health=Health(**doc["health"]),
+        drain_ms=doc["drain_ms"],
+        env=dict(doc["env"]),
+        resources=Resources(**doc["resources"]),
+    )

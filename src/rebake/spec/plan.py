@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from rebake.core.units import FULL
-from rebake.errors import UsageError
 from rebake.release import manifest
 from rebake.rollout import plan
 from rebake.spec import model
-from rebake.spec.report import did_you_mean
+from rebake.spec.report import unknown_environment
 from rebake.traffic.ports import Sticky
 
 _SOAK_MS = {"all-at-once": 0, "blue-green": 600_000}
@@ -87,13 +86,7 @@ def plan_for(spec: model.Spec, environment: str, folder: Path | None = None) -> 
 def _find(spec: model.Spec, environment: str) -> model.Environment:
     found = spec.environments.get(environment)
     if found is None:
-        known = ", ".join(spec.environments)
-        raise UsageError(
-            "unknown-environment",
-            f"expected an environment of {spec.service} ({known}), found {environment}",
-            where="environments",
-            remedy=did_you_mean(environment, spec.environments) or f"use one of {known}, or add it to rebake.yaml",
-        )
+        raise unknown_environment(spec.service, spec.environments, environment)
     return found
 
 

@@ -6,13 +6,13 @@ import difflib
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from rebake.errors import Mistake
+from rebake.errors import Mistake, UsageError
 from rebake.spec.keys import homes_of, keys_at
 from rebake.spec.model import OTHER_PLATFORMS, TAG
 from rebake.spec.tree import Node, Path, dotted
@@ -215,3 +215,14 @@ def mistakes(found: Iterable[Finding], locator: Locator) -> list[Mistake]:
         line, column = locator.place(item)
         result.setdefault((item.code, key), Mistake(item.code, key, item.problem, line, column, item.remedy))
     return sorted(result.values(), key=lambda mistake: (mistake.line, mistake.column, mistake.key))
+
+
+def unknown_environment(service: str, known: Collection[str], found: str) -> UsageError:
+    """An environment that the file does not describe."""
+    names = ", ".join(known)
+    return UsageError(
+        "unknown-environment",
+        f"expected an environment of {service} ({names}), found {found}",
+        where="environments",
+        remedy=did_you_mean(found, known) or f"use one of {names}, or add it to rebake.yaml",
+    )

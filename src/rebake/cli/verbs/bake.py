@@ -19,8 +19,8 @@ from rebake.cli.words import plural, seconds
 @json_option
 def command(*, file: Path, as_json: bool) -> int:
     """Bake the source that rebake.yaml names into a release, and print its digest."""
-    described = workshop.read_file(file)
-    result = workshop.bake(Session().home, described, notice)
+    home = Session().home
+    result = workshop.bake(home, workshop.read_file(home, file), notice)
     doc = document(result)
     if as_json:
         emit_json(doc)

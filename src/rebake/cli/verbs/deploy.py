@@ -40,15 +40,15 @@ def command(
     Exit codes: 0 promoted, 2 a mistake in the file or the command, 3 rolled back, 4 refused, 5 the platform failed,
     6 stopped by a person.
     """
-    described = workshop.read_file(file)
-    request = workshop.rollout_request(described, environment)
     session = Session()
+    described = workshop.read_file(session.home, file)
+    request = workshop.rollout_request(described, environment)
     digest = _release(session, described, release, as_json)
     document = {**request, "release": digest, "requested_by": requested_by(), "again": again}
     try:
         view = session.post("/v1/rollouts", document)
     except Refused as error:
-        return _refused(error, described.spec.service, environment, digest, as_json)
+        return _refused(error, described.file.service, environment, digest, as_json)
     if not detach:
         try:
             view = follow(session.follow(view["rollout"], until), as_json) or view
