@@ -7,6 +7,7 @@ go on in the data plane and the weights cannot change while no engine runs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from rebake.rollout.plan import JudgeRules
 from rebake.rollout.states import State
 from rebake.rollout.world import Environment, Rollout
 from rebake.traffic.ports import Counters, RouteObservation
+
+_LOG = logging.getLogger("rebake.judging")
 
 MIN_TICK_SECONDS = 0.05
 COURSE_LENGTH = 240
@@ -65,17 +68,33 @@ class Judging:
         self.rollout = rollout.id
         self._settings = settings_of(rollout.plan.judge)
         self._rate_hint = rate_hint
-        self._judge: Judge | None = None if state is None else Judge.restore(self._settings, state["judge"])
-        self._last: Reading | None = None if state is None else load(Reading | None, state["last"])  # type: ignore[arg-type]
-        self._begun: float | None = None if state is None else state["begun"]
-        self._step: tuple[int, int] | None = None if state is None or state["step"] is None else tuple(state["step"])
+        self._judge: Judge | None = None
+        self._last: Reading | None = None
+        self._begun: float | None = None
+        self._step: tuple[int, int] | None = None
         self.totals: dict[str, Counters] = {"stable": Counters(), "candidate": Counters()}
         self.course: list[tuple[float, float]] = []
         self.verdict: Verdict | None = None
         if state is not None:
-            self.totals = {name: Counters(*pair) for name, pair in state["totals"].items()}
-            self.course = [tuple(point) for point in state["course"]]
-            self.verdict = None if state["verdict"] is None else load(Verdict, state["verdict"])
+            self._restore(state)
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` says; from nothing where another version of rebake wrote it in another form.
+
+        An upgrade in the middle of a rollout must block neither stop nor undo, and lost evidence is never a pass.
+        """
+        try:
+            judge = Judge.restore(self._settings, state["judge"])
+            last = load(Reading | None, state["last"])  # type: ignore[arg-type]
+            begun, step = state["begun"], None if state["step"] is None else tuple(state["step"])
+            totals = {name: Counters(*pair) for name, pair in state["totals"].items()}
+            course = [tuple(point) for point in state["course"]]
+            verdict = None if state["verdict"] is None else load(Verdict, state["verdict"])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            _LOG.warning("the judge of %s begins anew: what it remembered cannot be read: %r", self.rollout, error)
+            return
+        self._judge, self._last, self._begun, self._step = judge, last, begun, step
+        self.totals, self.course, self.verdict = totals, course, verdict
 
     def look(self, environment: Environment, route: RouteObservation | None, now: float) -> Verdict | None:
         """Take in one observation of the route; the verdict so far."""
