@@ -220,6 +220,15 @@ def test_one_listener_that_fails_does_not_stop_the_watch(watch: Watch) -> None:
     assert done.wait(10)
 
 
+def test_a_watch_that_ended_by_itself_just_before_it_is_closed_is_closed_all_the_same(watch: Watch) -> None:
+    watch.watcher._closed = True  # what `close` does first
+    watch.watcher.after(0, lambda: None)
+    watch.watcher._thread.join(10)
+    assert not watch.watcher._thread.is_alive()
+    watch.watcher._closed = False
+    watch.watcher.close()
+
+
 def test_closing_twice_is_the_same_as_once(watch: Watch) -> None:
     watch.watcher.close()
     watch.watcher.close()

@@ -93,6 +93,7 @@ class Watcher:
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._closed = False
+        self._released = False
         self._thread = threading.Thread(target=self._run, name="rebake-local-watcher", daemon=True)
         self._thread.start()
 
@@ -126,15 +127,20 @@ class Watcher:
         if self._closed:
             return
         self._closed = True
-        os.eventfd_write(self._wake_fd, 1)
+        self._wake()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=10)
 
     def _call(self, action: Callable[[], None]) -> None:
         with self._lock:
             self._inbox.append(action)
-        if not self._closed:
-            os.eventfd_write(self._wake_fd, 1)
+        self._wake()
+
+    def _wake(self) -> None:
+        """The thread closes the descriptor when it ends, which it may do at any moment; hence the lock."""
+        with self._lock:
+            if not self._released:
+                os.eventfd_write(self._wake_fd, 1)
 
     # On the watcher's thread.
 
@@ -325,8 +331,10 @@ class Watcher:
             watched, self._watched = list(self._watched.values()), {}
         for one in watched:
             self._drop_pidfd(one)
-        self._epoll.close()
-        os.close(self._wake_fd)
+        with self._lock:
+            self._released = True
+            self._epoll.close()
+            os.close(self._wake_fd)
 
 
 def _refusal(code: int) -> str:
