@@ -493,6 +493,8 @@ class TestHere:
         assert first.code == 0
         text = Path("rebake.yaml").read_text()
         assert "service:" in text
+        named = first.out.rpartition("rebake deploy ")[2].strip()
+        assert f"  {named}:\n" in text, "the next command names an environment of the file"
         again = terminal("init", "--json")
         assert (again.code, again.doc["error"]) == (2, "file-exists")
         assert terminal("init", "--force").code == 0

@@ -44,7 +44,7 @@ VERBS: dict[str, dict[str, str]] = {
 }
 _ALL = {verb for group in VERBS.values() for verb in group}
 
-_EPILOG = "\b\nStart here:  rebake tour      in your own folder:  rebake init && rebake deploy staging"
+_EPILOG = "\b\nStart here:  rebake tour      in your own folder:  rebake init && rebake deploy production"
 
 
 class Root(click.Group):

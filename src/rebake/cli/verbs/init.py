@@ -44,5 +44,5 @@ def command(*, folder: Path, force: bool, as_json: bool) -> int:
     line(f"wrote {path}")
     for note in written.notes:
         line(f"  note: {note}")
-    line("  next: rebake deploy staging")
+    line("  next: rebake deploy production")
     return 0
