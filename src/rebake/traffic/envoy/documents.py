@@ -21,7 +21,7 @@ class Documents:
 
     def __init__(self, paths: EdgePaths) -> None:
         self._paths = paths
-        self._written: dict[Path, bytes] = {}
+        self._expected: dict[str, tuple[str, dict[Path, bytes]]] = {}
 
     def prepare(self) -> None:
         for folder in ("rds", "eds", "routes"):
@@ -71,8 +71,6 @@ class Documents:
 
     def write_listeners(self, wishes: Iterable[EnvironmentRoute], *, again: bool = False) -> None:
         """`again` renames even an equal file in, so that Envoy tries a refused listener once more."""
-        if again:
-            self._written.pop(self._paths.listeners, None)
         self._write(self._paths.listeners, snapshot.response(snapshot.listeners(wishes, self._paths)), always=again)
 
     def listeners(self) -> frozenset[str]:
@@ -98,27 +96,42 @@ class Documents:
             for path in set((self._paths.root / folder).glob("*.json")) - kept:
                 self._remove(path)
 
+    def intact(self, route: EnvironmentRoute) -> bool:
+        """Whether the files of this route say what was applied: Envoy serves what is in them, whoever wrote it."""
+        key = names.environment_key(route.service, route.environment)
+        if self._expected.get(key, (None, {}))[0] != route.version:
+            self._expected[key] = (route.version, self._rendered(key, route))
+        return all(_bytes_of(path) == data for path, data in self._expected[key][1].items())
+
+    def _rendered(self, key: str, route: EnvironmentRoute) -> dict[Path, bytes]:
+        found = {}
+        for fleet in route.fleets:
+            name = snapshot.cluster_of(route, fleet)
+            resource = snapshot.endpoints_resource(name, fleet.endpoints)
+            found[self._paths.endpoints(name)] = snapshot.encode(snapshot.response([resource]))
+        if snapshot.serves(route):
+            document = snapshot.response([routes.route_configuration(route)])
+            found[self._paths.route(key)] = snapshot.encode(document)
+        return found
+
     def _write(self, path: Path, document: Document, *, always: bool = False) -> None:
         data = snapshot.encode(document)
-        if always or self._read(path) != data:
+        if always or _bytes_of(path) != data:
             write_atomic(path, data)
-            self._written[path] = data
-
-    def _read(self, path: Path) -> bytes | None:
-        if path not in self._written:
-            try:
-                self._written[path] = path.read_bytes()
-            except FileNotFoundError:
-                return None
-        return self._written[path]
 
     def _resources(self, path: Path) -> list[dict[str, Any]]:
         try:
-            found = json.loads(self._read(path) or b"{}").get("resources", [])
+            found = json.loads(_bytes_of(path) or b"{}").get("resources", [])
         except ValueError:
             return []
         return list(found)
 
     def _remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
-        self._written.pop(path, None)
+
+
+def _bytes_of(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None

@@ -319,6 +319,8 @@ class EnvoyRouter:
         open_listeners: frozenset[str],
     ) -> bool:
         """Whether Envoy serves every part of the wish: weights, instances, and the listener or its absence."""
+        if not self._documents.intact(wish):
+            return False
         key = names.environment_key(wish.service, wish.environment)
         for fleet in wish.fleets:
             found = hosts.get(snapshot.cluster_of(wish, fleet))

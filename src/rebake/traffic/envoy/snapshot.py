@@ -59,8 +59,9 @@ class EdgePaths:
 
 
 def encode(document: Document) -> bytes:
-    """As the file holds it: sorted, so that equal documents are equal bytes; indented, since people read it too."""
-    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+    """As the file holds it: sorted, so that equal documents are equal bytes; not indented, which is a slow road in
+    Python, and a switch waits for it (`python -m json.tool` shows a file to people)."""
+    return json.dumps(document, sort_keys=True).encode() + b"\n"
 
 
 def response(resources: Iterable[Document]) -> Document:
