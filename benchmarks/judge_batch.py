@@ -20,6 +20,7 @@ from rebake.judge.metrics import Row, Threshold, endpoint_row, error_row, kind_s
 from rebake.judge.replay import HOLD_BACK, SHORTEST_SOAK_SECONDS, SOAK_UNTIL_SECONDS
 from rebake.judge.routing import NEEDED as FAULT_NEEDED
 from rebake.judge.routing import log_ratios, too_few
+from rebake.judge.rows import KNOWN_ENDPOINTS_SHARE
 from rebake.judge.samples import Arm, JudgeSettings
 from rebake.traffic import ramp
 
@@ -76,7 +77,7 @@ class Batch:
     def _rows(self, world: World) -> tuple[list[list[Row]], list[tuple[Threshold, ...]]]:
         n, errors, latency = world.history()
         shares = kind_shares(("errors", "endpoints", "latency"))
-        each = shares["endpoints"] * shipped.KNOWN_ENDPOINTS_SHARE / ENDPOINTS
+        each = shares["endpoints"] * KNOWN_ENDPOINTS_SHARE / ENDPOINTS
         rows: list[list[Row]] = []
         limits: list[tuple[Threshold, ...]] = []
         self.histories: list[Arm] = []

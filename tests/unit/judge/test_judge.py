@@ -206,7 +206,7 @@ def test_an_unbounded_number_of_endpoints_needs_bounded_memory() -> None:
     for t in range(300):
         names = {f"GET /{t}/{i}": (1, 0) for i in range(10)}
         verdict = judge.update(Tick(float(t), 1.0, 0.5, Arm(10, 0, names), Arm(10, 0, names)))
-    assert len(judge.book.rows) == 65
+    assert len(judge.rows.book.rows) == 65
     assert len(verdict.worst) <= 8
     assert judge.evidence <= 1.0
 
