@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rebake.bake import remember
-from rebake.bake.ignore import Rules, gitignores_above
+from rebake.bake.ignore import RULES, Rules, gitignores_above
 from rebake.bake.layers import OldLayer, Reader, Written, entry_of, write_layer
 from rebake.bake.plan import FILE, LINK, PROGRAM, Entry, with_folders
 from rebake.bake.ports import Application, Item, Seen
 from rebake.bake.refusals import refuse
 from rebake.bake.secret import secret_by_content
 from rebake.bake.source import Source, load_patterns
-from rebake.bake.walk import Found, Walker, leaves_tree, stamp_of
+from rebake.bake.walk import Found, Walker, folder_times_are_exact, leaves_tree, stamp_of
 from rebake.core.digest import digest_bytes, digest_of
 from rebake.errors import BakeError, Permanent
 from rebake.release.blobs import Pin
@@ -54,10 +54,12 @@ class ApplicationBaker:
         self._application = application
         self._index = index
         self._seen = Seen()
+        self._restamped = False
         self._extra = _extra_entries(application.extra)
         self._rules = Rules(source.root, load_patterns(source), git=source.follow_ignores)
         self._rules_key = digest_of(
             {
+                "rules": RULES,
                 "exclude": list(source.exclude),
                 "hidden": [name.decode() for name in application.hidden],
                 "above": [[way_down, digest_bytes(f.read_bytes())] for f, way_down in gitignores_above(source.root)]
@@ -82,16 +84,38 @@ class ApplicationBaker:
                 where=self._source.name,
                 remedy="look at .dockerignore, .gitignore and `exclude`: together they leave everything out",
             )
-        if tree is not None and self._untouched(tree, found):
-            return ApplicationLayer(_stored(tree), True)
-        return self._write(tree, found, read_at)
+        if tree is None:
+            return self._write(None, found, with_folders(_entries(found, {}, self._extra)), read_at)
+        return self._bake_again(tree, found, read_at)
 
-    def select(self) -> Found:
-        """Only walk: what goes in. Raises: as `bake`."""
-        found = self._walk(None)
-        self._refuse_links(found)
-        refuse(self._seen, self._source.name)
-        return found
+    def _bake_again(self, tree: remember.Tree, found: Found, read_at: int) -> ApplicationLayer:
+        """Bake what was baked before: only what has another stamp is read, and often it did not change after all."""
+        same_items = found.links == tree.found.links and self._extra == [Entry(*row) for row in tree.extra]
+        if same_items and found.files == tree.found.files:
+            if self._restamped or found.folders != tree.found.folders:
+                self._save(found, tree.digests, _stored(tree), read_at, last=tree)
+            return ApplicationLayer(_stored(tree), True)
+        known = _known(tree, found)
+        reader = self._reader(found)
+        changed = [path for path in found.files if path not in known]
+        self._prefetch(changed, found, known, reader)
+        same_names = same_items and found.files.keys() == tree.found.files.keys()
+        if same_names and all(_same_content(tree, found, known, path) for path in changed):
+            self._save(found, tree.digests, _stored(tree), read_at, last=tree)
+            return ApplicationLayer(_stored(tree), True)
+        old = with_folders(_entries(tree.found, tree.digests, [Entry(*row) for row in tree.extra]))
+        if same_names:
+            # the list differs in the changed files alone, and keeps its order
+            added = {entry.path for entry in self._extra}
+            part = Found({path: found.files[path] for path in changed})
+            renewed = {entry.path: entry for entry in _entries(part, known, ()) if entry.path not in added}
+            entries = [renewed.get(entry.path, entry) for entry in old]
+        else:
+            entries = with_folders(_entries(found, known, self._extra))
+        if entries == old:
+            self._save(found, tree.digests, _stored(tree), read_at, last=tree)
+            return ApplicationLayer(_stored(tree), True)
+        return self._write(OldLayer(self._store.blob_path(tree.layer), old), found, entries, read_at, reader)
 
     # -- what is remembered --------------------------------------------------------------------------------------
 
@@ -112,7 +136,7 @@ class ApplicationBaker:
                 return False
             if stamp != tree.blob:
                 self._store.verify(tree.layer)
-                tree.blob = stamp
+                self._restamped = True
         except (FileNotFoundError, Permanent):
             return False
         return True
@@ -130,35 +154,30 @@ class ApplicationBaker:
                 digests[path] = hashlib.sha256(Path(self._source.name, os.fsdecode(path)).read_bytes()).digest()
         return digests
 
-    def _untouched(self, tree: remember.Tree, found: Found) -> bool:
-        same_source = found.files == tree.found.files and found.links == tree.found.links
-        return same_source and self._extra == [Entry(*row) for row in tree.extra]
-
     # -- walking and writing ---------------------------------------------------------------------------------------
 
     def _walk(self, tree: remember.Tree | None) -> Found:
         self._seen = Seen()
         last = tree.found if tree else None
-        walker = Walker(self._source.root, self._rules, self._seen, hidden=self._application.hidden, last=last)
-        return walker.walk()
+        return Walker(
+            self._source.root,
+            self._rules,
+            self._seen,
+            hidden=self._application.hidden,
+            last=last,
+            trust_folders=last is not None and folder_times_are_exact(self._source.root),
+        ).walk()
 
     def _refuse_links(self, found: Found) -> None:
         for path, target in found.links.items():
             if leaves_tree(self._source.root, path, target):
                 self._seen.add("link-leaves-tree", f"{os.fsdecode(path)} -> {os.fsdecode(target)}")
 
-    def _write(self, tree: remember.Tree | None, found: Found, read_at: int) -> ApplicationLayer:
-        known = _known(tree, found)
-        reader = self._reader(found)
-        if tree is not None:
-            self._prefetch(found, known, reader)
-        entries = _entries(found, known, self._extra)
-        old = with_folders(_entries(tree.found, tree.digests, [Entry(*row) for row in tree.extra])) if tree else []
-        if tree is not None and with_folders(entries) == old:
-            self._save(found, tree.digests, _stored(tree), read_at)
-            return ApplicationLayer(_stored(tree), True)
-        source = OldLayer(self._store.blob_path(tree.layer), old) if tree else None
-        written = write_layer(self._pin, "application", entries, reader, self._seen, old=source)
+    def _write(
+        self, old: OldLayer | None, found: Found, entries: list[Entry], read_at: int, reader: Reader | None = None
+    ) -> ApplicationLayer:
+        reader = reader or self._reader(found)
+        written = write_layer(self._pin, "application", entries, reader, self._seen, old=old)
         refuse(self._seen, self._source.name)
         assert written is not None
         self._save(found, _digests(written, found, self._extra), written.stored, read_at)
@@ -173,9 +192,8 @@ class ApplicationBaker:
         name = path.removeprefix(_PREFIX)
         return secret_by_content(name, head) and not self._rules.keeps_by_name(name)
 
-    def _prefetch(self, found: Found, known: dict[bytes, bytes], reader: Reader) -> None:
-        """Read the few changed files now, into `known` and the reader."""
-        changed = [path for path in found.files if path not in known]
+    def _prefetch(self, changed: list[bytes], found: Found, known: dict[bytes, bytes], reader: Reader) -> None:
+        """Read the changed files now, into `known` and the reader, unless they are very many."""
         if sum(found.files[path][2] for path in changed) > _PREFETCH:
             return
         for path in changed:
@@ -183,10 +201,20 @@ class ApplicationBaker:
             reader.items[_PREFIX + path] = Item(_PREFIX + path, content=b"".join(chunks))
         refuse(self._seen, self._source.name)
 
-    def _save(self, found: Found, digests: dict[bytes, bytes], stored: StoredLayer, read_at: int) -> None:
-        border = read_at - remember.RACY_NS
-        found.files = {p: s if s[1] < border else remember.settled(s, read_at) for p, s in found.files.items()}
-        found.steering = {p: remember.settled(s, read_at) for p, s in found.steering.items()}
+    def _save(
+        self,
+        found: Found,
+        digests: dict[bytes, bytes],
+        stored: StoredLayer,
+        read_at: int,
+        *,
+        last: remember.Tree | None = None,
+    ) -> None:
+        """Remember; not done when `last` says the same already (a file too young to be remembered says nothing new)."""
+        found = remember.settle(found, read_at)
+        blob = stamp_of(self._store.blob_path(stored.layer.digest).stat())
+        if last is not None and found == last.found and not self._restamped:
+            return
         tree = remember.Tree(
             rules=self._rules_key,
             found=found,
@@ -196,7 +224,7 @@ class ApplicationBaker:
             layer=stored.layer.digest,
             size=stored.layer.size,
             files=stored.files,
-            blob=stamp_of(self._store.blob_path(stored.layer.digest).stat()),
+            blob=blob,
         )
         remember.save(self._index, tree)
 
@@ -207,6 +235,12 @@ def _known(tree: remember.Tree | None, found: Found) -> dict[bytes, bytes]:
         return {}
     last, digests = tree.found.files, tree.digests
     return {p: digests[p] for p, stamp in found.files.items() if last.get(p) == stamp and p in digests}
+
+
+def _same_content(tree: remember.Tree, found: Found, known: Mapping[bytes, bytes], path: bytes) -> bool:
+    """A file with another stamp has the remembered content and permission."""
+    same_mode = (found.files[path][4] ^ tree.found.files[path][4]) & 0o100 == 0
+    return same_mode and path in known and known[path] == tree.digests.get(path)
 
 
 def _entries(found: Found, known: Mapping[bytes, bytes], extra: Iterable[Entry]) -> list[Entry]:

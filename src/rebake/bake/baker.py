@@ -13,6 +13,7 @@ from pathlib import Path
 from rebake.bake.application import ApplicationBaker, ApplicationLayer
 from rebake.bake.layers import Reader, entry_of, write_layer
 from rebake.bake.memoising import BuiltLayer, DiskMemo, LayerMemo, layer_key, resolve
+from rebake.bake.plan import with_folders
 from rebake.bake.ports import BakeRequest, BakeResult, Builder, Progress, Resolution, ScriptRunner, Seen
 from rebake.bake.refusals import refuse
 from rebake.bake.source import Source, load_patterns, open_source
@@ -133,7 +134,8 @@ class Baker:
         seen = Seen()
         items = {item.path: item for item in installed.items}
         reader = Reader(b"", b"", items, {}, seen)
-        written = write_layer(job.pin, "dependencies", [entry_of(item) for item in items.values()], reader, seen)
+        entries = with_folders(entry_of(item) for item in items.values())
+        written = write_layer(job.pin, "dependencies", entries, reader, seen)
         refuse(seen, "dependencies")
         assert written is not None
         return BuiltLayer(written.stored, installed.packages, installed.native)

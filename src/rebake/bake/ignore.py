@@ -28,6 +28,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
+RULES = 1
+"""Raised with every change of what goes in or what is a likely secret: a memory made under other rules is dropped."""
+
 NEVER = frozenset({b".git", b".hg", b".svn", b"__pycache__", b".rebake", b".dockerignore", b".gitignore"})
 NEVER_AT_ROOT = frozenset({b"rebake.yaml", b"rebake.yml"})
 
@@ -115,7 +118,11 @@ class Rules:
         self._may_return = any(p.takes_back for p in docker)
         self._by_name = {p.text for p in docker if p.takes_back}
         self._way_down = {name[:at] for name in self._by_name for at in range(len(name)) if name[at] == "/"}
+        # Without `!`, a folder that matches is not entered, so that only the path itself must be tried.
+        texts = [f"(?:{p.regex.pattern})" for p in docker]
+        self._any = None if self._may_return or not docker else re.compile("|".join(texts), re.DOTALL)
         self._specs: dict[bytes, GitIgnoreSpec | None] = {}
+        self._unread: set[bytes] = set()
         self._above: list[tuple[str, GitIgnoreSpec]] | None = None
 
     def keeps_by_name(self, path: bytes) -> bool:
@@ -123,33 +130,40 @@ class Rules:
         return path.decode("utf-8", "replace") in self._by_name
 
     def leaves_out(self, path: bytes, is_folder: bool) -> bool:
-        """Whether the path stays out; a folder that stays out is not entered."""
+        """Whether the path stays out; a folder that stays out is not entered, so nothing below it is asked about."""
         text = path.decode("utf-8", "surrogateescape")
-        verdict = docker_verdict(self._docker, text)
+        verdict = self._docker_verdict(text)
         if verdict is not None:
             return verdict and not (is_folder and self._may_return)
         if is_folder and text in self._way_down:
             return False
         return self._git and self._git_ignores(path, text + "/" * is_folder)
 
+    def found(self, folder: bytes) -> None:
+        """There is a `.gitignore` in this folder (a slash at its end, or empty); read when it is first asked."""
+        self._unread.add(folder)
+
+    def _docker_verdict(self, text: str) -> bool | None:
+        if self._may_return:
+            return docker_verdict(self._docker, text)
+        return True if self._any is not None and self._any.fullmatch(text) else None
+
     def _git_ignores(self, path: bytes, text: str) -> bool:
+        """The `.gitignore` nearest to the path that speaks decides."""
+        while self._unread:
+            folder = self._unread.pop()
+            self._specs[folder] = read_gitignore(self._root + b"/" + folder + b".gitignore")
         folder = path
-        while folder:
-            folder = folder.rpartition(b"/")[0]
-            spec = self._spec(folder)
-            if spec is not None:
-                below = text[len(folder.decode("utf-8", "surrogateescape")) + bool(folder) :]
+        while self._specs and folder:
+            folder = folder[: folder.rstrip(b"/").rfind(b"/") + 1]
+            if (spec := self._specs.get(folder)) is not None:
+                below = text[len(folder.decode("utf-8", "surrogateescape")) :]
                 if (decided := spec.check_file(below).include) is not None:
                     return bool(decided)
         for prefix, spec in self._specs_above():
             if (decided := spec.check_file(prefix + text).include) is not None:
                 return bool(decided)
         return False
-
-    def _spec(self, folder: bytes) -> GitIgnoreSpec | None:
-        if folder not in self._specs:
-            self._specs[folder] = read_gitignore(os.path.join(self._root, folder, b".gitignore"))  # noqa: PTH118
-        return self._specs[folder]
 
     def _specs_above(self) -> list[tuple[str, GitIgnoreSpec]]:
         """Rules of the folders above the source, nearest first, with the source's path from there."""

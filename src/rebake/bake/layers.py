@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rebake.bake import tar
-from rebake.bake.plan import FILE, FOLDER, LINK, PROGRAM, Copy, Entry, entry_header, file_list, stretches, with_folders
+from rebake.bake.plan import FILE, FOLDER, LINK, PROGRAM, Copy, Entry, entry_header, file_list, stretches
 from rebake.bake.ports import Item, Seen
 from rebake.bake.secret import HEAD
 from rebake.bake.walk import Stamp, stamp_of
@@ -254,17 +254,16 @@ def entry_of(item: Item, size: int = 0, digest: bytes = b"") -> Entry:
 
 
 def write_layer(
-    pin: Pin, role: LayerRole, entries: Iterable[Entry], reader: Reader, seen: Seen, *, old: OldLayer | None = None
+    pin: Pin, role: LayerRole, ordered: list[Entry], reader: Reader, seen: Seen, *, old: OldLayer | None = None
 ) -> Written | None:
     """Write one layer into the store.
 
     Args:
-        entries: files, programs and links in any order; a token may be unknown, the reader then finds it.
+        ordered: the entries as `with_folders` gives them; a token may be unknown, the reader then finds it.
         old: a layer that holds most of them already.
     Returns: None when `seen` was told of something that cannot be baked.
     Raises: Permanent `disk-full`.
     """
-    ordered = with_folders(entries)
     path = pin.temporary()
     with disk_errors(path.parent), contextlib.ExitStack() as stack:
         # the mapping outlives the sink, whose thread hashes slices of it

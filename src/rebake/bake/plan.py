@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from rebake.bake import tar
-from rebake.release.documents import FileEntry
+from rebake.release.documents import FileRow
 
 FILE, PROGRAM, LINK, FOLDER = "f", "x", "l", "d"
 
@@ -83,32 +83,41 @@ def entry_length(entry: Entry) -> int:
     return len(entry_header(Entry(path, kind, size, digest))) + (size + 511) // 512 * 512
 
 
+def _order(entry: Entry) -> bytes:
+    """The key by which `with_folders` orders: a folder comes right before what is below it."""
+    return entry.path + b"/" if entry.kind == FOLDER else entry.path
+
+
 def stretches(old: Sequence[Entry], entries: Iterable[Entry]) -> Iterator[Copy | Entry]:
-    """What the layer of `entries` is made of: stretches of the layer of `old`, and entries it does not hold."""
-    places: dict[Entry, Copy] = {}
-    offset = 0
-    for entry in old:
-        places[entry] = Copy(offset, length := entry_length(entry))
-        offset += length
-    start = length = 0
+    """What the layer of `entries` is made of: stretches of the layer of `old`, and entries it does not hold.
+
+    Both are as `with_folders` gives them, so one pass through the two suffices.
+    """
+    at = offset = start = length = 0
     for entry in entries:
-        place = places.get(entry)
-        if place is not None and place.offset == start + length:
-            length += place.length
-            continue
-        if length:
-            yield Copy(start, length)
-        start, length = place or (0, 0)
-        if place is None:
+        while at < len(old) and old[at] != entry and _order(old[at]) <= _order(entry):
+            offset += entry_length(old[at])
+            at += 1
+        if at < len(old) and old[at] == entry:
+            size = entry_length(entry)
+            if start + length != offset:
+                if length:
+                    yield Copy(start, length)
+                start, length = offset, 0
+            length, offset, at = length + size, offset + size, at + 1
+        else:
+            if length:
+                yield Copy(start, length)
+            start, length = offset, 0
             yield entry
     if length:
         yield Copy(start, length)
 
 
-def file_list(entries: Iterable[Entry]) -> Iterator[FileEntry]:
+def file_list(entries: Iterable[Entry]) -> Iterator[FileRow]:
     """The entries as the release's file list names them; folders are not listed."""
     for path, kind, size, token in entries:
         if kind in (FILE, PROGRAM):
-            yield FileEntry(path.decode(), 0o755 if kind == PROGRAM else 0o644, size, f"sha256:{token.hex()}")
+            yield path.decode(), 0o755 if kind == PROGRAM else 0o644, size, f"sha256:{token.hex()}", None
         elif kind == LINK:
-            yield FileEntry(path.decode(), 0o777, 0, "", token.decode("utf-8", "surrogateescape"))
+            yield path.decode(), 0o777, 0, "", token.decode("utf-8", "surrogateescape")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import marshal
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,17 @@ def _version() -> str:
 def settled(stamp: Stamp, read_at_ns: int) -> Stamp:
     """The stamp to remember for a file read at this time: one that never matches when a change could hide behind it."""
     return stamp if stamp[1] < read_at_ns - RACY_NS else (-1, *stamp[1:])
+
+
+def settle(found: Found, read_at_ns: int) -> Found:
+    """A walk as it is to be remembered."""
+    border = read_at_ns - RACY_NS
+    return replace(
+        found,
+        files={p: s if s[1] < border else settled(s, read_at_ns) for p, s in found.files.items()},
+        steering={p: settled(s, read_at_ns) for p, s in found.steering.items()},
+        folders={p: (settled(s, read_at_ns), count) for p, (s, count) in found.folders.items()},
+    )
 
 
 def save(path: Path, tree: Tree) -> None:

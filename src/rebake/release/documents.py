@@ -34,6 +34,10 @@ SERVICE_ANNOTATION = "dev.rebake.service"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+FileRow = tuple[str, int, int, str, str | None]
+"""A `FileEntry` as a plain tuple: a bake makes one for each file of a large tree."""
+
+
 class FileEntry(NamedTuple):
     """One file or symbolic link of a release.
 
@@ -69,7 +73,7 @@ class ImageDocuments:
     manifest: bytes
 
 
-def encode_files(entries: Iterable[FileEntry]) -> bytes:
+def encode_files(entries: Iterable[FileRow]) -> bytes:
     """The file list of one layer; the entries come sorted by path as bytes.
 
     >>> encode_files([FileEntry("app/l", 0o777, 0, link="x")])

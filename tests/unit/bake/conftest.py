@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,16 @@ def write(root: Path, files: Mapping[str, str | bytes]) -> Path:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         path.chmod(0o755 if name.endswith("*") else 0o644)
     return root
+
+
+def next_tick(folder: Path) -> None:
+    """Until the file system's clock has moved on: a change from here on has another time than all before."""
+    probe = folder / "probe"
+    probe.touch()
+    begun, deadline = probe.stat().st_ctime_ns, time.monotonic() + 10
+    while probe.stat().st_ctime_ns == begun:
+        assert time.monotonic() < deadline
+        probe.touch()
 
 
 @pytest.fixture

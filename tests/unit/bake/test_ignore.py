@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from rebake.bake.ignore import Rules, docker_patterns, docker_verdict
 from rebake.bake.ports import Seen
-from rebake.bake.walk import Found, Walker
+from rebake.bake.walk import Found, Walker, folder_times_are_exact
 
-from .conftest import Bake, write
+from .conftest import Bake, next_tick, write
 
 
 @pytest.mark.parametrize(
@@ -150,6 +150,57 @@ def test_what_the_last_walk_knew_is_not_asked_again_and_what_is_new_is(tmp_path:
     third = walk(tmp_path, again)
     assert third.rules_asked == 2
     assert set(third.files) == {b"a.py", b"sub/c.py", b"new.py"}
+
+
+def test_a_folder_with_its_remembered_time_is_not_listed_again(tmp_path: Path) -> None:
+    write(tmp_path, {f"d{n}/sub/f.py": "1" for n in range(5)} | {"d1/.gitignore": "*.log", "d1/x.log": "1"})
+    first = walk(tmp_path)
+    assert first.folders_read == 11
+    again = walk(tmp_path, first)
+    assert (again.folders_read, again) == (0, first)
+    write(tmp_path, {"d2/sub/f.py": "changed in place"})
+    third = walk(tmp_path, again)
+    assert third.folders_read == 0
+    assert third.files[b"d2/sub/f.py"] != again.files[b"d2/sub/f.py"]
+
+
+def test_what_appears_or_goes_deep_inside_is_found(tmp_path: Path) -> None:
+    write(tmp_path, {f"d{n}/sub/f.py": "1" for n in range(5)} | {".gitignore": "*.log"})
+    last = walk(tmp_path)
+    next_tick(tmp_path)
+    write(tmp_path, {"d1/sub/new.py": "1", "d1/sub/new.log": "1", "d3/fresh/deep/er.py": "1"})
+    shutil.rmtree(tmp_path / "d0")
+    (tmp_path / "d4/sub/f.py").unlink()
+    (tmp_path / "d4/sub/link").symlink_to("../..")
+    found = walk(tmp_path, last)
+    assert found == walk(tmp_path)
+    assert set(found.files) == {
+        *(b"d1/sub/f.py", b"d1/sub/new.py", b"d2/sub/f.py"),
+        *(b"d3/sub/f.py", b"d3/fresh/deep/er.py", b"probe"),
+    }
+    assert found.links == {b"d4/sub/link": b"../.."}
+
+
+def test_a_folder_that_becomes_or_stops_being_a_virtual_environment(tmp_path: Path) -> None:
+    write(tmp_path, {"a.py": "1", "env/lib/x.py": "1"})
+    first = walk(tmp_path)
+    next_tick(tmp_path)
+    write(tmp_path, {"env/pyvenv.cfg": "home = /usr"})
+    second = walk(tmp_path, first)
+    assert set(second.files) == {b"a.py", b"probe"}
+    next_tick(tmp_path)
+    (tmp_path / "env/pyvenv.cfg").unlink()
+    assert set(walk(tmp_path, second).files) == {b"a.py", b"env/lib/x.py", b"probe"}
+
+
+def test_folder_times_are_not_trusted_on_file_systems_that_are_not_known(tmp_path: Path) -> None:
+    device = tmp_path.stat().st_dev
+    line = f"36 35 {os.major(device)}:{os.minor(device)} / /mnt rw - {{}} /dev/x rw\n"
+    info = tmp_path / "mountinfo"
+    for kind, exact in (("ext4", True), ("9p", False), ("fuse.sshfs", False)):
+        info.write_text("1 0 0:1 / / rw - proc proc rw\n" + line.format(kind))
+        assert folder_times_are_exact(os.fsencode(tmp_path), info) is exact
+    assert not folder_times_are_exact(os.fsencode(tmp_path), tmp_path / "none")
 
 
 def test_a_name_that_was_a_file_and_is_a_folder_now_is_judged_anew(tmp_path: Path) -> None:
