@@ -132,7 +132,7 @@ def _obey(draft: _Draft, command: Command) -> None:
 
 def _begin(draft: _Draft, rollout: Rollout) -> None:
     rollout = replace(rollout, entered_at=draft.now)
-    draft.update(down=False)
+    draft.update(down=False, platform=rollout.plan.platform)
     under_way = draft.environment.rollout
     if under_way is None:
         draft.update(queue=(*draft.environment.queue, rollout))

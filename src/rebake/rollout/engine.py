@@ -214,7 +214,8 @@ class Engine:
         fleets = [environment.stable, environment.candidate, *(gone.fleet for gone in environment.leaving)]
         plans = [f.plan for f in fleets if f is not None]
         plans += [r.plan for r in (environment.rollout, *environment.queue) if r is not None]
-        return self.ports.platforms.get(plans[0].platform) if plans else None
+        name = plans[0].platform if plans else environment.platform
+        return self.ports.platforms.get(name) if name is not None else None
 
     def _instances(self, memory: Memory) -> tuple[tuple[Any, ...], bool]:
         environment = memory.environment

@@ -128,6 +128,7 @@ class Environment:
         stable_lost_at, candidate_lost_at: since when no instance of the cohort is healthy.
         served: version of the route last read back as served; a later difference is drift.
         down: a person took the environment down.
+        platform: where its instances were asked for last: a late one may still come when no fleet is left.
     """
 
     service: str
@@ -142,6 +143,7 @@ class Environment:
     candidate_lost_at: float | None = None
     served: str | None = None
     down: bool = False
+    platform: str | None = None
 
     @property
     def key(self) -> str:
