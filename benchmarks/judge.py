@@ -308,8 +308,19 @@ def _promotion_table(results: Results, plan: Plan) -> str:
 
 def measure(cells: Sequence[Cell], jobs: int) -> Results:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    done = []
     with ProcessPoolExecutor(max_workers=jobs) as pool:
-        return Results(pool.map(run_cell, cells))
+        for number, (cell, outcome) in enumerate(pool.map(run_cell, cells), 1):
+            done.append((cell, outcome))
+            print(f"{number}/{len(cells)} {_progress(cell, outcome)}", file=sys.stderr, flush=True)
+    return Results(done)
+
+
+def _progress(cell: Cell, outcome: Outcome) -> str:
+    return (
+        f"{cell.judge}: {cell.scenario}, {cell.rate:g} req/s, usual {cell.base:g}: {len(outcome.bad)} runs, "
+        f"{int(outcome.rolled_back.sum())} rolled back, {np.median(outcome.bad):.0f} bad requests"
+    )
 
 
 def _scaled(plan: Plan, scale: float) -> Plan:
