@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rebake.app import store
@@ -46,7 +47,7 @@ class App(Desk):
         ledger = open_ledger(os.environ.get("REBAKE_DATABASE") or home.database)
         self._closers.append(ledger.close)
         vault, releases = SecretVault(home), store(home)
-        platform = LocalPlatform(home, releases, vault, clock)
+        platform = LocalPlatform(home, releases, vault, clock, writable=self._writable)
         self._closers.append(platform.close)
         router = self._router
         self._closers.append(router.close)
@@ -64,6 +65,11 @@ class App(Desk):
         known = engine.known()
         loop.start(known)
         _LOG.info("%d environments", len(known))
+
+    def _writable(self, service: str, environment: str) -> Sequence[Path]:
+        """`local: {writable: [folders]}` of the plan under way, else of the one in service."""
+        plan = self.plan_of(f"{service}/{environment}")
+        return [Path(folder) for folder in plan.platform_settings.get("writable", ())] if plan is not None else []
 
     def down(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
         """As the desk does; the edge ends with the last environment, so that nothing is left running."""

@@ -261,6 +261,12 @@ class Desk:
         self._until(lambda: self._empty(key), STOP_SECONDS, key)
         return self._engine.view(key)
 
+    def plan_of(self, key: str) -> Plan | None:
+        """The plan under way, else the one in service."""
+        environment = self._engine.memory(key).environment
+        held = environment.rollout or environment.stable
+        return held.plan if held is not None else None
+
     def serves(self) -> bool:
         """Whether any environment has, or is about to have, something to serve."""
         known = [self._engine.memory(key).environment for key in self._engine.known()]
@@ -359,10 +365,12 @@ class Desk:
         memory = self._engine.memory(key)
         platform = self._engine.platform_of(memory.environment)
         instances = () if platform is None else platform.inspect(service, environment)
+        found = [(i.id, d) for i in instances for d in i.drift]
+        route = self._engine.route_drift(key)
+        found += [("route", route)] if route is not None else []
         rows = [
-            {"instance": i.id, "kind": d.kind, "where": d.where, "expected": d.expected, "found": d.found}
-            for i in instances
-            for d in i.drift
+            {"instance": name, "kind": d.kind, "where": d.where, "expected": d.expected, "found": d.found}
+            for name, d in found
         ]
         if rows:
             self._wake(key)

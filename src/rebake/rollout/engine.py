@@ -13,8 +13,10 @@ from typing import Any, cast
 
 from rebake.core.clock import Clock
 from rebake.core.codec import dump, load
+from rebake.core.units import format_share
 from rebake.errors import LedgerConflict, Permanent, RebakeError, Transient
 from rebake.ledger.ports import Draft, EntryKind, Fence, Ledger, Put
+from rebake.platforms.model import Drift
 from rebake.platforms.ports import Platform
 from rebake.release.manifest import Release
 from rebake.rollout.actions import Action, ApplyRoute, Decision, Launch, Prepare, RemoveRoute, Retire, RunCheck
@@ -22,6 +24,7 @@ from rebake.rollout.checks import run_check
 from rebake.rollout.decide import decide
 from rebake.rollout.jobs import Jobs, Work
 from rebake.rollout.judging import Judging
+from rebake.rollout.route import desired_route, weights
 from rebake.rollout.states import State
 from rebake.rollout.view import Doc, environment_view, rollout_view
 from rebake.rollout.world import Command, Environment, Job, Rollout, World
@@ -467,6 +470,21 @@ class Engine:
                 del memory.attempts[name]
                 memory.blocked.pop(name, None)
 
+    def route_drift(self, key: str) -> Drift | None:
+        """How the route that is served differs from the one the ledger knows as served; None when it does not."""
+        memory = self.memory(key)
+        with memory.lock:
+            now, environment = self.ports.clock.now(), memory.environment
+            instances, known = self._instances(memory)
+            route, answered = self._route(environment)
+            wanted = desired_route(environment, World(instances=instances, route=route), now)
+            if not known or not answered or wanted is None or environment.served != wanted.version:
+                return None
+            if route is not None and route.version == wanted.version:
+                return None
+            found = {} if route is None else route.weights
+            return Drift("route", wanted.listen, _said(weights(environment)), _said(found))
+
     # Views
 
     def view(self, key: str) -> Doc:
@@ -491,6 +509,10 @@ def _forget_other_routes(memory: Memory, action: str) -> None:
     """Going back to a route that was applied a moment ago is a new action, not a repeated one."""
     for name in [n for n in memory.attempts if n.startswith("route:") and n != action]:
         del memory.attempts[name]
+
+
+def _said(shares: Mapping[str, int]) -> str:
+    return ", ".join(f"{fleet} {format_share(points)}" for fleet, points in shares.items() if points)
 
 
 def _rollout_of(environment: Environment) -> str | None:

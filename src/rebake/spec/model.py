@@ -329,6 +329,13 @@ class Secret(Part):
     """The name of an environment variable of the `rebake deploy` command."""
 
 
+class Local(Part):
+    """What only the platform `local` knows."""
+
+    writable: tuple[AbsolutePath, ...] = ()
+    """Folders that instances may write to besides their scratch folder and $REBAKE_DATA; absolute paths."""
+
+
 class Environment(Part):
     """A place where the service runs."""
 
@@ -374,8 +381,8 @@ class Environment(Part):
     """Keep a caller on the cohort it met first: true, or a mapping with cookie and ttl."""
     drift_interval: Annotated[int, durations("1s", "24h")] = 10_000
     """How often every instance is compared with its release."""
-    local: dict[str, Any] = {}
-    """Settings of the platform local, passed on as they stand."""
+    local: Local = Local()
+    """Settings of the platform `local`."""
 
 
 class Spec(Part):

@@ -79,7 +79,7 @@ def plan_for(spec: model.Spec, environment: str, folder: Path | None = None) -> 
         approval=chosen.approval,
         sticky=_sticky(chosen.sticky),
         drift_interval_ms=chosen.drift_interval,
-        platform_settings=dict(chosen.local),
+        platform_settings=chosen.local.model_dump(mode="json", exclude_defaults=True),
     )
 
 

@@ -306,7 +306,11 @@ def test_a_route_changed_by_hand_is_put_back(shop: Shop) -> None:
 
     shop.until(lambda: shop.environment.served is not None)
     right = shop.router.routes["shop", "production"]
+    assert shop.engine.route_drift(KEY) is None
     shop.router.routes["shop", "production"] = replace(right, listen="127.0.0.1:9")
+    found = shop.engine.route_drift(KEY)
+    assert found is not None
+    assert found.kind == "route"
     shop.until(lambda: shop.router.routes["shop", "production"] == right, 15)
     assert any("route" in n for n in shop.notes("drift"))
 

@@ -87,3 +87,14 @@ def test_files_of_what_left_are_swept(documents: Documents, paths: snapshot.Edge
 
 def test_no_half_written_file_is_ever_seen(documents: Documents, paths: snapshot.EdgePaths) -> None:
     assert not [p for p in paths.root.rglob("*") if p.name.startswith(".")]
+
+
+def test_a_document_changed_by_hand_is_found_and_written_again(documents: Documents, paths: snapshot.EdgePaths) -> None:
+    assert documents.intact(ROUTE)
+    for path in (paths.route(KEY), paths.endpoints(snapshot.cluster_of(ROUTE, STABLE))):
+        right = path.read_bytes()
+        path.write_bytes(right.replace(b"7001", b"9999").replace(b'"/"', b'"/other"'))
+        assert not documents.intact(ROUTE)
+        documents.write_all({KEY: ROUTE}, [ROUTE])
+        assert path.read_bytes() == right
+        assert documents.intact(ROUTE)
