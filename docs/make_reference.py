@@ -1,7 +1,11 @@
-"""Writes docs/cli.md from the command line's own help: `python docs/make_reference.py`. A test keeps both the same."""
+"""Writes docs/cli.md from the commands' own help and sorts docs/errors.md: `python docs/make_reference.py`.
+
+A test keeps cli.md and the commands the same. Entries of errors.md may be appended anywhere; this sorts them by code.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from rebake.cli.root import VERBS, root
 from rebake.rollout.states import EXIT_CODES, MEANING
 
 PAGE = Path(__file__).with_name("cli.md")
+ERRORS = Path(__file__).with_name("errors.md")
 WIDTH = 100
 
 _INTRODUCTION = """\
@@ -81,5 +86,12 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def in_order(text: str) -> str:
+    """The page of errors with its entries sorted by code."""
+    head, *entries = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    return head.rstrip() + "\n\n" + "\n\n".join(sorted(entry.strip() for entry in entries)) + "\n"
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    ERRORS.write_text(in_order(ERRORS.read_text(encoding="utf-8")), encoding="utf-8")
