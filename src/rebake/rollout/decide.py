@@ -15,7 +15,7 @@ from typing import Any
 from rebake.core.units import FULL, format_share
 from rebake.rollout.actions import Action, ApplyRoute, Decision, Note, Prepare, RemoveRoute, Retire, RunCheck
 from rebake.rollout.events import LOST_SECONDS, Look, Seen, check_id, classify, prepare_id, stable_broken
-from rebake.rollout.fleets import healthy, keep
+from rebake.rollout.fleets import healthy, keep, serving
 from rebake.rollout.plan import Plan
 from rebake.rollout.route import desired_route, drained, stages, weights
 from rebake.rollout.states import TABLE, Event, State, next_state
@@ -405,13 +405,13 @@ def _remember(previous: Sequence[Fleet], stable: Fleet, rollout: Rollout) -> tup
 
 
 def _note_lost(draft: _Draft) -> None:
-    """Remember since when a cohort shows no healthy instance."""
+    """Remember since when a cohort shows no healthy instance. A drifted one that answers is not lost: it serves."""
     environment, world = draft.environment, draft.world
     if not world.instances_known:
         return
 
     def lost(fleet: Fleet | None, since: float | None) -> float | None:
-        if fleet is None or healthy(fleet, world):
+        if fleet is None or any(i.healthy for i in serving(fleet, world)):
             return None
         return since if since is not None else draft.now
 
