@@ -103,8 +103,8 @@ def instances(folder: Path) -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def bare_envoy(folder: Path, upstream: str) -> Iterator[str]:
-    """Envoy as its documentation starts it: one listener, one static cluster, everything by default."""
+def bare_envoy(folder: Path, upstream: str) -> Iterator[tuple[str, int]]:
+    """Envoy as its documentation starts it: one listener, one static cluster, all else by default. Yields: address, pid."""
     listen = free_address()
     endpoint = {"endpoint": {"address": _address(upstream)}}
     cluster = {
@@ -117,7 +117,7 @@ def bare_envoy(folder: Path, upstream: str) -> Iterator[str]:
     process = _envoy(folder, {"static_resources": {"listeners": [listener], "clusters": [cluster]}}, WORKERS)
     try:
         await_answer(listen)
-        yield listen
+        yield listen, process.pid
     finally:
         process.kill()
         process.wait()
