@@ -104,7 +104,10 @@ def instances(folder: Path) -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def bare_envoy(folder: Path, upstream: str) -> Iterator[tuple[str, int]]:
-    """Envoy as its documentation starts it: one listener, one static cluster, all else by default. Yields: address, pid."""
+    """Envoy as its documentation starts it: one listener, one static cluster, everything else by default.
+
+    Yields: its address and its pid.
+    """
     listen = free_address()
     endpoint = {"endpoint": {"address": _address(upstream)}}
     cluster = {
