@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rebake.app import store
-from rebake.app.desk import Changes, Desk
+from rebake.app.answers import Changes
+from rebake.app.desk import Desk
 from rebake.core.clock import SystemClock
 from rebake.core.home import Home
 from rebake.core.secrets import SecretVault

@@ -6,23 +6,20 @@ command in the ledger, decided on by the next tick, and answered with a view.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
-from rebake.app.keeper import kept_things
-from rebake.core.clock import Clock, iso
+from rebake.app.answers import Answers, Changes
+from rebake.app.secret_values import Vault, secret_versions
 from rebake.core.codec import dump, load
 from rebake.core.digest import short
 from rebake.core.ids import timed_id
 from rebake.errors import Refused, Transient, UsageError
-from rebake.ledger.ports import Draft, Entry, Ledger, Put
-from rebake.release.manifest import Release, Revision, SecretVersion, Settings, contract_in
+from rebake.ledger.ports import Draft, Put
+from rebake.release.manifest import Release, Revision, Settings, contract_in
 from rebake.rollout.decide import undo_target
 from rebake.rollout.engine import Engine
 from rebake.rollout.plan import Plan
@@ -34,31 +31,7 @@ UNDO_SECONDS = 15.0
 STOP_SECONDS = 60.0
 
 
-class Vault(Protocol):
-    """Keeps secret values by version."""
-
-    def remember(self, value: str) -> str: ...
-
-
-class Changes:
-    """A count of changes that threads can wait on."""
-
-    def __init__(self) -> None:
-        self._count = 1
-        self._changed = threading.Condition()
-
-    def add(self, _key: str = "") -> None:
-        with self._changed:
-            self._count += 1
-            self._changed.notify_all()
-
-    def wait(self, since: int, timeout_seconds: float) -> int:
-        with self._changed:
-            self._changed.wait_for(lambda: self._count != since, timeout_seconds)
-            return self._count
-
-
-class Desk:
+class Desk(Answers):
     """See `rebake.server.ports.Application` for every method's contract."""
 
     def __init__(
@@ -69,22 +42,9 @@ class Desk:
         vault: Vault,
         wake: Callable[[str], None],
     ) -> None:
-        self._engine = engine
-        self._changes = changes
+        super().__init__(engine, changes, wake)
         self._release = release
         self._vault = vault
-        self._wake = wake
-
-    @property
-    def _ledger(self) -> Ledger:
-        return self._engine.ports.ledger
-
-    @property
-    def _clock(self) -> Clock:
-        return self._engine.ports.clock
-
-    def changes(self, since: int, timeout_seconds: float) -> int:
-        return self._changes.wait(since, timeout_seconds)
 
     # Requests
 
@@ -98,7 +58,7 @@ class Desk:
                 remedy=f"rebake history {plan.environment}",
             )
         self._refuse_shared_address(plan)
-        settings = Settings(dict(doc.get("env") or {}), self._secret_versions(doc))
+        settings = Settings(dict(doc.get("env") or {}), secret_versions(doc, self._vault))
         plan = replace(plan, run=contract_in(release.run, settings))
         revision = Revision(plan.service, plan.environment, release.digest, settings)
         key = f"{plan.service}/{plan.environment}"
@@ -137,16 +97,6 @@ class Desk:
                 "platform-not-available", f"expected one of {known}, found {plan.platform}", where="platform"
             )
         return plan
-
-    def _secret_versions(self, doc: Mapping[str, Any]) -> dict[str, SecretVersion]:
-        """Read every secret now and keep it by version, so that going back brings the old value back."""
-        values: Mapping[str, str] = doc.get("secret_values") or {}
-        versions = {}
-        for name, source in sorted((doc.get("secrets") or {}).items()):
-            kind, _, place = str(source).partition(":")
-            value = _told_secret(name, place, values) if kind == "env" else _read_secret(name, Path(place))
-            versions[name] = SecretVersion(str(source), self._vault.remember(value))
-        return versions
 
     def _refuse_shared_address(self, plan: Plan) -> None:
         key = f"{plan.service}/{plan.environment}"
@@ -261,17 +211,6 @@ class Desk:
         self._until(lambda: self._empty(key), STOP_SECONDS, key)
         return self._engine.view(key)
 
-    def plan_of(self, key: str) -> Plan | None:
-        """The plan under way, else the one in service."""
-        environment = self._engine.memory(key).environment
-        held = environment.rollout or environment.stable
-        return held.plan if held is not None else None
-
-    def serves(self) -> bool:
-        """Whether any environment has, or is about to have, something to serve."""
-        known = [self._engine.memory(key).environment for key in self._engine.known()]
-        return any(e.stable or e.candidate or e.rollout or e.queue or e.leaving for e in known)
-
     def _empty(self, key: str) -> bool:
         memory = self._engine.memory(key)
         return not memory.environment.leaving and not memory.world.instances and memory.world.route is None
@@ -279,6 +218,32 @@ class Desk:
     def _over(self, key: str, rollout: str) -> bool:
         environment = self._engine.memory(key).environment
         return environment.rollout is None or environment.rollout.id != rollout
+
+    def quarantine_release(self, doc: Mapping[str, Any]) -> Doc:
+        prefix = str(doc["revision"]).removeprefix("sha256:")
+        rows = [
+            (key, row)
+            for key, row in self._ledger.list("quarantine")
+            if str(row["revision"]).removeprefix("sha256:").startswith(prefix)
+            and doc.get("service") in (None, row["service"])
+            and doc.get("environment") in (None, row["environment"])
+        ]
+        if not rows:
+            raise UsageError(
+                "unknown-revision", f"no revision in quarantine begins with {prefix}", remedy="rebake quarantine"
+            )
+        entries = [
+            Draft(
+                "decision",
+                str(row["service"]),
+                str(row["environment"]),
+                None,
+                {"released-from-quarantine": row["revision"], "by": str(doc.get("requested_by") or "unknown")},
+            )
+            for _, row in rows
+        ]
+        self._ledger.commit(entries, [Put("quarantine", key, None) for key, _ in rows], at=self._clock.now())
+        return self.quarantine()
 
     def _request(
         self,
@@ -330,190 +295,6 @@ class Desk:
                 )
             since = self._changes.wait(since, 0.25)
         return result
-
-    # Questions
-
-    def _known(self, service: str, environment: str) -> str:
-        key = f"{service}/{environment}"
-        if self._ledger.get("environment", key) is None:
-            known = self._engine.known()
-            near = get_close_matches(key, known, 1)
-            meant = f"did you mean {near[0].partition('/')[2]}? Else: " if near else ""
-            raise UsageError(
-                "unknown-environment",
-                f"nothing was deployed to {environment} of {service}; known: {', '.join(known) or 'none yet'}",
-                where=key,
-                remedy=f"{meant}rebake deploy {environment}",
-            )
-        return key
-
-    def rollout(self, rollout: str) -> Doc:
-        for key in self._engine.known():
-            view = self._engine.rollout_view(key, rollout)
-            if view is not None:
-                return view
-        raise UsageError("unknown-rollout", f"no rollout is called {rollout}", remedy="rebake history")
-
-    def status(self) -> Doc:
-        return {"environments": [self._engine.view(key) for key in self._engine.known()]}
-
-    def environment(self, service: str, environment: str) -> Doc:
-        return self._engine.view(self._known(service, environment))
-
-    def drift(self, service: str, environment: str) -> Doc:
-        key = self._known(service, environment)
-        memory = self._engine.memory(key)
-        platform = self._engine.platform_of(memory.environment)
-        instances = () if platform is None else platform.inspect(service, environment)
-        found = [(i.id, d) for i in instances for d in i.drift]
-        route = self._engine.route_drift(key)
-        found += [("route", route)] if route is not None else []
-        rows = [
-            {"instance": name, "kind": d.kind, "where": d.where, "expected": d.expected, "found": d.found}
-            for name, d in found
-        ]
-        if rows:
-            self._wake(key)
-        return {"service": service, "environment": environment, "drift": rows, "checked": len(instances)}
-
-    def logs(self, service: str, environment: str, *, instance: str | None, lines: int) -> Doc:
-        key = self._known(service, environment)
-        memory = self._engine.memory(key)
-        platform = self._engine.platform_of(memory.environment) or self._any_platform()
-        known = {i.id: i.fleet for i in memory.world.instances}
-        wanted = [name for name in known if instance is None or name.startswith(instance)]
-        if not wanted and instance is not None:
-            wanted = [instance]  # retired: its log may still be kept
-        rows = [
-            {"instance": name, "fleet": known.get(name, ""), "lines": list(platform.logs(name, lines))}
-            for name in sorted(wanted)
-        ]
-        if instance is not None and not any(row["lines"] for row in rows) and instance not in known:
-            raise UsageError(
-                "unknown-instance",
-                f"no instance and no kept log is called {instance}",
-                where=key,
-                remedy=f"known: {', '.join(sorted(known)) or 'none'}",
-            )
-        return {"logs": rows}
-
-    def _any_platform(self) -> Any:
-        return next(iter(self._engine.ports.platforms.values()))
-
-    def history(self, service: str, environment: str, *, limit: int) -> Doc:
-        key = self._known(service, environment)
-        kept = [dict(doc) for _, doc in self._ledger.list("rollout", f"{key}/")]
-        live = self._engine.memory(key).environment.rollout
-        views = {str(view["rollout"]): view for view in kept}
-        if live is not None:
-            view = self._engine.rollout_view(key, live.id)
-            if view is not None:
-                views[live.id] = view
-        newest = [views[name] for name in sorted(views, reverse=True)]
-        return {"history": newest[:limit] if limit else newest}
-
-    def ledger(
-        self, *, after: int, limit: int, service: str | None, environment: str | None, rollout: str | None
-    ) -> Doc:
-        seq, head = self._ledger.head()
-        entries: Sequence[Entry] = ()
-        if limit:
-            entries = self._ledger.entries(
-                service=service, environment=environment, rollout=rollout, after=after, limit=limit
-            )
-        return {"entries": [_entry(e) for e in entries], "head": {"seq": seq, "hash": head}}
-
-    def verify(self, *, expect_head: str | None) -> Doc:
-        found = self._ledger.verify(expect_head=expect_head)
-        return {
-            "entries": found.entries,
-            "head": found.head,
-            "faults": [{"seq": f.seq, "problem": f.problem} for f in found.faults],
-        }
-
-    def quarantine(self) -> Doc:
-        rows = [dict(doc) for _, doc in self._ledger.list("quarantine")]
-        return {"quarantine": [{**row, "at": iso(row["at"])} for row in rows]}
-
-    def quarantine_release(self, doc: Mapping[str, Any]) -> Doc:
-        prefix = str(doc["revision"]).removeprefix("sha256:")
-        rows = [
-            (key, row)
-            for key, row in self._ledger.list("quarantine")
-            if str(row["revision"]).removeprefix("sha256:").startswith(prefix)
-            and doc.get("service") in (None, row["service"])
-            and doc.get("environment") in (None, row["environment"])
-        ]
-        if not rows:
-            raise UsageError(
-                "unknown-revision", f"no revision in quarantine begins with {prefix}", remedy="rebake quarantine"
-            )
-        entries = [
-            Draft(
-                "decision",
-                str(row["service"]),
-                str(row["environment"]),
-                None,
-                {"released-from-quarantine": row["revision"], "by": str(doc.get("requested_by") or "unknown")},
-            )
-            for _, row in rows
-        ]
-        self._ledger.commit(entries, [Put("quarantine", key, None) for key, _ in rows], at=self._clock.now())
-        return self.quarantine()
-
-    def revision(self, prefix: str, *, service: str | None) -> Doc:
-        digits = prefix.removeprefix("sha256:")
-        found = {
-            digest: doc
-            for digest, doc in self._ledger.list("revision", f"sha256:{digits}")
-            if service in (None, doc["service"])
-        }
-        if len(found) != 1:
-            what = "no revision begins" if not found else f"{len(found)} revisions begin"
-            raise UsageError("unknown-revision", f"{what} with {prefix}", remedy="rebake history shows them whole")
-        digest, doc = next(iter(found.items()))
-        return {**doc, "digest": digest}
-
-    def kept(self) -> Doc:
-        return kept_things([self._engine.memory(key).environment for key in self._engine.known()])
-
-
-def _entry(entry: Entry) -> Doc:
-    return {
-        "seq": entry.seq,
-        "at_ms": entry.at_ms,
-        "kind": entry.kind,
-        "service": entry.service,
-        "environment": entry.environment,
-        "rollout": entry.rollout,
-        "body": dict(entry.body),
-        "previous": entry.previous,
-        "hash": entry.hash,
-    }
-
-
-def _told_secret(name: str, variable: str, values: Mapping[str, str]) -> str:
-    if variable not in values:
-        raise UsageError(
-            "secret-not-set",
-            f"the secret {name} comes from ${variable}, and no value came with the request",
-            where=f"secrets.{name}",
-            remedy=f"export {variable}=… where you type rebake deploy",
-        )
-    return values[variable]
-
-
-def _read_secret(name: str, path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(
-            "secret-unreadable",
-            f"the secret {name} cannot be read: {reason}",
-            where=str(path),
-            remedy="the agent reads it as the user that deploys: correct the path or its permissions",
-        ) from error
 
 
 def _changes(undone: Revision | None, restored: Revision) -> list[str]:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from rebake.core.canonical import canonical
 from rebake.core.digest import digest_bytes
-from rebake.release.manifest import Health, Layer, Package, Release, Resources, RunContract, Runtime
+from rebake.release.manifest import Layer, Package, Release, Runtime, run_contract_of
 
 SCHEMA = "dev.rebake.release.v1"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
@@ -106,18 +106,6 @@ def release_document(release: Release, layers: Iterable[StoredLayer]) -> dict[st
     }
 
 
-def run_contract(doc: Mapping[str, Any]) -> RunContract:
-    """Rebuild a run contract from its JSON value."""
-    return RunContract(
-        command=tuple(doc["command"]),
-        port=doc["port"],
-        health=Health(**doc["health"]),
-        drain_ms=doc["drain_ms"],
-        env=dict(doc["env"]),
-        resources=Resources(**doc["resources"]),
-    )
-
-
 def release_from(digest: str, doc: Mapping[str, Any]) -> tuple[Release, tuple[StoredLayer, ...]]:
     """Rebuild a release from its manifest's value. Raises: KeyError, TypeError, ValueError for any other document."""
     if doc["schema"] != SCHEMA:
@@ -129,7 +117,7 @@ def release_from(digest: str, doc: Mapping[str, Any]) -> tuple[Release, tuple[St
         digest=digest,
         service=doc["service"],
         builder=doc["builder"],
-        run=run_contract(doc["run"]),
+        run=run_contract_of(doc["run"]),
         layers=tuple(item.layer for item in stored),
         packages=tuple(Package(name, version) for name, version in doc["packages"]),
         runtime=Runtime(**doc["runtime"]),

@@ -1,0 +1,200 @@
+"""What can be asked without changing anything: the reading half of the desk.
+
+Answers come from the ledger and the engine's latest look; nothing here is remembered.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from rebake.app.keeper import kept_things
+from rebake.core.clock import Clock, iso
+from rebake.errors import UsageError
+from rebake.ledger.ports import Entry, Ledger
+from rebake.rollout.engine import Engine
+from rebake.rollout.plan import Plan
+from rebake.rollout.view import Doc
+
+
+class Changes:
+    """A count of changes that threads can wait on."""
+
+    def __init__(self) -> None:
+        self._count = 1
+        self._changed = threading.Condition()
+
+    def add(self, _key: str = "") -> None:
+        with self._changed:
+            self._count += 1
+            self._changed.notify_all()
+
+    def wait(self, since: int, timeout_seconds: float) -> int:
+        with self._changed:
+            self._changed.wait_for(lambda: self._count != since, timeout_seconds)
+            return self._count
+
+
+class Answers:
+    """See `rebake.server.ports.Application` for every method's contract."""
+
+    def __init__(self, engine: Engine, changes: Changes, wake: Callable[[str], None]) -> None:
+        self._engine = engine
+        self._changes = changes
+        self._wake = wake
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self._engine.ports.ledger
+
+    @property
+    def _clock(self) -> Clock:
+        return self._engine.ports.clock
+
+    def changes(self, since: int, timeout_seconds: float) -> int:
+        return self._changes.wait(since, timeout_seconds)
+
+    def plan_of(self, key: str) -> Plan | None:
+        """The plan under way, else the one in service."""
+        environment = self._engine.memory(key).environment
+        held = environment.rollout or environment.stable
+        return held.plan if held is not None else None
+
+    def serves(self) -> bool:
+        """Whether any environment has, or is about to have, something to serve."""
+        known = [self._engine.memory(key).environment for key in self._engine.known()]
+        return any(e.stable or e.candidate or e.rollout or e.queue or e.leaving for e in known)
+
+    def _known(self, service: str, environment: str) -> str:
+        key = f"{service}/{environment}"
+        if self._ledger.get("environment", key) is None:
+            known = self._engine.known()
+            near = get_close_matches(key, known, 1)
+            meant = f"did you mean {near[0].partition('/')[2]}? Else: " if near else ""
+            raise UsageError(
+                "unknown-environment",
+                f"nothing was deployed to {environment} of {service}; known: {', '.join(known) or 'none yet'}",
+                where=key,
+                remedy=f"{meant}rebake deploy {environment}",
+            )
+        return key
+
+    def rollout(self, rollout: str) -> Doc:
+        for key in self._engine.known():
+            view = self._engine.rollout_view(key, rollout)
+            if view is not None:
+                return view
+        raise UsageError("unknown-rollout", f"no rollout is called {rollout}", remedy="rebake history")
+
+    def status(self) -> Doc:
+        return {"environments": [self._engine.view(key) for key in self._engine.known()]}
+
+    def environment(self, service: str, environment: str) -> Doc:
+        return self._engine.view(self._known(service, environment))
+
+    def drift(self, service: str, environment: str) -> Doc:
+        key = self._known(service, environment)
+        memory = self._engine.memory(key)
+        platform = self._engine.platform_of(memory.environment)
+        instances = () if platform is None else platform.inspect(service, environment)
+        found = [(i.id, d) for i in instances for d in i.drift]
+        route = self._engine.route_drift(key)
+        found += [("route", route)] if route is not None else []
+        rows = [
+            {"instance": name, "kind": d.kind, "where": d.where, "expected": d.expected, "found": d.found}
+            for name, d in found
+        ]
+        if rows:
+            self._wake(key)
+        return {"service": service, "environment": environment, "drift": rows, "checked": len(instances)}
+
+    def logs(self, service: str, environment: str, *, instance: str | None, lines: int) -> Doc:
+        key = self._known(service, environment)
+        memory = self._engine.memory(key)
+        platform = self._engine.platform_of(memory.environment) or self._any_platform()
+        known = {i.id: i.fleet for i in memory.world.instances}
+        wanted = [name for name in known if instance is None or name.startswith(instance)]
+        if not wanted and instance is not None:
+            wanted = [instance]  # retired: its log may still be kept
+        rows = [
+            {"instance": name, "fleet": known.get(name, ""), "lines": list(platform.logs(name, lines))}
+            for name in sorted(wanted)
+        ]
+        if instance is not None and not any(row["lines"] for row in rows) and instance not in known:
+            raise UsageError(
+                "unknown-instance",
+                f"no instance and no kept log is called {instance}",
+                where=key,
+                remedy=f"known: {', '.join(sorted(known)) or 'none'}",
+            )
+        return {"logs": rows}
+
+    def _any_platform(self) -> Any:
+        return next(iter(self._engine.ports.platforms.values()))
+
+    def history(self, service: str, environment: str, *, limit: int) -> Doc:
+        key = self._known(service, environment)
+        kept = [dict(doc) for _, doc in self._ledger.list("rollout", f"{key}/")]
+        live = self._engine.memory(key).environment.rollout
+        views = {str(view["rollout"]): view for view in kept}
+        if live is not None:
+            view = self._engine.rollout_view(key, live.id)
+            if view is not None:
+                views[live.id] = view
+        newest = [views[name] for name in sorted(views, reverse=True)]
+        return {"history": newest[:limit] if limit else newest}
+
+    def ledger(
+        self, *, after: int, limit: int, service: str | None, environment: str | None, rollout: str | None
+    ) -> Doc:
+        seq, head = self._ledger.head()
+        entries: Sequence[Entry] = ()
+        if limit:
+            entries = self._ledger.entries(
+                service=service, environment=environment, rollout=rollout, after=after, limit=limit
+            )
+        return {"entries": [_entry(e) for e in entries], "head": {"seq": seq, "hash": head}}
+
+    def verify(self, *, expect_head: str | None) -> Doc:
+        found = self._ledger.verify(expect_head=expect_head)
+        return {
+            "entries": found.entries,
+            "head": found.head,
+            "faults": [{"seq": f.seq, "problem": f.problem} for f in found.faults],
+        }
+
+    def quarantine(self) -> Doc:
+        rows = [dict(doc) for _, doc in self._ledger.list("quarantine")]
+        return {"quarantine": [{**row, "at": iso(row["at"])} for row in rows]}
+
+    def revision(self, prefix: str, *, service: str | None) -> Doc:
+        digits = prefix.removeprefix("sha256:")
+        found = {
+            digest: doc
+            for digest, doc in self._ledger.list("revision", f"sha256:{digits}")
+            if service in (None, doc["service"])
+        }
+        if len(found) != 1:
+            what = "no revision begins" if not found else f"{len(found)} revisions begin"
+            raise UsageError("unknown-revision", f"{what} with {prefix}", remedy="rebake history shows them whole")
+        digest, doc = next(iter(found.items()))
+        return {**doc, "digest": digest}
+
+    def kept(self) -> Doc:
+        return kept_things([self._engine.memory(key).environment for key in self._engine.known()])
+
+
+def _entry(entry: Entry) -> Doc:
+    return {
+        "seq": entry.seq,
+        "at_ms": entry.at_ms,
+        "kind": entry.kind,
+        "service": entry.service,
+        "environment": entry.environment,
+        "rollout": entry.rollout,
+        "body": dict(entry.body),
+        "previous": entry.previous,
+        "hash": entry.hash,
+    }
