@@ -1,7 +1,7 @@
 """Renews the pictures and the transcript from real runs: `python docs/make_pictures.py [tour] [dashboard]`.
 
 - `tour`: runs `rebake tour`, keeps its whole output in docs/img/tour.txt, draws an excerpt as docs/img/tour.svg and
-  puts it into README.md between its two marks.
+  puts a shorter one into README.md between its two marks.
 - `dashboard`: raises the tour's service under load and photographs the dashboard with headless Chromium in the middle
   of a canary, as docs/img/dashboard.png.
 
@@ -26,17 +26,19 @@ README = HERE.parent / "README.md"
 BEGIN, END = "<!-- the tour's own output, by docs/make_pictures.py -->", "<!-- end of the tour's output -->"
 WIDTH = 112
 
-SHOWN: Sequence[tuple[str, str, str]] = (
+Shown = Sequence[tuple[str, str, str]]
+"""By chapter of the tour: the command, and which lines of its output are shown."""
+PICTURE: Shown = (
     ("2. A good change", "deploy production", r"holding|soaking|promoted:|stable   :|candidate:|✓ no request"),
-    (
-        "3. A bad change",
-        "deploy production",
-        r"holding|rolled-back:|cause:|candidate:|next:|✓ production takes|✓ no req",
-    ),
+    ("3. A bad change", "deploy production", r"holding|rolled-back:|cause:|candidate:|next:|✓ production|✓ no request"),
     ("4. A changed setting", "undo production", r"undone:|quarantine|env |what changes|✓ the earlier|✓ no request"),
     ("6. The record", "ledger verify", r"whole:|✓"),
 )
-"""By chapter of the tour: the command, and which lines of its output are shown."""
+TRANSCRIPT: Shown = (
+    ("2. A good change", "deploy production", r"^promoted:|stable   :|candidate:|✓ no request"),
+    ("3. A bad change", "deploy production", r"^rolled-back:|cause:|next:|✓ production|✓ no request"),
+    ("4. A changed setting", "undo production", r"undone:|env |what changes|✓ no request"),
+)
 
 
 def chapters(output: str) -> dict[str, list[str]]:
@@ -52,15 +54,15 @@ def chapters(output: str) -> dict[str, list[str]]:
     return found
 
 
-def cut(line: str) -> str:
+def cut(line: str, width: int) -> str:
     """A line short enough for a page. What is left out is a `…`."""
     line = re.sub(r" · \d+ of \d+ healthy: ", " … ", line.rstrip())
-    if len(line) <= WIDTH:
+    if len(line) <= width:
         return line
-    return line[: line.rindex(" ", 0, WIDTH - 1)] + " …"
+    return line[: line.rindex(" ", 0, width - 1)] + " …"
 
 
-def shown(lines: Sequence[str], command: str, pattern: str) -> Iterator[str]:
+def shown(lines: Sequence[str], command: str, pattern: str, width: int) -> Iterator[str]:
     """The first run of a command in one chapter: its line, and the lines that match, with `…` for the others."""
     begin = lines.index(f"$ rebake {command}")
     yield lines[begin]
@@ -72,24 +74,30 @@ def shown(lines: Sequence[str], command: str, pattern: str) -> Iterator[str]:
             if gap:
                 yield "…"
             gap = False
-            yield cut(line)
+            yield cut(line, width)
         elif line.strip():
             gap = True
 
 
-def excerpt(output: str) -> str:
-    """What README.md and the picture show of the tour's output. Pure."""
+def excerpt(output: str, chosen: Shown, width: int) -> str:
+    """What is shown of the tour's output, and at its end all that was counted. Pure."""
     found = chapters(output)
     lines: list[str] = []
-    for start, command, pattern in SHOWN:
+    for start, command, pattern in chosen:
         title = next(title for title in found if title.startswith(start))
-        lines += [f"── {title}", found[title][0], *shown(found[title], command, pattern), ""]
+        lines += [f"── {title}", found[title][0], *shown(found[title], command, pattern, width), ""]
     lines += ["── What was counted", *(line for line in found["What was counted"] if line.strip())]
     return "\n".join(lines) + "\n"
 
 
-def with_excerpt(readme: str, text: str) -> str:
-    """The README with this transcript between its marks."""
+def transcript(output: str) -> str:
+    """What README.md shows."""
+    return excerpt(output, TRANSCRIPT, 200)
+
+
+def with_transcript(readme: str, output: str) -> str:
+    """The README with the transcript of this output between its marks."""
+    text = transcript(output)
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n```text\n{text}```\n{END}{after}"
@@ -119,9 +127,8 @@ def tour() -> None:
     )
     IMAGES.mkdir(exist_ok=True)
     (IMAGES / "tour.txt").write_text(done.stdout, encoding="utf-8")
-    text = excerpt(done.stdout)
-    (IMAGES / "tour.svg").write_text(picture(text), encoding="utf-8")
-    README.write_text(with_excerpt(README.read_text(encoding="utf-8"), text), encoding="utf-8")
+    (IMAGES / "tour.svg").write_text(picture(excerpt(done.stdout, PICTURE, WIDTH)), encoding="utf-8")
+    README.write_text(with_transcript(README.read_text(encoding="utf-8"), done.stdout), encoding="utf-8")
 
 
 def dashboard() -> None:
