@@ -32,6 +32,10 @@ from rebake.judge.shared_fate import SharedFate
 
 BRAKE_ABOVE, BRAKE_UNTIL = 4.0, 2.0
 WARM_UP_SECONDS = 90.0
+HALF_AN_HOUR_SECONDS = 1800.0
+"""Half of an hour's requests go to the candidate."""
+NATS_TO_EXCLUDE = 4.6
+"""n requests without excess failures bound the excess by about this much over n (JUDGE.md section 1, Ramp)."""
 SMALLEST_SHARE = 1e-6
 """Nearer to 0 or 1 there is nothing to compare."""
 
@@ -209,8 +213,9 @@ class Judge:
         if bound is None:
             return "promoted without a bound on extra failures: too few requests were compared"
         text = f"at most {texts.points(bound)} more failures than stable (95 %)"
-        if bound > 0.005:
-            text += "; at this traffic smaller harm cannot be seen in the time of a rollout"
+        if self.rate_hint > 0:
+            smallest = min(NATS_TO_EXCLUDE / (self.rate_hint * HALF_AN_HOUR_SECONDS), 1.0)
+            text += f"; at {self.rate_hint:g} requests/s harm below {texts.points(smallest)} cannot be seen in an hour"
         return text
 
     # -- memory -------------------------------------------------------------------------------------------------

@@ -223,6 +223,13 @@ def test_the_bound_on_extra_failures_shrinks_with_the_requests_and_covers_the_tr
     assert "more failures than stable (95 %)" in judge.promotion_text()
 
 
+def test_a_promotion_says_what_this_traffic_cannot_show() -> None:
+    judge = Judge(RULES, rate_hint=0.2)
+    assert "without a bound" in judge.promotion_text()
+    run(judge, 100)
+    assert judge.promotion_text().endswith("at 0.2 requests/s harm below 1.3 points cannot be seen in an hour")
+
+
 def test_ten_thousand_million_requests_are_judged_without_losing_a_digit_that_matters() -> None:
     judge = Judge(RULES, history=Arm(10**10, 10**7))
     verdict = judge.update(Tick(0.0, 1.0, 0.5, Arm(5 * 10**9, 5 * 10**6), Arm(5 * 10**9, 5 * 10**6)))
