@@ -103,7 +103,7 @@ def test_sorting_the_errors_loses_nothing() -> None:
 
 
 @cache
-def tests_there_are() -> frozenset[str]:
+def known_tests() -> frozenset[str]:
     files = [*ROOT.glob("tests/**/*.py"), *ROOT.glob("src/rebake/testing/**/*.py")]
     return frozenset(name for file in files for name in re.findall(r"def (test_\w+)", file.read_text(encoding="utf-8")))
 
@@ -111,7 +111,7 @@ def tests_there_are() -> frozenset[str]:
 @pytest.mark.parametrize("page", [p for p in PAGES if "`test_" in p.read_text(encoding="utf-8")], ids=lambda p: p.name)
 def test_every_test_named_as_proof_exists(page: Path) -> None:
     named = re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))
-    assert [name for name in named if name not in tests_there_are()] == []
+    assert [name for name in named if name not in known_tests()] == []
 
 
 def test_every_promise_names_its_proof() -> None:
