@@ -140,7 +140,9 @@ def _ten_environments(site: Site) -> None:
         f"  place{n}:\n    platform: local\n    instances: 1\n    listen: 127.0.0.1:{port}\n"
         for n, port in enumerate(free_ports(9))
     )
-    site.describe(BLUE_GREEN + more, **{"interval: 200ms, ": "", "    drift_interval: 1s\n": ""})  # the defaults
+    site.describe(
+        BLUE_GREEN.replace("5m", "0s") + more, **{"interval: 200ms, ": "", "    drift_interval: 1s\n": ""}
+    )  # the defaults
     _must(site, "deploy", "production")
     for number in range(9):
         _must(site, "deploy", f"place{number}")

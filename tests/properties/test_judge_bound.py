@@ -40,7 +40,7 @@ def factor(weight: float, center: float, ratio: float, extra: float, bets: tuple
     worse=st.floats(0.0, 1.0),
     bets=st.sampled_from([ERROR_BETS, BODY_BETS, TAIL_BETS]),
 )
-def test_one_request_gains_nothing_on_average_when_the_candidate_is_within_the_margin(  # noqa: PLR0917
+def test_one_request_gains_nothing_on_average_when_the_candidate_is_within_the_margin(
     stable: float, weight: float, center: float, ratio: float, extra: float, worse: float, bets: tuple[float, ...]
 ) -> None:
     candidate = min(1.0, ratio * stable + extra) * worse

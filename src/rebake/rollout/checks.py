@@ -37,7 +37,7 @@ def _http_on_every_instance(check: HttpCheck, urls: Sequence[str]) -> Job:
     for url in urls:
         problem, evidence = _http(check, url)
         if problem is not None:
-            return Job("failed", problem, evidence, f"ask it yourself while it runs, or see: rebake logs; {check.path}")
+            return Job("failed", problem, evidence)
     return Job("done", f"{check.method} {check.path} on {len(urls)} instances")
 
 

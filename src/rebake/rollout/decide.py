@@ -25,6 +25,8 @@ from rebake.traffic.ramp import advance, begin
 
 MAX_EVENTS = 8
 """Events followed within one look; the rest waits for the next, which comes at once."""
+SOAK_LOOK_SECONDS = 0.5
+"""How often a soak is looked at: it may last an hour, and costs little that way."""
 RAMP_SECONDS = 1.0
 """How often the judge's ramp is asked."""
 HALF = FULL // 2
@@ -555,7 +557,9 @@ def _wake_for(draft: _Draft, rollout: Rollout) -> None:
     """Look again when the next deadline of this state comes."""
     if rollout.state is State.SOAKING and rollout.promoted_at is not None:
         draft.wake(max(draft.now + 0.05, rollout.promoted_at + rollout.plan.soak_ms / 1000))
-    if rollout.state in (State.HOLDING, State.SHIFTING, State.SOAKING, State.ASKING):
+    if rollout.state is State.SOAKING:
+        draft.wake(draft.now + SOAK_LOOK_SECONDS)
+    elif rollout.state in (State.HOLDING, State.SHIFTING, State.ASKING):
         draft.wake(draft.now + 0.2)
     elif not rollout.over:
         draft.wake(draft.now + 0.1)

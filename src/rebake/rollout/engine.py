@@ -137,7 +137,7 @@ class Engine:
         return memory
 
     def _led(self, key: str, now: float) -> Memory:
-        """What is remembered, read again where another engine may have led since: followers take over from the truth."""
+        """What is remembered, read again where another engine may have led since: who follows takes over the truth."""
         memory = self.memory(key)
         if memory.fence is not None and now < memory.fence_until + LEASE_SECONDS - RENEW_SECONDS:
             return memory
@@ -196,19 +196,20 @@ class Engine:
         rollout = environment.rollout
         asked = bool(commands) or (rollout is not None and rollout.state is State.WAITING) or bool(environment.queue)
         self._inspect(memory, now)
+        jobs = self._job_results(rollout)
         world = World(
             instances=instances,
             route=route,
             route_known=route_known,
             instances_known=instances_known,
-            jobs=self._job_results(rollout),
+            jobs=jobs,
             blocked=dict(memory.blocked),
             quarantined=self._quarantined(environment) if asked else frozenset(),
             succeeded=self._succeeded(environment) if asked else frozenset(),
             verdict=memory.judging.verdict if memory.judging is not None else None,
             requests_per_second=memory.pace.look(route, now),
             commands=commands,
-            log_tails=self._log_tails(memory, instances),
+            log_tails=self._log_tails(memory, instances, jobs),
         )
         memory.world = world
         return world
@@ -250,15 +251,20 @@ class Engine:
         prefix = f"{environment.service}/"
         return frozenset(key.removeprefix(prefix) for key, _ in self.ports.ledger.list("success", prefix))
 
-    def _log_tails(self, memory: Memory, instances: Sequence[Any]) -> dict[str, tuple[str, ...]]:
-        """The last lines of instances that fail, taken before they are retired."""
+    def _log_tails(
+        self, memory: Memory, instances: Sequence[Any], jobs: Mapping[str, Job]
+    ) -> dict[str, tuple[str, ...]]:
+        """The last lines of instances that fail, or failed a check, taken before they are retired."""
         environment = memory.environment
         platform, candidate = self.platform_of(environment), environment.candidate
         if platform is None or candidate is None:
             return {}
         tails = {f.instance: memory.world.log_tails.get(f.instance, ()) for f in candidate.streak}
+        unfit = any(job.state == "failed" for job in jobs.values())
         for instance in instances:
-            failing = instance.state == "exited" or (instance.state == "starting" and instance.healthy is False)
+            failing = (
+                unfit or instance.state == "exited" or (instance.state == "starting" and instance.healthy is False)
+            )
             if instance.fleet == candidate.id and failing:
                 try:
                     tails[instance.id] = tuple(platform.logs(instance.id, TAIL_LINES))

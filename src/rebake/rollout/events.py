@@ -164,8 +164,17 @@ def _check_failed(look: Look) -> Seen | None:
     for check in look.plan.checks:
         job = look.world.jobs.get(check_id(look.rollout, check.name))
         if job is not None and job.state == "failed":
-            return Seen(Event.CHECK_FAILED, f"check {check.name} failed: {job.detail}", job.remedy, job.evidence)
+            remedy = job.remedy or f"rebake logs {look.plan.environment}; correct the change and deploy again"
+            tail = _tail_behind(look, job.detail)
+            return Seen(Event.CHECK_FAILED, f"check {check.name} failed: {job.detail}", remedy, tail)
     return None
+
+
+def _tail_behind(look: Look, detail: str) -> tuple[str, ...]:
+    """The log of the instance that a failed check names by its address; else of the first that wrote anything."""
+    tails = look.world.log_tails
+    named = [i.id for i in look.world.instances if i.id in tails and i.address and i.address in detail]
+    return next((tails[i] for i in (*named, *sorted(tails)) if tails[i]), ())
 
 
 def _checks_passed(look: Look) -> Seen | None:

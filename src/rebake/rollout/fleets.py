@@ -77,7 +77,9 @@ def _failure(fleet: Fleet, instance: Instance, now: float) -> Failure | None:
         return Failure(instance.id, now, f"instance {instance.id} ended: {instance.exit or 'exit unknown'}")
     limit = fleet.plan.run.health.start_timeout_ms / 1000
     if instance.state == "starting" and now - instance.started_at > limit:
-        why = f"instance {instance.id} was not healthy within {limit:g}s: {instance.detail or 'no answer'}"
+        seen = instance.detail or "no answer"
+        told = seen if seen.startswith("not healthy within") else f"not healthy within {limit:g}s: {seen}"
+        why = f"instance {instance.id} was {told}"
         return Failure(instance.id, now, why, decisive=True)
     return None
 

@@ -1,4 +1,4 @@
-"""A simulated world behind the engine's ports: platform, route, jobs, ledger and clock, all in memory and driven by hand.
+"""A simulated world behind the engine's ports: platform, route, jobs, ledger and clock, in memory, driven by hand.
 
 Everything is a pure function of the calls made and the clock's hand: no thread, no sleep, no chance of its own.
 """

@@ -129,12 +129,23 @@ def test_a_candidate_that_never_becomes_healthy_is_taken_back_after_its_start_ti
     assert "not healthy within 30s" in view["reason"]
 
 
+def test_what_an_instance_says_of_its_start_time_is_told_once(shop: Shop) -> None:
+    shop.platform.behaviour(A).healthy = False
+    rollout = shop.deploy(A)
+    shop.until(lambda: bool(shop.platform.processes))
+    for instance in shop.platform.processes:
+        shop.platform.make_sick(instance, "not healthy within 30s: last: connection refused")
+    assert shop.until_over(rollout)["reason"].count("not healthy within") == 1
+
+
 def test_a_failing_check_ends_it_before_any_user(shop: Shop) -> None:
     shop.serving(A)
     shop.jobs.scripted["smoke"] = Job("failed", "expected status 200, found 500")
     view = shop.until_over(shop.deploy(B, checks=(HttpCheck("smoke", "/"),)))
     assert view["outcome"] == "rolled-back"
     assert "check smoke failed" in view["reason"]
+    assert view["remedy"].startswith("rebake logs production")
+    assert view["log_tail"] == [f"log of {view['rollout']}-1"], "the instance's log, not the check's answer"
     assert all(
         w == 0
         for r in shop.router.history

@@ -136,7 +136,7 @@ class LocalPlatform:
             for folder, intent in mine:
                 of_trees = [drift for tree in intent.trees for drift in trees[tree]]
                 self._drift[folder.id] = (*of_trees, *self._process_drift(folder, intent))
-            self._strangers.look()
+            self._strangers.look(recent=True)
         return self.observe(service, environment)
 
     # Beside the port.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,6 +61,9 @@ def belongs(process: Marked, known: Known) -> bool:
     return not known.grouped and process.env.get("REBAKE_INSTANCE") in known.live
 
 
+LOOK_SECONDS = 2.0
+
+
 class Strangers:
     """The strangers found by the last look."""
 
@@ -68,9 +72,18 @@ class Strangers:
         self._found: dict[str, Marked] = {}
         self._deadlines: dict[str, float] = {}
         self._lock = threading.Lock()
+        self._looked_at = -LOOK_SECONDS
 
-    def look(self) -> None:
-        """Look at every process of the machine that we may look at."""
+    def look(self, *, recent: bool = False) -> None:
+        """Look at every process of the machine that we may look at.
+
+        Args:
+            recent: a look of the last `LOOK_SECONDS` is good enough: every environment asks for one look at the same
+                machine.
+        """
+        if recent and 0 <= time.monotonic() - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = time.monotonic()
         seen = list(processes.marked(self._folders.layout.data_root))
         known = known_processes(self._folders)  # after the processes: one launched meanwhile is then known
         strangers = {PREFIX + str(m.identity.pid): m for m in seen if not belongs(m, known)}

@@ -1,4 +1,4 @@
-"""`python -m rebake.testing.simulation --seeds FIRST+COUNT [--workers N]`: exit 0 when every seed keeps every promise."""
+"""`python -m rebake.testing.simulation --seeds FIRST+COUNT [--workers N]`: exit 0 when each seed keeps each promise."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rebake.testing.simulation", description=__doc__)
     parser.add_argument("--seeds", type=_seeds, default=_seeds("1+1000"), metavar="FIRST+COUNT")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--explain", type=int, default=1, metavar="N", help="shrink and print the first N failing seeds")
+    parser.add_argument(
+        "--explain", type=int, default=1, metavar="N", help="shrink and print the first N failing seeds"
+    )
     options = parser.parse_args(arguments)
     began, rollouts, ticks, endings, failed = time.perf_counter(), 0, 0, Counter[str](), list[Outcome]()
     for outcome in _outcomes(options.seeds, options.workers):

@@ -117,8 +117,11 @@ class FaultyRouter(_Port):
         if seen is not None:
             fleets = list(seen.weights)
             seen = replace(seen, active={f: 1 for f in fleets if reality.in_flight(f)})
+        reality.reads.append(seen)
         if mode == "partial" and seen is not None:
             seen = replace(seen, healthy={}, counters={})
+        elif mode == "stale":
+            seen = reality.reads[max(0, len(reality.reads) - 1 - value)]
         self.watch.read(self.owner, seen)
         return seen
 

@@ -16,7 +16,17 @@ SERVICE, ENVIRONMENT = "shop", "production"
 KEY = f"{SERVICE}/{ENVIRONMENT}"
 
 EFFECTS = ("launch", "retire", "apply", "remove", "prepare")
-MODES = ("kill-before", "kill-after", "lost", "twice", "failed", "failed-done", "delayed", "pause-before", "pause-after")
+MODES = (
+    "kill-before",
+    "kill-after",
+    "lost",
+    "twice",
+    "failed",
+    "failed-done",
+    "delayed",
+    "pause-before",
+    "pause-after",
+)
 """What can befall an effect. `failed-done`: done, and reported failed; `pause`: the engine stands still for longer than
 its lease and then goes on, as after SIGSTOP, while another one may take over."""
 LOOKS = ("failed", "stale", "partial")
@@ -31,7 +41,8 @@ class Happening:
 
     Attributes:
         step: when; steps are counted from 0.
-        what: a person's `deploy`, `stop`, `undo`, `approve`, `down`, `resize`; `fault` (the next call `on` meets `mode`);
+        what: a person's `deploy`, `stop`, `undo`, `approve`, `down`, `resize`; `fault` (the next call `on` meets
+            `mode`);
             or something in the world: see `run.Run.happen`.
         on: a release, a call, or a cohort.
         mode: how a fault shows.

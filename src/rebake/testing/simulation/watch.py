@@ -51,6 +51,7 @@ class Watch:
         self.met: set[str] = set()
         self.proved: set[str] = set()
         self.unfit: set[str] = set()
+        self.soaks_since: dict[str, float] = {}
 
     def fail(self, promise: str, sentence: str) -> None:
         self.violations.append(f"{promise}: {sentence}")
@@ -148,7 +149,9 @@ class Watch:
         elif self.reality.in_flight(fleet):
             since = self.reality.clock.at - self.reality.weighted_at[fleet]
             if since < process.spec.run.drain_ms / 1000:
-                self.fail("5", f"{instance} was retired {since:.2f}s after its last request came, with requests in flight")
+                self.fail(
+                    "5", f"{instance} was retired {since:.2f}s after its last request came, with requests in flight"
+                )
 
     def apply(self, owner: str, route: EnvironmentRoute) -> None:
         self.effect(owner, "apply", route.version)
@@ -273,7 +276,12 @@ class Watch:
         if after in (State.FINISHING, State.PROMOTED):
             self.soaked.add(rollout)
         if after == State.SOAKING:
+            self.soaks_since[rollout] = self.reality.wall.now()
             self._judged(rollout)
+        if event is Event.SOAKED and rollout in self.asked and self.stable is not None:
+            soaked = self.reality.wall.now() - self.soaks_since.get(rollout, 0.0)
+            if soaked < self.asked[rollout][2].soak_ms / 1000:
+                self.fail("4", f"the soak of {rollout} ended after {soaked:.2f}s")
 
     @staticmethod
     def _ending(before: State, event: Event) -> str:

@@ -136,8 +136,8 @@ def _watch(path: Path) -> Document:
 
 
 def _endpoint(endpoint: Endpoint) -> Document:
-    # Frameworks that look at the Host (Django's ALLOWED_HOSTS) must see the address that the platform's own probe names:
-    # by default Envoy would name the cluster.
+    # Frameworks that look at the Host (Django's ALLOWED_HOSTS) must see the address that the platform's own probe
+    # names: by default Envoy would name the cluster.
     asked = {"hostname": endpoint.address}
     return {"endpoint": {"address": _socket_address(endpoint.address), "health_check_config": asked}}
 
