@@ -515,6 +515,8 @@ def _forget_other_routes(memory: Memory, action: str) -> None:
     """Going back to a route that was applied a moment ago is a new action, not a repeated one."""
     for name in [n for n in memory.attempts if n.startswith("route:") and n != action]:
         del memory.attempts[name]
+    for name in [n for n in memory.blocked if n.startswith("route:") and n != action]:
+        del memory.blocked[name]
 
 
 def _said(shares: Mapping[str, int]) -> str:
