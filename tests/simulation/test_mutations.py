@@ -12,8 +12,8 @@ import pytest
 from rebake.core.units import FULL
 from rebake.ledger.ports import Fence
 from rebake.release.manifest import Settings
+from rebake.rollout import commands, draft, events, fleets, journey, route, states
 from rebake.rollout import decide as deciding
-from rebake.rollout import events, fleets, route, states
 from rebake.rollout.engine import Engine, Memory
 from rebake.rollout.states import IGNORED, TABLE, Event, State
 from rebake.rollout.world import Fleet, Leaving, World
@@ -32,7 +32,7 @@ def end_the_soak_at_once(patch: Patch) -> None:
 
 
 def retire_stable_before_the_soak_ends(patch: Patch) -> None:
-    enter = deciding._enter
+    enter = journey._enter
 
     def mistaken(draft: Any, left: Any, rollout: Any, event: Event) -> None:
         enter(draft, left, rollout, event)
@@ -41,7 +41,7 @@ def retire_stable_before_the_soak_ends(patch: Patch) -> None:
             gone = (*draft.environment.leaving, Leaving(stable, "promoted"))
             draft.update(stable=None, leaving=gone)
 
-    patch.setattr(deciding, "_enter", mistaken)
+    patch.setattr(journey, "_enter", mistaken)
 
 
 def forget_the_fencing_token(patch: Patch) -> None:
@@ -118,7 +118,9 @@ def give_the_candidate_a_little_from_the_start(patch: Patch) -> None:
 
 
 def _cell(patch: Patch, state: State, event: Event) -> None:
-    patch.setattr(deciding, "TABLE", {**TABLE, (state, event): IGNORED})
+    changed = {**TABLE, (state, event): IGNORED}
+    patch.setattr(journey, "TABLE", changed)
+    patch.setattr(commands, "TABLE", changed)
 
 
 def ignore_stop_while_holding(patch: Patch) -> None:
@@ -130,7 +132,7 @@ def ignore_stop_while_launching(patch: Patch) -> None:
 
 
 def forget_the_quarantine(patch: Patch) -> None:
-    patch.setattr(deciding._Draft, "put_in_quarantine", lambda *_: None)
+    patch.setattr(draft.Draft, "put_in_quarantine", lambda *_: None)
 
 
 def launch_without_limit(patch: Patch) -> None:
@@ -159,17 +161,17 @@ def end_a_stop_as_a_roll_back(patch: Patch) -> None:
         after, kept = follow(state, event, ending)
         return after, State.ROLLED_BACK if kept is State.STOPPED else kept
 
-    patch.setattr(deciding, "next_state", mistaken)
+    patch.setattr(journey, "next_state", mistaken)
 
 
 def undo_without_the_settings(patch: Patch) -> None:
-    target = deciding.undo_target
+    target = commands.undo_target
 
     def mistaken(*parts: Any) -> Fleet | None:
         found = target(*parts)
         return found and replace(found, revision=replace(found.revision, settings=Settings({"VARIANT": "lost"})))
 
-    patch.setattr(deciding, "undo_target", mistaken)
+    patch.setattr(commands, "undo_target", mistaken)
 
 
 def route_to_instances_never_healthy(patch: Patch) -> None:
@@ -177,13 +179,14 @@ def route_to_instances_never_healthy(patch: Patch) -> None:
 
 
 def _after_the_end(patch: Patch, **changes: Any) -> None:
-    end = deciding._end
+    end = journey.end_rollout
 
     def mistaken(draft: Any, rollout: Any) -> None:
         end(draft, rollout)
         draft.update(**changes)
 
-    patch.setattr(deciding, "_end", mistaken)
+    patch.setattr(journey, "end_rollout", mistaken)
+    patch.setattr(commands, "end_rollout", mistaken)
 
 
 def clear_the_queue_at_the_end(patch: Patch) -> None:
@@ -199,14 +202,14 @@ def leave_strangers_alone(patch: Patch) -> None:
 
 
 def begin_the_next_at_once(patch: Patch) -> None:
-    take = deciding._take_next
+    take = journey._take_next
 
     def mistaken(draft: Any) -> None:
         if draft.environment.queue:
             draft.update(rollout=None)
         take(draft)
 
-    patch.setattr(deciding, "_take_next", mistaken)
+    patch.setattr(journey, "_take_next", mistaken)
 
 
 def trust_the_memory_after_a_failed_commit(patch: Patch) -> None:

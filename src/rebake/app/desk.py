@@ -20,7 +20,7 @@ from rebake.core.ids import timed_id
 from rebake.errors import Refused, Transient, UsageError
 from rebake.ledger.ports import Draft, Put
 from rebake.release.manifest import Release, Revision, Settings, contract_in
-from rebake.rollout.decide import undo_target
+from rebake.rollout.commands import undo_target
 from rebake.rollout.engine import Engine
 from rebake.rollout.plan import Plan
 from rebake.rollout.states import State

@@ -1,0 +1,136 @@
+"""What people ask for: begin, stop, undo, approve, resize, down. Pure: each changes the decision being made.
+
+A request that cannot be granted is refused with a sentence; nothing is lost by asking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rebake.rollout.draft import Draft
+from rebake.rollout.events import Seen
+from rebake.rollout.journey import apply_event, end_rollout
+from rebake.rollout.plan import Plan
+from rebake.rollout.states import TABLE, Event, State
+from rebake.rollout.world import Command, Environment, Fleet, Leaving, Rollout
+
+
+def obey(draft: Draft, command: Command) -> None:
+    draft.note("decision", {"request": command.id, "verb": command.verb, "by": command.by})
+    if command.verb == "begin" and command.rollout is not None:
+        _begin(draft, command.rollout)
+    elif command.verb == "resize" and command.plan is not None:
+        _resize(draft, command.plan)
+    elif command.verb == "down":
+        _down(draft, command)
+    elif command.verb == "undo":
+        _undo(draft, command)
+    elif command.verb == "stop":
+        _stop(draft, command)
+    elif command.verb == "approve":
+        _ask_rollout(draft, command, Event.APPROVE, "approved")
+
+
+def _begin(draft: Draft, rollout: Rollout) -> None:
+    rollout = replace(rollout, entered_at=draft.now)
+    draft.update(down=False, platform=rollout.plan.platform)
+    under_way = draft.environment.rollout
+    if under_way is None:
+        draft.update(queue=(*draft.environment.queue, rollout))
+        return
+    if under_way.state is State.SOAKING or rollout.plan.when_busy == "supersede":
+        _drop_queue(draft, f"superseded by {rollout.id}")
+        reason = f"superseded by {rollout.id}, requested by {rollout.requested_by}"
+        apply_event(draft, Seen(Event.SUPERSEDED, reason, f"rebake status {rollout.plan.environment}"))
+    else:
+        rollout = replace(rollout, reason=f"waits for {under_way.id} to end")
+    draft.update(queue=(*draft.environment.queue, rollout))
+
+
+def _drop_queue(draft: Draft, reason: str) -> None:
+    for waiting in draft.environment.queue:
+        draft.ended.append(replace(waiting, state=State.STOPPED, reason=reason, ended_at=draft.now))
+        draft.note("transition", {"from": State.WAITING, "to": State.STOPPED, "reason": reason}, waiting.id)
+    draft.update(queue=())
+
+
+def _resize(draft: Draft, plan: Plan) -> None:
+    stable = draft.environment.stable
+    if stable is not None:
+        draft.note("decision", {"instances": plan.instances, "listen": plan.listen})
+        draft.update(stable=replace(stable, plan=replace(plan, run=stable.plan.run)))
+
+
+def _down(draft: Draft, command: Command) -> None:
+    _drop_queue(draft, f"taken down by {command.by}")
+    rollout = draft.environment.rollout
+    if rollout is not None:
+        reason = f"taken down by {command.by}"
+        draft.note("transition", {"from": rollout.state, "to": State.STOPPED, "reason": reason}, rollout.id)
+        end_rollout(draft, replace(rollout, state=State.STOPPED, reason=reason))
+    stable = draft.environment.stable
+    gone = draft.environment.leaving
+    if stable is not None:
+        gone = (*gone, Leaving(stable, "taken down"))
+    draft.update(stable=None, leaving=gone, previous=(), down=True)
+
+
+def _ask_rollout(draft: Draft, command: Command, event: Event, reason: str) -> None:
+    rollout = draft.environment.rollout
+    if rollout is None:
+        draft.refused[command.id] = "no rollout is under way"
+        return
+    refused = TABLE[rollout.state, event].refused
+    if refused is not None:
+        draft.refused[command.id] = refused
+        return
+    apply_event(draft, Seen(event, f"{reason} by {command.by}"))
+
+
+def _stop(draft: Draft, command: Command) -> None:
+    _drop_queue(draft, f"stopped by {command.by}")
+    if draft.environment.rollout is not None:
+        _ask_rollout(draft, command, Event.STOP, "stopped")
+
+
+def undo_target(environment: Environment, quarantined: frozenset[str]) -> Fleet | None:
+    """The newest revision that was stable before, is not the one in service and is not in quarantine."""
+    serving = environment.stable.revision.digest if environment.stable is not None else None
+    for fleet in environment.previous:
+        if fleet.revision.digest not in quarantined and fleet.revision.digest != serving:
+            return fleet
+    return None
+
+
+def _undo(draft: Draft, command: Command) -> None:
+    _drop_queue(draft, f"undone by {command.by}")
+    rollout = draft.environment.rollout
+    if rollout is not None and not TABLE[rollout.state, Event.UNDO].refused:
+        if rollout.state is not State.RETURNING:
+            _ask_rollout(draft, command, Event.UNDO, "undone")
+            draft.put_in_quarantine(rollout.revision.digest, f"undone by {command.by}")
+        return
+    stable, target = draft.environment.stable, undo_target(draft.environment, draft.world.quarantined)
+    if target is None or command.rollout_id is None:
+        draft.refused[command.id] = "there is no earlier revision to go back to"
+        return
+    undo = Rollout(
+        id=command.rollout_id,
+        kind="undo",
+        revision=target.revision,
+        plan=undo_plan(target.plan),
+        requested_by=command.by,
+        requested_at=command.at,
+        reason=f"undone by {command.by}",
+        undone=stable.revision.digest if stable is not None else None,
+    )
+    if stable is not None:
+        draft.put_in_quarantine(stable.revision.digest, f"undone by {command.by}")
+        draft.withdrawn.append(stable.revision.release)
+    draft.update(queue=(undo,))
+
+
+def undo_plan(plan: Plan) -> Plan:
+    """An undo skips steps, checks, gates and judge: what it restores has served before."""
+    strategy = replace(plan.strategy, kind="all-at-once", steps=(), profile=None)
+    return replace(plan, strategy=strategy, checks=(), after=None, approval=False, soak_ms=0, hold_back_basis_points=0)

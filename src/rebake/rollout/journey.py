@@ -1,0 +1,185 @@
+"""A rollout's journey: events followed through the table of `states`, and what entering a state means. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rebake.core.units import FULL, format_share
+from rebake.rollout.draft import Draft
+from rebake.rollout.events import Look, Seen, classify, stable_broken
+from rebake.rollout.route import stages
+from rebake.rollout.states import TABLE, Event, State, next_state
+from rebake.rollout.world import Fleet, Leaving, Rollout, fleet_for
+from rebake.traffic.ramp import advance, begin
+
+MAX_EVENTS = 8
+"""Events followed within one look; the rest waits for the next, which comes at once."""
+RAMP_SECONDS = 1.0
+"""How often the judge's ramp is asked."""
+HALF = FULL // 2
+RAMP_GROWTH = 1.1
+"""A weight is written again only when it grew by this factor: the ledger is for people."""
+
+
+def follow(draft: Draft) -> None:
+    """Follow the rollout's events until nothing more is to be seen."""
+    for _ in range(MAX_EVENTS):
+        _take_next(draft)
+        rollout = draft.environment.rollout
+        if rollout is None:
+            return
+        seen = _ramp(draft, rollout) or classify(Look(draft.environment, rollout, draft.world, draft.now))
+        if seen is None:
+            return
+        apply_event(draft, seen)
+
+
+def _take_next(draft: Draft) -> None:
+    environment = draft.environment
+    if environment.rollout is not None or not environment.queue:
+        return
+    first, *rest = environment.queue
+    reason = "accepted" if first.kind == "deploy" else first.reason
+    draft.update(rollout=replace(first, entered_at=draft.now, reason=reason), queue=tuple(rest))
+    draft.note("transition", {"from": None, "to": State.WAITING, "reason": first.reason, "kind": first.kind}, first.id)
+
+
+def _ramp(draft: Draft, rollout: Rollout) -> Seen | None:
+    """Let the judge's own ramp choose the next weight. Source: JUDGE.md section 1, Ramp."""
+    profile, verdict = rollout.plan.strategy.profile, draft.world.verdict
+    if profile is None or rollout.state is not State.HOLDING or verdict is None or rollout.step != 0:
+        return None
+    if verdict.kind == "harmful" or draft.environment.stable_lost_at is not None:
+        return None
+    since = rollout.ramped_at if rollout.ramped_at is not None else draft.now
+    elapsed = draft.now - since
+    if rollout.ramped_at is not None and elapsed < RAMP_SECONDS:
+        draft.wake(since + RAMP_SECONDS)
+        return None
+    begun = rollout.users_at if rollout.users_at is not None else draft.now
+    ramp = rollout.ramp or begin(draft.world.requests_per_second)[0]
+    total = verdict.stable[0] + verdict.candidate[0]
+    state, weight, finished = advance(profile, ramp, draft.now - begun, elapsed, verdict.candidate[0], total, verdict)
+    draft.update(rollout=replace(rollout, ramp=state, ramped_at=draft.now))
+    if finished and verdict.kind == "healthy":
+        return Seen(Event.STEP_OVER, f"the ramp is over: {verdict.reason}")
+    if weight >= rollout.weight * RAMP_GROWTH or (weight > rollout.weight and weight == HALF):
+        draft.update(rollout=replace(draft.environment.rollout or rollout, weight=weight))
+        return Seen(Event.RAMPED, f"the ramp goes on to {format_share(weight)}: {verdict.reason}")
+    return None
+
+
+def apply_event(draft: Draft, seen: Seen) -> None:
+    """Take one step through the table and do what entering the next state means."""
+    rollout = draft.environment.rollout
+    if rollout is None:
+        return
+    cell = TABLE[rollout.state, seen.event]
+    if cell.to is None and (rollout.state, seen.event) != (State.RETURNING, Event.RETURNED):
+        return
+    state, ending = next_state(rollout.state, seen.event, rollout.ending)
+    draft.note(
+        "transition", {"from": rollout.state, "to": state, "event": seen.event, "reason": seen.reason}, rollout.id
+    )
+    entered = replace(
+        rollout,
+        state=state,
+        ending=ending,
+        entered_at=draft.now,
+        reason=seen.reason,
+        remedy=seen.remedy,
+        log_tail=tuple(seen.log_tail)[-20:],
+    )
+    draft.moved = True
+    _enter(draft, rollout, entered, seen.event)
+
+
+def _enter(draft: Draft, left: Rollout, rollout: Rollout, event: Event) -> None:
+    state = rollout.state
+    if state is State.LAUNCHING:
+        draft.update(rollout=rollout, candidate=fleet_for(rollout))
+    elif state is State.SHIFTING:
+        draft.update(rollout=_next_step(draft, rollout, event))
+    elif state is State.HOLDING:
+        users_at = rollout.users_at if rollout.users_at is not None else draft.now
+        draft.update(rollout=replace(rollout, step_at=draft.now, users_at=users_at))
+    elif state is State.ASKING:
+        asking = "approval" if event is Event.NEEDS_APPROVAL else "undecided"
+        draft.update(rollout=replace(rollout, asking=asking))
+    elif state is State.SOAKING:
+        draft.succeeded.append(rollout.revision.release)
+        draft.update(rollout=replace(rollout, promoted_at=draft.now))
+    elif state is State.FINISHING:
+        draft.update(rollout=replace(rollout, weight=FULL))
+    elif state is State.RETURNING:
+        _turn_back(draft, left, rollout)
+    elif rollout.over:
+        end_rollout(draft, rollout)
+    else:
+        draft.update(rollout=rollout)
+
+
+def _next_step(draft: Draft, rollout: Rollout, event: Event) -> Rollout:
+    """Which weight comes next. Without a stable fleet that works there is nobody to compare with: all at once."""
+    if event is Event.RAMPED:
+        return rollout
+    strategy, plan = rollout.plan.strategy, rollout.plan
+    step, count = rollout.step + 1, stages(strategy)
+    alone = (
+        draft.environment.stable is None
+        or event is Event.STABLE_BROKEN
+        or stable_broken(Look(draft.environment, rollout, draft.world, draft.now))
+    )
+    if alone or step >= count:
+        whole = alone or plan.soak_ms == 0
+        weight = FULL if whole else FULL - plan.hold_back_basis_points
+        return replace(rollout, step=count, weight=weight, asking=None)
+    if strategy.profile is not None:
+        ramp, weight = begin(draft.world.requests_per_second)
+        return replace(rollout, step=step, ramp=ramp, ramped_at=draft.now, weight=weight, asking=None)
+    weight = 0 if strategy.kind == "shadow" else strategy.steps[step]
+    return replace(rollout, step=step, weight=weight, asking=None)
+
+
+def _turn_back(draft: Draft, left: Rollout, rollout: Rollout) -> None:
+    """The candidate goes: without users at once, and, if it did harm, into quarantine before anything can retry it."""
+    draft.update(rollout=replace(rollout, weight=0))
+    if rollout.ending is State.ROLLED_BACK:
+        draft.put_in_quarantine(rollout.revision.digest, rollout.reason)
+    if left.promoted_at is not None:
+        draft.withdrawn.append(rollout.revision.release)
+
+
+def end_rollout(draft: Draft, rollout: Rollout) -> None:
+    """A rollout reached its end: the fleets take their places."""
+    environment = draft.environment
+    rollout = replace(rollout, ended_at=draft.now)
+    draft.ended.append(rollout)
+    draft.moved = True
+    stable, candidate = environment.stable, environment.candidate
+    gone, previous = environment.leaving, environment.previous
+    if rollout.state is State.PROMOTED and candidate is not None:
+        if stable is not None:
+            gone = (*gone, Leaving(stable, "its successor was promoted"))
+            previous = _remember(previous, stable, rollout)
+        stable, candidate = candidate, None
+    elif candidate is not None:
+        gone = (*gone, Leaving(candidate, rollout.reason))
+    draft.update(
+        stable=stable,
+        candidate=None,
+        rollout=None,
+        leaving=gone,
+        previous=previous,
+        stable_lost_at=None,
+        candidate_lost_at=None,
+    )
+
+
+def _remember(previous: Sequence[Fleet], stable: Fleet, rollout: Rollout) -> tuple[Fleet, ...]:
+    """What undo may go back to: never the revision now in service, and not one that was just undone."""
+    kept = [f for f in previous if f.revision.digest not in (rollout.revision.digest, stable.revision.digest)]
+    if rollout.kind == "deploy":
+        kept.insert(0, Fleet(stable.id, stable.revision, stable.plan))
+    return tuple(kept[: max(1, rollout.plan.keep)])
