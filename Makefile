@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help tour test check lint types contracts bench clean
+.PHONY: help tour test check lint types contracts simulate bench clean
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -35,6 +35,10 @@ contracts: .venv/.ready ## who may import whom
 	@$(BIN)/lint-imports
 
 check: lint types contracts test ## everything that CI demands
+
+SEEDS ?= 1+5000
+simulate: .venv/.ready ## simulated rollouts with every fault: make simulate SEEDS=FIRST+COUNT
+	@$(BIN)/python -m rebake.testing.simulation --seeds $(SEEDS) --workers 2
 
 bench: .venv/.ready ## the measured figures, as ratios against peers in the same run
 	@$(BIN)/python -m benchmarks
