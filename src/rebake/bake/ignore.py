@@ -23,10 +23,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
+from rebake.bake.gitignore import GitPattern, git_patterns, git_verdict
 
 RULES = 1
 """Raised with every change of what goes in or what is a likely secret: a memory made under other rules is dropped."""
@@ -121,9 +119,9 @@ class Rules:
         # Without `!`, a folder that matches is not entered, so that only the path itself must be tried.
         texts = [f"(?:{p.regex.pattern})" for p in docker]
         self._any = None if self._may_return or not docker else re.compile("|".join(texts), re.DOTALL)
-        self._specs: dict[bytes, GitIgnoreSpec | None] = {}
+        self._specs: dict[bytes, tuple[GitPattern, ...]] = {}
         self._unread: set[bytes] = set()
-        self._above: list[tuple[str, GitIgnoreSpec]] | None = None
+        self._above: list[tuple[str, tuple[GitPattern, ...]]] | None = None
 
     def keeps_by_name(self, path: bytes) -> bool:
         """The person wrote `!path` in `.dockerignore` or `exclude`, letter by letter: it is wanted, whatever it is."""
@@ -137,7 +135,12 @@ class Rules:
             return verdict and not (is_folder and self._may_return)
         if is_folder and text in self._way_down:
             return False
-        return self._git and self._git_ignores(path, text + "/" * is_folder)
+        return self._git and (self._git_ignores(path, text, is_folder) or self._below_ignored(text))
+
+    def _below_ignored(self, text: str) -> bool:
+        """The path lies in a folder that git ignores and that was entered only on the way to a name taken back."""
+        ups = (up for up in self._way_down if text.startswith(up + "/"))
+        return any(self._git_ignores(up.encode("utf-8", "surrogateescape"), up, True) for up in ups)
 
     def found(self, folder: bytes) -> None:
         """There is a `.gitignore` in this folder (a slash at its end, or empty); read when it is first asked."""
@@ -148,7 +151,7 @@ class Rules:
             return docker_verdict(self._docker, text)
         return True if self._any is not None and self._any.fullmatch(text) else None
 
-    def _git_ignores(self, path: bytes, text: str) -> bool:
+    def _git_ignores(self, path: bytes, text: str, is_folder: bool) -> bool:
         """The `.gitignore` nearest to the path that speaks decides."""
         while self._unread:
             folder = self._unread.pop()
@@ -156,28 +159,23 @@ class Rules:
         folder = path
         while self._specs and folder:
             folder = folder[: folder.rstrip(b"/").rfind(b"/") + 1]
-            if (spec := self._specs.get(folder)) is not None:
+            if spec := self._specs.get(folder):
                 below = text[len(folder.decode("utf-8", "surrogateescape")) :]
-                if (decided := spec.check_file(below).include) is not None:
-                    return bool(decided)
+                if (verdict := git_verdict(spec, below, is_folder)) is not None:
+                    return verdict
         for prefix, spec in self._specs_above():
-            if (decided := spec.check_file(prefix + text).include) is not None:
-                return bool(decided)
+            if (verdict := git_verdict(spec, prefix + text, is_folder)) is not None:
+                return verdict
         return False
 
-    def _specs_above(self) -> list[tuple[str, GitIgnoreSpec]]:
+    def _specs_above(self) -> list[tuple[str, tuple[GitPattern, ...]]]:
         """Rules of the folders above the source, nearest first, with the source's path from there."""
         if self._above is None:
-            found = [
-                (prefix, spec)
-                for file, prefix in gitignores_above(self._root)
-                if (spec := read_gitignore(os.fsencode(file))) is not None
-            ]
+            found = [(down, read_gitignore(os.fsencode(file))) for file, down in gitignores_above(self._root)]
+            # nearest first: the first that speaks decides about the source folder, then about each folder above it
             hides_source = any(
-                spec.match_file(prefix[: end + 1])
-                for prefix, spec in found
-                for end in range(len(prefix))
-                if prefix[end] == "/"
+                next((v for down, spec in found if (v := _verdict_at(spec, down, up)) is not None), False)
+                for up in range(len(found[-1][0].split("/")) if found else 0)
             )
             self._above = [] if hides_source else found
         return self._above
@@ -196,12 +194,16 @@ def gitignores_above(root: bytes) -> list[tuple[Path, str]]:
     return []
 
 
-def read_gitignore(path: bytes) -> GitIgnoreSpec | None:
-    """The rules of one file; None when there is no such file."""
+def _verdict_at(patterns: tuple[GitPattern, ...], way_down: str, up: int) -> bool | None:
+    """What a file above says of the source folder (`up` 0) or of the folder so many levels above it."""
+    steps = way_down.rstrip("/").split("/")
+    return git_verdict(patterns, "/".join(steps[: len(steps) - up]), True) if up < len(steps) else None
+
+
+def read_gitignore(path: bytes) -> tuple[GitPattern, ...]:
+    """The patterns of one file; none when there is no such file."""
     try:
         text = Path(os.fsdecode(path)).read_text("utf-8", "surrogateescape")
     except (FileNotFoundError, IsADirectoryError):
-        return None
-    from pathspec import GitIgnoreSpec  # 50 ms: paid only where there is something to ignore
-
-    return GitIgnoreSpec.from_lines(text.splitlines())
+        return ()
+    return git_patterns(text.removeprefix("\ufeff").split("\n"))

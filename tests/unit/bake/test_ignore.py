@@ -63,6 +63,19 @@ def test_one_file_can_be_taken_out_of_an_ignored_folder(tmp_path: Path) -> None:
     assert set(found.files) == {b"dist/a.js"}
 
 
+def test_a_memory_does_not_open_an_ignored_folder(tmp_path: Path) -> None:
+    write(tmp_path, {".gitignore": "dist/\n", "dist/a.js": "1"})
+
+    def rules() -> Rules:
+        return Rules(os.fsencode(tmp_path), docker_patterns(["!dist/a.js"]))
+
+    first = Walker(os.fsencode(tmp_path), rules(), Seen()).walk()
+    next_tick(tmp_path)
+    write(tmp_path, {"dist/later.js": "1"})
+    found = Walker(os.fsencode(tmp_path), rules(), Seen(), last=first).walk()
+    assert set(found.files) == {b"dist/a.js", b"probe"}
+
+
 def test_a_broken_pattern_is_named(bake: Bake, source: Path) -> None:
     write(source, {".dockerignore": "[z-a]\n", "a": "1"})
     with pytest.raises(Exception, match=r"\[z-a\]") as caught:
@@ -70,17 +83,22 @@ def test_a_broken_pattern_is_named(bake: Bake, source: Path) -> None:
     assert caught.value.code == "ignore-pattern"  # type: ignore[attr-defined]
 
 
-NAMES = st.sampled_from(["a", "b", "logs", "x.py", "y.log", "keep", "build", ".hidden"])
+NAMES = st.sampled_from(["a", "b", "logs", "x.py", "y.log", "keep", "build", ".hidden", "!odd", "#", "x-y", "]", "-"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 PATTERNS = st.sampled_from(
-    ["*.log", "!keep", "/a", "a/", "build/", "**/b", "logs/*", "!logs/keep", "a/**/x.py", "*", "!*/", "!x.py", "/b/*"]
+    [
+        *("*.log", "!keep", "/a", "a/", "build/", "**/b", "logs/*", "!logs/keep", "a/**/x.py", "*", "!*/", "!x.py"),
+        *("/b/*", "a/**", "**", "!a/**", "b/**/", "/**/keep", "x**y", "[a-b]", "[!a]", "[^b-z]*", "?", "\\!odd"),
+        *("\\#", "!b", "# x", "[[:alpha:]]", "[]a]", "[a", "a\\", "keep ", "ke\\ep", "**/a/b", "***", "a/*/b"),
+        *(".*", "!.hidden", "[a-]"),
+    ]
 )
 IGNORES = st.dictionaries(st.sampled_from(["", "a/", "b/", "a/b/"]), st.lists(PATTERNS, max_size=4), max_size=3)
 TREES = st.sets(PATHS, min_size=1, max_size=12)
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed (apt-get install git)")
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=TREES, ignores=IGNORES)
 def test_gitignore_speaks_as_git_does(
     tmp_path_factory: pytest.TempPathFactory, files: set[str], ignores: dict[str, list[str]]

@@ -10,7 +10,7 @@ from rebake.bake import layers
 from rebake.bake.secret import secret_by_content, secret_by_name
 from rebake.errors import BakeError
 
-from .conftest import Bake, write
+from .conftest import Bake, next_tick, write
 
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n"
 
@@ -166,6 +166,22 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     error = refused(bake, source)
     assert error.code == "file-changed-while-read"
     assert error.evidence == ("busy.log: changed while it was read",)
+
+
+def test_a_file_rewritten_with_the_same_size_behind_the_reader_is_refused(
+    bake: Bake, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(source, {"app.py": "1", "busy.db": "aaaa"})
+    read = layers._exactly
+
+    def rewritten(handle: int, size: int) -> bytes:
+        content = read(handle, size)
+        next_tick(source.parent)
+        (source / "busy.db").write_text("bbbb")
+        return content
+
+    monkeypatch.setattr(layers, "_exactly", rewritten)
+    assert refused(bake, source).code == "file-changed-while-read"
 
 
 def test_a_large_file_that_changes_between_its_two_readings_is_refused(
