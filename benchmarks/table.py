@@ -13,7 +13,11 @@ def show(rows: Sequence[dict[str, Any]]) -> int:
         ok = row.get("ok")
         missed += ok is False
         mark = {True: "✓", False: "✗", None: " "}[ok]
-        ratio = f"  {row['ratio']:g} of {row['peer']}" if row.get("ratio") is not None else ""
-        bar = f"  (bar {row['bar']:g})" if row.get("bar") is not None else ""
-        print(f"{mark} {row['figure']}: {row['value']:g} {row['unit']}{bar}{ratio}", flush=True)
+        ratio = f"  {_short(row['ratio'])} of {_short(row['peer'])}" if row.get("ratio") is not None else ""
+        bar = f"  (bar {_short(row['bar'])})" if row.get("bar") is not None else ""
+        print(f"{mark} {row['figure']}: {_short(row['value'])} {row['unit']}{bar}{ratio}", flush=True)
     return 1 if missed else 0
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
