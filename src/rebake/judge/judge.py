@@ -95,13 +95,13 @@ class Judge:
             self._first_candidate = now - dt
         counts = self.rows.counts(tick)
         if self._compared and (self._fault is None or self._too_few):
-            self._compare(tick.weight, now, counts)
+            self._compare(tick.weight, now, counts, (_dealt(tick.candidate), _dealt(tick.stable)))
         self.rows.book.remember(dt, counts.stable_n, counts.stable_hits)
         self.shared_fate.update(dt, candidate, stable)
         self.rows.learn(tick.stable)
         return self._verdict()
 
-    def _compare(self, weight: float, now: float, counts: Counts) -> None:
+    def _compare(self, weight: float, now: float, counts: Counts, dealt: tuple[float, float]) -> None:
         candidate = (float(counts.candidate_n[0]), float(counts.candidate_hits[0]))
         stable = (float(counts.stable_n[0]), float(counts.stable_hits[0]))
         odd = odds(weight)
@@ -111,7 +111,7 @@ class Judge:
         self.rows.book.add_totals(counts)
         self.evidence = self.rows.evidence()
         self.bound = self.extra_failures.upper()
-        self.routing.update(weight, candidate[0], stable[0])
+        self.routing.update(weight, *dealt)
         self._step_requests += candidate[0]
         if self.evidence >= self.needed and self._harmful is None:
             self._harmful = self._why_harmful()
@@ -264,3 +264,9 @@ def judge_alone(settings: JudgeSettings, candidate: Arm) -> Verdict:
     n, errors = int(counted[0]), int(counted[1])
     reason = f"no stable to compare with; the candidate gave {texts.part(errors, n)} bad answers"
     return Verdict("undecided", 1.0, 1.0 / settings.false_rollbacks, reason, candidate=(n, errors))
+
+
+def _dealt(arm: Arm) -> float:
+    """Requests the balancer gave to a cohort: what its weight is checked by. What has finished says nothing of that
+    while answers are slow: right after a shift only requests dealt by the former weights finish."""
+    return max(float(arm.started), 0.0) if arm.started is not None else sane(arm)[0]

@@ -23,6 +23,7 @@ class Arm:
         endpoints: by templated endpoint, (requests, failures); empty when unknown.
         latency: counts of successful requests by bucket (see LATENCY_BUCKETS); empty when unknown.
         instances: of a history, the same by instance, for what stable's own instances differ by; empty when unknown.
+        started: requests dealt to the cohort within the tick, finished or not; None: taken to be `n`.
     """
 
     n: int = 0
@@ -30,6 +31,7 @@ class Arm:
     endpoints: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     latency: Sequence[int] = ()
     instances: Mapping[str, Arm] = field(default_factory=dict)
+    started: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,13 +32,14 @@ _JUDGED = frozenset({State.SHIFTING, State.HOLDING, State.ASKING, State.SOAKING,
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Cumulative counters of both cohorts at one moment."""
+    """Cumulative counters of both cohorts at one moment, and their requests in flight."""
 
     at: float
     epoch: str
     weights: tuple[int, int]
     stable: Counters
     candidate: Counters
+    in_flight: tuple[int, int] = (0, 0)
 
 
 def settings_of(rules: JudgeRules) -> JudgeSettings:
@@ -131,6 +132,7 @@ class Judging:
             weights=(route.weights.get(name, 0), route.weights.get(candidate.id, 0)),
             stable=route.counters.get(name, Counters()),
             candidate=counters.get(candidate.id, Counters()),
+            in_flight=(route.active.get(name, 0), route.active.get(candidate.id, 0)),
         )
 
     def _tick(self, rollout: Rollout, last: Reading, reading: Reading, grown: Mapping[str, Counters]) -> None:
@@ -142,13 +144,14 @@ class Judging:
             self._judge.begin_step()
         if self._begun is None:
             self._begun = last.at
+        flying = [after - before for before, after in zip(last.in_flight, reading.in_flight, strict=True)]
         self.verdict = self._judge.update(
             Tick(
                 t=last.at - self._begun,
                 dt=reading.at - last.at,
                 weight=self._weight(rollout, reading, stable, candidate),
-                stable=Arm(stable.requests, stable.errors),
-                candidate=Arm(candidate.requests, candidate.errors),
+                stable=Arm(stable.requests, stable.errors, started=max(0, stable.requests + flying[0])),
+                candidate=Arm(candidate.requests, candidate.errors, started=max(0, candidate.requests + flying[1])),
             )
         )
         self._draw(reading.at - self._begun, self.verdict.evidence)

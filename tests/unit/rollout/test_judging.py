@@ -1,40 +1,61 @@
-"""What the judge remembers across restarts and upgrades."""
+"""From counters to the judge's ticks."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from rebake.ledger.ports import Put
+from rebake.rollout.judging import Judging
 from rebake.rollout.states import State
+from rebake.rollout.world import Environment
+from rebake.traffic.ports import Counters, RouteObservation
 from tests.unit.rollout.world import CANARY, Shop
 
-A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 
-
-def _holding() -> tuple[Shop, str]:
+@pytest.fixture
+def environment() -> Environment:
     shop = Shop()
-    shop.serving(A)
-    rollout = shop.deploy(B, strategy=CANARY)
+    shop.serving("sha256:" + "a" * 64)
+    shop.deploy("sha256:" + "b" * 64, strategy=CANARY)
     shop.until_state(State.HOLDING)
-    shop.until(lambda: shop.ledger.get("judging", rollout) is not None)
-    return shop, rollout
+    return shop.environment
 
 
-@pytest.mark.parametrize("lost", ["judge", "last", "totals", "step"])
-def test_an_upgrade_that_remembers_in_another_form_begins_the_evidence_anew(lost: str) -> None:
-    shop, rollout = _holding()
-    state = shop.ledger.get("judging", rollout)
-    assert state is not None
-    written = {name: value for name, value in state.items() if name != lost} | {"of-another-version": 1}
-    shop.ledger.commit([], [Put("judging", rollout, written)], at=shop.clock.now())
-    shop.start_engine()
-    assert shop.until_over(rollout)["outcome"] == "promoted"
+def test_a_service_that_answers_after_ten_seconds_is_no_routing_fault(environment: Environment) -> None:
+    """For ten seconds after the shift only what stable got before it finishes; the candidate's requests fly."""
+    assert environment.rollout is not None
+    assert environment.stable is not None
+    assert environment.candidate is not None
+    stable, candidate = environment.stable.id, environment.candidate.id
+    judging = Judging(environment.rollout)
+    for second in range(10):
+        finished, flying = 200 * second, 10 * second
+        judging.look(
+            environment,
+            RouteObservation(
+                version="v",
+                weights={stable: 9500, candidate: 500},
+                counters={stable: Counters(finished, 0), candidate: Counters(0, 0)},
+                active={stable: 2000 - flying, candidate: flying},
+                epoch="1",
+                listening=True,
+            ),
+            float(second),
+        )
+    assert judging.verdict is not None
+    assert judging.verdict.fault is None
 
 
-def test_an_unreadable_judge_blocks_no_stop() -> None:
-    shop, rollout = _holding()
-    shop.ledger.commit([], [Put("judging", rollout, {"judge": {}})], at=shop.clock.now())
-    shop.start_engine()
-    shop.command("stop")
-    assert shop.until_over(rollout)["outcome"] == "stopped"
-    assert shop.stable_release == A
+def test_a_balancer_that_sends_the_candidate_nothing_is_a_routing_fault(environment: Environment) -> None:
+    assert environment.rollout is not None
+    assert environment.stable is not None
+    assert environment.candidate is not None
+    weights = {environment.stable.id: 9500, environment.candidate.id: 500}
+    seen = RouteObservation("v", weights, counters={environment.stable.id: Counters()}, epoch="1", listening=True)
+    judging = Judging(environment.rollout)
+    for second in range(10):
+        counters = {environment.stable.id: Counters(200 * second, 0)}
+        judging.look(environment, replace(seen, counters=counters), float(second))
+    assert judging.verdict is not None
+    assert judging.verdict.fault is not None
