@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rebake.bake import remember
 from rebake.bake.ignore import RULES, Rules, gitignores_above
-from rebake.bake.layers import OldLayer, Reader, Written, entry_of, write_layer
+from rebake.bake.layers import OldLayer, Reader, entry_of, write_layer
 from rebake.bake.plan import FILE, LINK, PROGRAM, Entry, with_folders
 from rebake.bake.ports import Application, Item, Seen
 from rebake.bake.refusals import refuse
@@ -37,6 +37,16 @@ class ApplicationLayer:
 
     stored: StoredLayer
     reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Notes:
+    """What is remembered of a walk and its layer: the settled walk, digests of young files, both encoded."""
+
+    settled: Found
+    young: dict[bytes, bytes]
+    packed: bytes
+    walk: bytes
 
 
 class ApplicationBaker:
@@ -90,32 +100,41 @@ class ApplicationBaker:
 
     def _bake_again(self, tree: remember.Tree, found: Found, read_at: int) -> ApplicationLayer:
         """Bake what was baked before: only what has another stamp is read, and often it did not change after all."""
-        same_items = found.links == tree.found.links and self._extra == [Entry(*row) for row in tree.extra]
-        if same_items and found.files == tree.found.files:
-            if self._restamped or found.folders != tree.found.folders:
-                self._save(found, tree.digests, _stored(tree), read_at, last=tree)
-            return ApplicationLayer(_stored(tree), True)
-        known = _known(tree, found)
-        reader = self._reader(found)
-        changed = [path for path in found.files if path not in known]
-        self._prefetch(changed, found, known, reader)
+        same_items = found.links == tree.found.links and self._extra == tree.extra
         same_names = same_items and found.files.keys() == tree.found.files.keys()
-        if same_names and all(_same_content(tree, found, known, path) for path in changed):
-            self._save(found, tree.digests, _stored(tree), read_at, last=tree)
-            return ApplicationLayer(_stored(tree), True)
-        old = with_folders(_entries(tree.found, tree.digests, [Entry(*row) for row in tree.extra]))
+        last = tree.found.files
+        changed = [path for path, stamp in found.files.items() if last.get(path) != stamp]
+        reader = self._reader(found)
+        digests = self._prefetch(changed, found, reader)
+        if same_names and all(_as_young(tree, found, digests, path) for path in changed):
+            return self._keep(tree, found, tree.young, read_at)
+        old = tree.entries()
         if same_names:
             # the list differs in the changed files alone, and keeps its order
-            added = {entry.path for entry in self._extra}
+            added = {entry[0] for entry in self._extra}
             part = Found({path: found.files[path] for path in changed})
-            renewed = {entry.path: entry for entry in _entries(part, known, ()) if entry.path not in added}
-            entries = [renewed.get(entry.path, entry) for entry in old]
+            renewed = {entry[0]: entry for entry in _entries(part, digests, ()) if entry[0] not in added}
+            entries = [renewed.get(entry[0], entry) for entry in old]
         else:
-            entries = with_folders(_entries(found, known, self._extra))
+            known = {entry[0][len(_PREFIX) :]: entry[3] for entry in old if entry[1] in (FILE, PROGRAM)}
+            for hidden in [*changed, *(entry[0].removeprefix(_PREFIX) for entry in tree.extra)]:
+                known.pop(hidden, None)
+            entries = with_folders(_entries(found, known | digests, self._extra))
         if entries == old:
-            self._save(found, tree.digests, _stored(tree), read_at, last=tree)
-            return ApplicationLayer(_stored(tree), True)
+            return self._keep(tree, found, digests, read_at)
         return self._write(OldLayer(self._store.blob_path(tree.layer), old), found, entries, read_at, reader)
+
+    def _keep(
+        self, tree: remember.Tree, found: Found, digests: Mapping[bytes, bytes], read_at: int
+    ) -> ApplicationLayer:
+        """The layer is the last one; remember the stamps if they say more than before."""
+        if self._restamped or found != tree.found:
+            settled = remember.settle(found, read_at)
+            if self._restamped or settled != tree.found:
+                known = {**tree.young, **digests}
+                young = {p: known[p] for p, stamp in settled.files.items() if stamp[0] == -1 and p in known}
+                self._save(_Notes(settled, young, tree.packed, remember.pack_walk(settled)), _stored(tree))
+        return ApplicationLayer(_stored(tree), True)
 
     # -- what is remembered --------------------------------------------------------------------------------------
 
@@ -176,82 +195,84 @@ class ApplicationBaker:
     def _write(
         self, old: OldLayer | None, found: Found, entries: list[Entry], read_at: int, reader: Reader | None = None
     ) -> ApplicationLayer:
-        reader = reader or self._reader(found)
-        written = write_layer(self._pin, "application", entries, reader, self._seen, old=old)
+        notes: list[_Notes] = []
+        written = write_layer(
+            self._pin,
+            "application",
+            entries,
+            reader or self._reader(found),
+            self._seen,
+            old=old,
+            meanwhile=lambda final: notes.append(self._notes(found, final, read_at)),
+        )
         refuse(self._seen, self._source.name)
         assert written is not None
-        self._save(found, _digests(written, found, self._extra), written.stored, read_at)
+        self._save(notes[0], written.stored)
         return ApplicationLayer(written.stored, False)
 
+    def _notes(self, found: Found, entries: list[Entry], read_at: int) -> _Notes:
+        settled = remember.settle(found, read_at)
+        young = {path for path, stamp in settled.files.items() if stamp[0] == -1}
+        digests = {}
+        if young:
+            added = {entry[0] for entry in self._extra}
+            digests = {
+                name: token
+                for path, kind, _, token in entries
+                if kind in (FILE, PROGRAM) and (name := path[len(_PREFIX) :]) in young and path not in added
+            }
+        return _Notes(settled, digests, remember.pack(entries), remember.pack_walk(settled))
+
     def _reader(self, found: Found) -> Reader:
-        stamps = {_PREFIX + path: stamp for path, stamp in found.files.items()}
         added = {item.path: item for item in self._application.extra}
-        return Reader(self._source.root + b"/", _PREFIX, added, stamps, self._seen, self._suspicious)
+        return Reader(self._source.root + b"/", _PREFIX, added, found.files, self._seen, self._suspicious)
 
     def _suspicious(self, path: bytes, head: bytes) -> bool:
         name = path.removeprefix(_PREFIX)
         return secret_by_content(name, head) and not self._rules.keeps_by_name(name)
 
-    def _prefetch(self, changed: list[bytes], found: Found, known: dict[bytes, bytes], reader: Reader) -> None:
-        """Read the changed files now, into `known` and the reader, unless they are very many."""
+    def _prefetch(self, changed: list[bytes], found: Found, reader: Reader) -> dict[bytes, bytes]:
+        """Read the changed files now, into the reader; their digests. Nothing, if they are very large together."""
         if sum(found.files[path][2] for path in changed) > _PREFETCH:
-            return
+            return {}
+        digests = {}
         for path in changed:
-            _, known[path], chunks = reader.chunks(_PREFIX + path)
-            reader.items[_PREFIX + path] = Item(_PREFIX + path, content=b"".join(chunks))
+            _, digests[path], chunks = reader.chunks(_PREFIX + path)
+            reader.items.setdefault(_PREFIX + path, Item(_PREFIX + path, content=b"".join(chunks)))
         refuse(self._seen, self._source.name)
+        return digests
 
-    def _save(
-        self,
-        found: Found,
-        digests: dict[bytes, bytes],
-        stored: StoredLayer,
-        read_at: int,
-        *,
-        last: remember.Tree | None = None,
-    ) -> None:
-        """Remember; not done when `last` says the same already (a file too young to be remembered says nothing new)."""
-        found = remember.settle(found, read_at)
-        blob = stamp_of(self._store.blob_path(stored.layer.digest).stat())
-        if last is not None and found == last.found and not self._restamped:
-            return
+    def _save(self, notes: _Notes, stored: StoredLayer) -> None:
         tree = remember.Tree(
             rules=self._rules_key,
-            found=found,
-            digests=digests,
-            extra=tuple(tuple(entry) for entry in self._extra),
-            steering=self._steering_digests(found),
+            found=notes.settled,
+            young=notes.young,
+            extra=self._extra,
+            steering=self._steering_digests(notes.settled),
             layer=stored.layer.digest,
             size=stored.layer.size,
             files=stored.files,
-            blob=blob,
+            blob=stamp_of(self._store.blob_path(stored.layer.digest).stat()),
+            packed=notes.packed,
         )
-        remember.save(self._index, tree)
+        remember.save(self._index, tree, notes.walk)
 
 
-def _known(tree: remember.Tree | None, found: Found) -> dict[bytes, bytes]:
-    """Digests of the files whose stamp is the remembered one."""
-    if tree is None:
-        return {}
-    last, digests = tree.found.files, tree.digests
-    return {p: digests[p] for p, stamp in found.files.items() if last.get(p) == stamp and p in digests}
-
-
-def _same_content(tree: remember.Tree, found: Found, known: Mapping[bytes, bytes], path: bytes) -> bool:
-    """A file with another stamp has the remembered content and permission."""
+def _as_young(tree: remember.Tree, found: Found, digests: Mapping[bytes, bytes], path: bytes) -> bool:
+    """A file that was too young to be trusted has the content and the permission it had then."""
     same_mode = (found.files[path][4] ^ tree.found.files[path][4]) & 0o100 == 0
-    return same_mode and path in known and known[path] == tree.digests.get(path)
+    return same_mode and path in digests and digests[path] == tree.young.get(path)
 
 
 def _entries(found: Found, known: Mapping[bytes, bytes], extra: Iterable[Entry]) -> list[Entry]:
     """The layer's entries, unsorted; a digest may be unknown. What the builder adds hides what the source holds."""
-    entries = [
-        Entry(_PREFIX + path, PROGRAM if stamp[4] & 0o100 else FILE, stamp[2], known.get(path, b""))
+    entries: list[Entry] = [
+        (_PREFIX + path, PROGRAM if stamp[4] & 0o100 else FILE, stamp[2], known.get(path, b""))
         for path, stamp in found.files.items()
     ]
-    entries += [Entry(_PREFIX + path, LINK, 0, target) for path, target in found.links.items()]
-    if added := {entry.path: entry for entry in extra}:
-        entries = [entry for entry in entries if entry.path not in added] + list(added.values())
+    entries += [(_PREFIX + path, LINK, 0, target) for path, target in found.links.items()]
+    if added := {entry[0]: entry for entry in extra}:
+        entries = [entry for entry in entries if entry[0] not in added] + list(added.values())
     return entries
 
 
@@ -259,17 +280,6 @@ def _extra_entries(items: Iterable[Item]) -> list[Entry]:
     return sorted(
         entry_of(item, len(item.content or b""), hashlib.sha256(item.content or b"").digest()) for item in items
     )
-
-
-def _digests(written: Written, found: Found, extra: Iterable[Entry]) -> dict[bytes, bytes]:
-    """Digests of the source's own files, by path in the source."""
-    hidden = {entry.path for entry in extra}
-    cut = len(_PREFIX)
-    return {
-        name: entry.token
-        for entry in written.entries
-        if entry.kind in (FILE, PROGRAM) and entry.path not in hidden and (name := entry.path[cut:]) in found.files
-    }
 
 
 def _stored(tree: remember.Tree) -> StoredLayer:

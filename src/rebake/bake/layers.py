@@ -15,6 +15,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rebake.bake import tar
@@ -54,76 +55,106 @@ class Written:
 
 
 class Sink:
-    """A file under way and its hash. Use as a context manager; `finish` gives the digest."""
+    """A file under way and its hash: one thread writes and one hashes what the caller puts in, in its order.
+
+    Use as a context manager; `finish` gives the digest. Raises (put, copy, finish): OSError of the disk.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._hash = hashlib.sha256()
-        self._queue: queue.Queue[Chunk | None] = queue.Queue(8)
-        self._thread = threading.Thread(target=self._hash_all, name="rebake-hash", daemon=True)
+        self._to_hash: queue.Queue[Chunk | None] = queue.Queue(8)
+        self._to_write: queue.Queue[Callable[[], None] | None] = queue.Queue(8)
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._hash_all, self._write_all)]
         self._buffer = bytearray()
+        self._error: OSError | None = None
         self.size = 0
 
     def __enter__(self) -> Sink:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join()
+        self._join()
         os.close(self._file)
-
-    def _hash_all(self) -> None:
-        while (chunk := self._queue.get()) is not None:
-            self._hash.update(chunk)
 
     def put(self, data: Chunk) -> None:
         self._buffer += data
         if len(self._buffer) >= _BUFFER:
             self._flush()
 
-    def _flush(self) -> None:
-        if self._buffer:
-            chunk, self._buffer = self._buffer, bytearray()
-            self._queue.put(chunk)
-            self._write(chunk)
-
-    def _write(self, chunk: Chunk) -> None:
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(self._file, view) :]
-        self.size += len(chunk)
-
     def copy(self, source: int, mapped: memoryview, stretch: Copy) -> None:
-        """Append a stretch of an open file, inside the kernel where it can.
+        """Append a stretch of an open file.
 
         Args:
             mapped: the same file in memory, for the hash.
         """
         self._flush()
-        offset, length = stretch
-        self._queue.put(mapped[offset : offset + length])
+        part = mapped[stretch.offset : stretch.offset + stretch.length]
+        self._send(part, partial(self._copy, source, stretch.offset, part))
+
+    def finish(self) -> str:
+        """The digest of everything, once it is written."""
+        self._flush()
+        self._join()
+        if self._error is not None:
+            raise self._error
+        return "sha256:" + self._hash.hexdigest()
+
+    def _flush(self) -> None:
+        if self._buffer:
+            chunk, self._buffer = self._buffer, bytearray()
+            self._send(chunk, partial(self._write, chunk))
+
+    def _send(self, chunk: Chunk, write: Callable[[], None]) -> None:
+        if self._error is not None:
+            raise self._error
+        self._to_hash.put(chunk)
+        self._to_write.put(write)
+
+    def _join(self) -> None:
+        if any(thread.is_alive() for thread in self._threads):
+            self._to_hash.put(None)
+            self._to_write.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _hash_all(self) -> None:
+        while (chunk := self._to_hash.get()) is not None:
+            self._hash.update(chunk)
+
+    def _write_all(self) -> None:
+        """After an error what follows is dropped, so that the caller never waits for a place in the queue."""
+        while (write := self._to_write.get()) is not None:
+            if self._error is None:
+                try:
+                    write()
+                except OSError as error:
+                    self._error = error
+
+    def _write(self, chunk: Chunk) -> None:
+        view = memoryview(chunk)
+        while view:
+            done = os.write(self._file, view)
+            self.size += done
+            view = view[done:]
+
+    def _copy(self, source: int, offset: int, part: memoryview) -> None:
+        """Copy inside the kernel where it can, which shares the blocks on some file systems; else write."""
         done = 0
-        while done < length:
+        while done < len(part):
             try:
-                step = os.copy_file_range(source, self._file, length - done, offset_src=offset + done)
+                step = os.copy_file_range(source, self._file, len(part) - done, offset_src=offset + done)
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 step = 0
             if step == 0:
-                self._write(mapped[offset + done : offset + length])
+                self._write(part[done:])
                 return
             done += step
             self.size += step
-
-    def finish(self) -> str:
-        """The digest of everything written."""
-        self._flush()
-        self._queue.put(None)
-        self._thread.join()
-        return "sha256:" + self._hash.hexdigest()
 
 
 @contextlib.contextmanager
@@ -144,7 +175,7 @@ class Reader:
     Args:
         root, prefix: a path in the image that begins with `prefix` is the file at `root` + the rest.
         items: what is elsewhere, or given as bytes, by path in the image.
-        stamps: what the walk saw, by path in the image; a file without a stamp is taken as it is.
+        stamps: what the walk saw, by path below `root`; a file without a stamp is taken as it is.
         seen: told what cannot be baked.
         suspicious: asked with path and first bytes whether the content is a secret; None to ask nothing.
     """
@@ -190,7 +221,7 @@ class Reader:
         handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             before = stamp_of(os.fstat(handle))
-            if self._stamps.get(path, before) != before:
+            if self._stamps.get(path.removeprefix(self._prefix), before) != before:
                 raise Changed
             size = before[2]
             if size > _WHOLE:
@@ -249,18 +280,26 @@ def _shown(path: bytes) -> str:
 def entry_of(item: Item, size: int = 0, digest: bytes = b"") -> Entry:
     """The entry of an item; its digest may still be unknown."""
     if item.link is not None:
-        return Entry(item.path, LINK, 0, item.link)
-    return Entry(item.path, PROGRAM if item.executable else FILE, size, digest)
+        return item.path, LINK, 0, item.link
+    return item.path, PROGRAM if item.executable else FILE, size, digest
 
 
 def write_layer(
-    pin: Pin, role: LayerRole, ordered: list[Entry], reader: Reader, seen: Seen, *, old: OldLayer | None = None
+    pin: Pin,
+    role: LayerRole,
+    ordered: list[Entry],
+    reader: Reader,
+    seen: Seen,
+    *,
+    old: OldLayer | None = None,
+    meanwhile: Callable[[list[Entry]], None] | None = None,
 ) -> Written | None:
     """Write one layer into the store.
 
     Args:
         ordered: the entries as `with_folders` gives them; a token may be unknown, the reader then finds it.
         old: a layer that holds most of them already.
+        meanwhile: called with the final entries while the last bytes are still being hashed and written.
     Returns: None when `seen` was told of something that cannot be baked.
     Raises: Permanent `disk-full`.
     """
@@ -276,26 +315,29 @@ def write_layer(
             else:
                 _append(sink, part, reader, seen, known)
         sink.put(tar.END)
+        final = [known.get(entry[0], entry) for entry in ordered] if known else ordered
+        listed = encode_files(file_list(final))  # while the threads are at work
+        if meanwhile is not None:
+            meanwhile(final)
         digest = sink.finish()
-        size = sink.size
     if seen.offenders:
         return None
-    final = [known.get(entry.path, entry) for entry in ordered] if known else ordered
     pin.adopt(path, digest)
-    files = pin.add(encode_files(file_list(final)))
-    return Written(StoredLayer(Layer(digest, digest, size, LAYER_TYPE, role), files), final)
+    layer = Layer(digest, digest, sink.size, LAYER_TYPE, role)
+    return Written(StoredLayer(layer, pin.add(listed)), final)
 
 
 def _append(sink: Sink, entry: Entry, reader: Reader, seen: Seen, known: dict[bytes, Entry]) -> None:
-    if entry.kind in (FOLDER, LINK):
+    path, kind, _, _ = entry
+    if kind in (FOLDER, LINK):
         sink.put(entry_header(entry))
         return
-    size, digest, chunks = reader.chunks(entry.path)
-    final = known[entry.path] = Entry(entry.path, entry.kind, size, digest)
+    size, digest, chunks = reader.chunks(path)
+    final = known[path] = (path, kind, size, digest)
     sink.put(entry_header(final))
     try:
         for chunk in chunks:
             sink.put(chunk)
     except Changed:
-        seen.add("file-changed-while-read", _shown(entry.path))
+        seen.add("file-changed-while-read", _shown(path))
     sink.put(tar.padding(size))

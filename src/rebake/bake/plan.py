@@ -15,20 +15,14 @@ from rebake.release.documents import FileRow
 FILE, PROGRAM, LINK, FOLDER = "f", "x", "l", "d"
 
 
-class Entry(NamedTuple):
-    """One entry of a layer.
+Entry = tuple[bytes, str, int, bytes]
+"""One entry of a layer; a plain tuple, because a large tree has tens of thousands: path, kind, size, token.
 
-    Attributes:
-        path: in the image, without a slash at either end.
-        kind: FILE, PROGRAM (a file with the x bit), LINK or FOLDER.
-        size: of the content, bytes.
-        token: SHA-256 of the content (32 bytes; empty while unknown), or a link's target.
-    """
-
-    path: bytes
-    kind: str
-    size: int
-    token: bytes
+- path: in the image, without a slash at either end.
+- kind: FILE, PROGRAM (a file with the x bit), LINK or FOLDER.
+- size: of the content, bytes.
+- token: SHA-256 of the content (32 bytes; empty while unknown), or a link's target.
+"""
 
 
 class Copy(NamedTuple):
@@ -41,11 +35,11 @@ class Copy(NamedTuple):
 def with_folders(entries: Iterable[Entry]) -> list[Entry]:
     """Sort by path as bytes and put every folder before the first entry below it."""
     made: set[bytes] = set()
-    result = []
+    result: list[Entry] = []
     for entry in sorted(entries):
-        folder = entry.path.rpartition(b"/")[0]
+        folder = entry[0].rpartition(b"/")[0]
         if folder not in made:
-            result += [Entry(f, FOLDER, 0, b"") for f in _missing(folder, made)]
+            result += [(f, FOLDER, 0, b"") for f in _missing(folder, made)]
         result.append(entry)
     return result
 
@@ -80,12 +74,12 @@ def entry_length(entry: Entry) -> int:
     ):
         return 512 + (size + 511) // 512 * 512
     digest = token if kind == LINK else bytes(32)
-    return len(entry_header(Entry(path, kind, size, digest))) + (size + 511) // 512 * 512
+    return len(entry_header((path, kind, size, digest))) + (size + 511) // 512 * 512
 
 
 def _order(entry: Entry) -> bytes:
     """The key by which `with_folders` orders: a folder comes right before what is below it."""
-    return entry.path + b"/" if entry.kind == FOLDER else entry.path
+    return entry[0] + b"/" if entry[1] == FOLDER else entry[0]
 
 
 def stretches(old: Sequence[Entry], entries: Iterable[Entry]) -> Iterator[Copy | Entry]:

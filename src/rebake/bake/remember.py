@@ -15,10 +15,10 @@ from __future__ import annotations
 import hashlib
 import marshal
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from rebake.bake.plan import Entry
 from rebake.bake.walk import Found, Stamp
 from rebake.core.atomic import write_atomic
 
@@ -33,28 +33,39 @@ class Tree:
     Attributes:
         rules: digest of everything that decides what goes in, besides the ignore files inside the folder.
         found: the last walk.
-        digests: SHA-256 of each file, by path.
-        extra: entries of the items the builder added (`plan.Entry` as tuples): they are part of the layer.
+        young: SHA-256 of each file that was too young for its stamp to count, by path.
+        extra: entries of the items the builder added: they are part of the layer.
         steering: SHA-256 of each ignore file met, by path.
         layer, size, files: the layer made of it, its size in bytes, the blob with its file list.
         blob: stamp of the layer's blob; while it is the same, nobody has touched the blob.
+        packed: the layer's entries, still encoded: not needed while nothing changed.
     """
 
     rules: str
     found: Found
-    digests: dict[bytes, bytes] = field(default_factory=dict)
-    extra: tuple[Any, ...] = ()
-    steering: dict[bytes, bytes] = field(default_factory=dict)
-    layer: str = ""
-    size: int = 0
-    files: str = ""
-    blob: Stamp = (0, 0, 0, 0, 0)
+    young: dict[bytes, bytes]
+    extra: list[Entry]
+    steering: dict[bytes, bytes]
+    layer: str
+    size: int
+    files: str
+    blob: Stamp
+    packed: bytes
+
+    def entries(self) -> list[Entry]:
+        """The layer's entries, folders among them, in its order."""
+        entries: list[Entry] = marshal.loads(self.packed)
+        return entries
 
 
-def _version() -> str:
-    """Names the layout, so that what another rebake or interpreter wrote is not read."""
-    layout = ",".join([*Found.__dataclass_fields__, *Tree.__dataclass_fields__])
-    return f"rebake-tree-{hashlib.sha256(layout.encode()).hexdigest()[:8]} {sys.implementation.cache_tag}"
+def pack(entries: list[Entry]) -> bytes:
+    """Encode entries for `Tree.packed`."""
+    return marshal.dumps(entries)
+
+
+def pack_walk(found: Found) -> bytes:
+    """Encode a walk for `save`: of the two slow steps this is the one that can be done before the layer is whole."""
+    return marshal.dumps((found.files, found.links, found.folders, found.left_out, found.steering))
 
 
 def settled(stamp: Stamp, read_at_ns: int) -> Stamp:
@@ -73,16 +84,23 @@ def settle(found: Found, read_at_ns: int) -> Found:
     )
 
 
-def save(path: Path, tree: Tree) -> None:
-    """Write atomically; a bake that is killed leaves the last version."""
-    found = tree.found
-    payload = marshal.dumps(
-        (
-            tree.rules,
-            (found.files, found.links, found.folders, found.left_out, found.steering),
-            (tree.digests, tree.extra, tree.steering, tree.layer, tree.size, tree.files, tree.blob),
-        )
-    )
+_REST = ("rules", "young", "extra", "steering", "layer", "size", "files", "blob", "packed")
+
+
+def _version() -> str:
+    """Names the layout, so that what another rebake or interpreter wrote is not read."""
+    layout = ",".join([*Found.__dataclass_fields__, *Tree.__dataclass_fields__])
+    return f"rebake-tree-{hashlib.sha256(layout.encode()).hexdigest()[:8]} {sys.implementation.cache_tag}"
+
+
+def save(path: Path, tree: Tree, walk: bytes) -> None:
+    """Write atomically; a bake that is killed leaves the last version.
+
+    Args:
+        walk: `pack_walk(tree.found)`.
+    """
+    rest = tuple(getattr(tree, name) for name in _REST)
+    payload = marshal.dumps((walk, rest))
     header = f"{_version()} {hashlib.sha256(payload).hexdigest()} {tree.layer}\n".encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, header + payload, mode=0o600)
@@ -97,6 +115,5 @@ def load(path: Path) -> Tree | None:
     expected = f"{_version()} {hashlib.sha256(payload).hexdigest()} ".encode()
     if not header.startswith(expected):
         return None
-    rules, (files, links, folders, left_out, steering), rest = marshal.loads(payload)
-    found = Found(files, links, folders, left_out, steering)
-    return Tree(rules, found, *rest)
+    walk, rest = marshal.loads(payload)
+    return Tree(found=Found(*marshal.loads(walk)), **dict(zip(_REST, rest, strict=True)))
