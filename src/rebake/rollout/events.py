@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from rebake.core.digest import short
 from rebake.core.units import FULL, format_duration, format_share
+from rebake.rollout.clues import clue
 from rebake.rollout.fleets import healthy
 from rebake.rollout.plan import Plan
 from rebake.rollout.route import at_last_step, desired_route, served, stages
@@ -127,12 +128,15 @@ def _cannot_start(look: Look) -> Seen | None:
     if not decisive and len(streak) < START_ATTEMPTS:
         return None
     failure = decisive[-1] if decisive else streak[-1]
-    return Seen(
-        Event.CANNOT_START,
-        f"the candidate cannot start: {failure.why}",
-        f"rebake logs {look.plan.environment} --instance {failure.instance}",
-        look.world.log_tails.get(failure.instance, ()),
-    )
+    tail = look.world.log_tails.get(failure.instance, ())
+    logs = f"rebake logs {look.plan.environment} --instance {failure.instance}"
+    return Seen(Event.CANNOT_START, f"the candidate cannot start: {failure.why}", _told(tail, failure.why, logs), tail)
+
+
+def _told(tail: tuple[str, ...], why: str, logs: str) -> str:
+    """The remedy that the log itself suggests, before the command that shows the rest of the log."""
+    found = clue(tail, why)
+    return logs if found is None else f"{found}; see {logs}"
 
 
 def candidate_ready(look: Look) -> bool:
@@ -218,7 +222,7 @@ def _candidate_lost(look: Look) -> Seen | None:
     return Seen(
         Event.CANDIDATE_LOST,
         f"the candidate does not stay up: {why}",
-        f"rebake logs {look.plan.environment}",
+        _told(tail, why, f"rebake logs {look.plan.environment}"),
         tail,
     )
 

@@ -523,6 +523,16 @@ class RouterConformance:
         assert (head["x-forwarded-for"], head["x-forwarded-proto"]) == ("127.0.0.1", "http")
         assert not [name for name in head if name.startswith("x-envoy")]
 
+    def test_a_proxy_on_this_machine_may_say_that_its_caller_used_tls(
+        self, router: TrafficRouter, route: EnvironmentRoute
+    ) -> None:
+        """Without it, a service behind a proxy that ends TLS would redirect to https for ever."""
+        served(router, route)
+        sent = {"x-forwarded-proto": "https", "x-forwarded-for": "192.0.2.7"}
+        head = head_of(ask(route.listen, "/echo", headers=sent))
+        assert head["x-forwarded-proto"] == "https"
+        assert head["x-forwarded-for"].replace(" ", "") == "192.0.2.7,127.0.0.1"
+
     def test_an_answer_arrives_as_it_was_given(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
         served(router, route)
         answer = ask(route.listen, "/status/418")

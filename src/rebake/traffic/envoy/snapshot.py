@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,10 @@ def _listener(route: EnvironmentRoute, paths: EdgePaths) -> Document:
     }
 
 
+def _is_loopback(listen: str) -> bool:
+    return ip_address(names.split_address(listen)[0]).is_loopback
+
+
 def _connection_manager(route: EnvironmentRoute, paths: EdgePaths) -> Document:
     """HTTP as it came, as far as HTTP allows: no path, header or answer is tidied up."""
     filters = "type.googleapis.com/envoy.extensions.filters"
@@ -251,6 +256,8 @@ def _connection_manager(route: EnvironmentRoute, paths: EdgePaths) -> Document:
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "use_remote_address": True,
         "skip_xff_append": True,
+        # Only this machine can call a loopback address: a proxy there that ends TLS tells the truth about the scheme.
+        "xff_num_trusted_hops": int(_is_loopback(route.listen)),
         "internal_address_config": {"cidr_ranges": []},
         "preserve_external_request_id": True,
         "server_header_transformation": "PASS_THROUGH",
