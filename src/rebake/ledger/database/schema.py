@@ -7,9 +7,9 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, inspect, text
 
 from rebake.errors import Permanent
-from rebake.ledger.database.engine import WRITES
+from rebake.ledger.database.engine import BUSY_SECONDS, WRITES
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every migration there is, oldest first. A test holds it against alembic's own list."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -20,9 +20,10 @@ def ensure(engine: Engine, where: str) -> None:
     """Migrate when the database is older than the code; one cheap query when it is not.
 
     Migrations and the record of them are one transaction. Of several processes that open a database at once, one
-    migrates and the others wait for it.
+    migrates and the others wait for it. Migrations only ever add (a test says so): engines of the version before go on
+    with what they know, and wait for the migration no longer than for any other writer.
 
-    Raises: Permanent `database-newer`.
+    Raises: Permanent `database-newer`; Transient `ledger-busy` when running engines left no gap to migrate in.
     """
     with engine.connect() as connection:
         found = stored_revision(connection)
@@ -38,6 +39,10 @@ def ensure(engine: Engine, where: str) -> None:
     with engine.connect().execution_options(**WRITES) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+            # Whoever waits for a table makes everybody behind him wait too: rather give up and be started again.
+            connection.execute(text(f"SET LOCAL lock_timeout = '{BUSY_SECONDS:g}s'"))
+            if stored_revision(connection) is not None:
+                connection.execute(text("SELECT seq FROM head FOR UPDATE"))  # queue as every writer does
         migrate(connection)
 
 
@@ -49,8 +54,8 @@ def stored_revision(connection: Connection) -> str | None:
     return None if found is None else str(found)
 
 
-def migrate(connection: Connection) -> None:
-    """Run the missing migrations inside the caller's transaction."""
+def migrate(connection: Connection, revision: str = "head") -> None:
+    """Run the missing migrations, up to this one, inside the caller's transaction."""
     from alembic import command
     from alembic.config import Config
 
@@ -58,4 +63,4 @@ def migrate(connection: Connection) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

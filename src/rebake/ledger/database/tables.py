@@ -25,6 +25,7 @@ ENTRIES = Table(
     Column("hash", Text, nullable=False),
     Index("entries_by_environment", "service", "environment", "seq"),
     Index("entries_by_rollout", "rollout", "seq"),
+    Index("entries_by_time", "at_ms", "seq"),
 )
 
 HEAD = Table(
@@ -52,5 +53,7 @@ LEASES = Table(
     Column("owner", Text, nullable=False),
     Column("token", _Long, nullable=False),
     Column("expires_ms", _Long, nullable=False),
+    Column("reason", Text),
+    Column("since_ms", _Long),
 )
 """A released lease keeps its row, without an owner, so that tokens never start again."""
