@@ -621,7 +621,7 @@ class _Store:
         for digest, version in ((RELEASE_A, "3.0"), (RELEASE_B, "3.1")):
             if digest.removeprefix("sha256:").startswith(prefix.removeprefix("sha256:")):
                 return Release(digest, "guestbook", "python", run, (), (Package("flask", version),))
-        raise Permanent("release-unknown", f"no release begins with {prefix}")
+        raise UsageError("release-unknown", f"no release begins with {prefix}")
 
     def files(self, release: Release) -> tuple[()]:
         return ()

@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 from rebake.core.atomic import write_atomic
 from rebake.core.canonical import canonical
 from rebake.core.digest import digest_bytes, short
-from rebake.errors import Permanent, UsageError
+from rebake.errors import UsageError
 from rebake.release.blobs import Blobs, Pin, damaged, disk_errors, locked
 from rebake.release.documents import (
     INDEX_TYPE,
@@ -118,12 +118,12 @@ class Store:
     def resolve(self, prefix: str) -> str:
         """The full digest of the release whose digest begins so, with or without `sha256:`.
 
-        Raises: Permanent `release-unknown`; UsageError `release-ambiguous`.
+        Raises: UsageError `release-unknown`, `release-ambiguous`.
         """
         digits = prefix.removeprefix("sha256:").lower()
         found = [n for n in self._names() if n.startswith(digits)] if re.fullmatch(r"[0-9a-f]{4,64}", digits) else []
         if not found:
-            raise Permanent(
+            raise UsageError(
                 "release-unknown",
                 f"no release in this store begins with {prefix!r}",
                 where=str(self.root),
@@ -140,7 +140,7 @@ class Store:
     def release(self, digest: str) -> Release:
         """A release by its digest or a unique beginning of it.
 
-        Raises: Permanent `release-unknown`, `release-damaged`; UsageError `release-ambiguous`.
+        Raises: Permanent `release-damaged`; UsageError `release-unknown`, `release-ambiguous`.
         """
         return self._open(self.resolve(digest))[0]
 

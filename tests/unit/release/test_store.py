@@ -122,7 +122,7 @@ def test_a_release_is_found_by_a_unique_beginning(store: Store) -> None:
 @pytest.mark.parametrize("text", ["", "abc", "zzzz", "sha256:", "0" * 64, "../../../etc"])
 def test_an_unknown_release_is_refused(store: Store, text: str) -> None:
     put(store, "one")
-    with pytest.raises(Permanent) as caught:
+    with pytest.raises(UsageError) as caught:
         store.release(text)
     assert caught.value.code == "release-unknown"
 
@@ -185,7 +185,7 @@ def test_a_collection_keeps_what_is_kept_and_all_it_needs(store: Store) -> None:
     assert report.bytes == foreseen.bytes + 1000 > 1000
     for blob in store.needed(kept):
         store.verify(blob)
-    with pytest.raises(Permanent, match="no release"):
+    with pytest.raises(UsageError, match="no release"):
         store.release(doomed)
     index = json.loads((store.root / "index.json").read_text())
     assert [item["digest"] for item in index["manifests"]] == [kept]
