@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help tour test check lint types contracts simulate bench clean
+.PHONY: help tour test check lint types contracts simulate bench bench-judge clean
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -42,6 +42,9 @@ simulate: .venv/.ready ## simulated rollouts with every fault: make simulate SEE
 
 bench: .venv/.ready ## the measured figures, as ratios against peers in the same run
 	@$(BIN)/python -m benchmarks
+
+bench-judge: .venv/.ready ## the judge beside its peers, in a simulated world: make bench-judge ARGS="--seed 7" (half an hour)
+	@$(BIN)/python -m benchmarks.judge $(ARGS)
 
 clean: ## remove the environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -50,18 +50,19 @@ class Peer:
 
 
 class Flagger(Peer):
-    """Weight grows by 5 % each passed interval up to 50 %; checks on the candidate alone over the last minute.
+    """Weight grows by a step each passed interval up to 50 %; checks on the candidate alone over the last minute.
 
     Success of at least 99 %, p99 of at most 500 ms; no traffic is a failed check. Failed checks add up, are never
-    reset, and the tick after the limit is reached rolls back (scheduler.go). Documented example: interval one minute,
-    limit ten. The tuned one: interval 10 s (the floor), limit 2.
+    reset, and the tick after the limit is reached rolls back (scheduler.go). Documented example ("How it works"):
+    interval one minute, limit 10, step 5 %. Tutorial ("Istio Canary Deployments"): one minute, limit 5, step 10 %.
+    The tuned one: interval 10 s (the floor), limit 2, step 5 %.
     """
 
     fields = ("failed", "window", "passed_all")
 
-    def __init__(self, world: World, *, interval: float = 60.0, threshold: int = 10) -> None:
-        super().__init__(world, 0.05)
-        self.dt, self.threshold = interval, threshold
+    def __init__(self, world: World, *, interval: float = 60.0, threshold: int = 10, step: float = 0.05) -> None:
+        super().__init__(world, step)
+        self.dt, self.threshold, self.step = interval, threshold, step
         self.failed = np.zeros(world.runs, np.int64)
         self.passed_all = np.zeros(world.runs, bool)
         self.window = np.zeros((world.runs, max(1, round(60.0 / interval)), 3))
@@ -76,9 +77,9 @@ class Flagger(Peer):
         bad = (n == 0) | (errors > 0.01 * n) | (slow > 0.01 * n)
         self.failed += bad
         ok = ~bad & ~self.harmful
-        self.promote(now, ok & (self.weight >= 0.5))
+        self.promote(now, ok & (self.weight >= 0.5 - 1e-9))
         grow = ok & np.isinf(self.promoted_at)
-        self.weight[grow] = np.minimum(self.weight[grow] + 0.05, 0.5)
+        self.weight[grow] = np.minimum(self.weight[grow] + self.step, 0.5)
 
 
 class Argo(Peer):
@@ -253,6 +254,7 @@ class Kamal(Peer):
 
 PEERS: dict[str, Callable[[World], Peer]] = {
     "Flagger, documented": Flagger,
+    "Flagger, tutorial": lambda world: Flagger(world, threshold=5, step=0.10),
     "Flagger, tuned": lambda world: Flagger(world, interval=10.0, threshold=2),
     "Argo Rollouts, documented": Argo,
     "Kayenta, tuned": Kayenta,

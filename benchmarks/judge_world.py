@@ -2,8 +2,7 @@
 
 Arrivals are doubly stochastic (bursts and a daily wave), error rates drift together for both cohorts and differ
 between instances, latencies are lognormal. A scenario says what the release does, or what happens to it. Every draw
-comes from one seeded generator, so a run is repeatable. Described in docs/benchmarks of the judge and in JUDGE.md
-section 2; nothing here knows any judge.
+comes from one seeded generator, so a run is repeatable. Nothing here knows any judge.
 """
 
 from __future__ import annotations

@@ -17,10 +17,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rebake.judge.judge import Judge
+from rebake.judge.reading import arm_from, field_of, kinds_of_ticks, number_from, tick_from, time_of
 from rebake.judge.samples import Arm, JudgeSettings, Tick, Verdict
 from rebake.traffic.ramp import Profile, advance, begin
 
@@ -45,9 +48,10 @@ class Replay:
         profile: Profile = "default",
         rate_hint: float = 0.0,
         history: Arm | None = None,
+        kinds: Sequence[str] | None = None,
     ) -> None:
         self.profile: Profile = profile
-        self.judge = Judge(settings, rate_hint=rate_hint, history=history)
+        self.judge = Judge(settings, rate_hint=rate_hint, history=history, kinds=kinds)
         self.ramp, bp = begin(rate_hint)
         self.verdict: Verdict | None = None
         self.answer: Answer = ("continue", bp / 10_000)
@@ -88,35 +92,72 @@ def factory(
     """Make the function `judge(samples so far) -> (action, weight for the next tick)` for one rollout.
 
     Args:
-        service: a mapping or object with `rate_hint` (requests per second) and `history` (an arm, the hour before);
-            optionally `profile`.
+        service: a mapping or object with `rate_hint` (requests per second; 0 or None: unknown) and `history` (an arm,
+            the hour before; None or empty: unknown); optionally `profile`.
         profile: fast, default or careful; None: the service's, else default.
     Returns: a function that takes the list of all ticks so far (mappings or objects, see `tick_from`). It looks at new
-        ones only, answers the same for the same ticks, and starts again when it is given a shorter list.
+        ones only, answers the same for the same ticks, and starts again when it is given another rollout's list. A list
+        from which the first ticks were dropped is read on from the last tick it knows.
     """
-    history = _field(service, "history")
-    chosen: Profile = profile or _field(service, "profile") or "default"
+    history = field_of(service, "history")
+    known = None if history is None else arm_from(history)
+    chosen: Profile = profile or field_of(service, "profile") or "default"
+    rate_hint = number_from(field_of(service, "rate_hint"))
+    following: _Following | None = None
 
-    def fresh() -> Replay:
+    def fresh(first: Any | None) -> Replay:
+        kinds = None if first is None else kinds_of_ticks(first, known)
         return Replay(
-            settings or JudgeSettings(),
-            profile=chosen,
-            rate_hint=float(_field(service, "rate_hint") or 0.0),
-            history=None if history is None else arm_from(history),
+            settings or JudgeSettings(), profile=chosen, rate_hint=rate_hint, history=_or_none(known), kinds=kinds
         )
 
-    replay, seen = fresh(), 0
-
     def judge(samples: Sequence[Any]) -> Answer:
-        nonlocal replay, seen
-        if len(samples) < seen:
-            replay, seen = fresh(), 0
-        for sample in samples[seen:]:
-            replay.feed(tick_from(sample))
-        seen = len(samples)
-        return replay.answer
+        nonlocal following
+        if not samples:
+            following = None
+            return fresh(None).answer
+        if following is None or not following.goes_on(samples):
+            following = _Following(fresh(samples[0]), time_of(samples[0]))
+        for sample in samples[following.next_of(samples) :]:
+            following.take(sample)
+        return following.replay.answer
 
     return judge
+
+
+@dataclass(slots=True)
+class _Following:
+    """How far one rollout's list of ticks was read."""
+
+    replay: Replay
+    began: float
+    seen: int = 0
+    last: float = -math.inf
+
+    def goes_on(self, samples: Sequence[Any]) -> bool:
+        """Whether this is the same rollout's list, grown, or its later part."""
+        first = time_of(samples[0])
+        if first == self.began:
+            return len(samples) >= self.seen and (not self.seen or time_of(samples[self.seen - 1]) == self.last)
+        return self.seen > 0 and self.began < first and time_of(samples[-1]) >= self.last
+
+    def next_of(self, samples: Sequence[Any]) -> int:
+        """Index of the first tick not yet taken in."""
+        if time_of(samples[0]) == self.began:
+            return self.seen
+        new = len(samples)
+        while new and time_of(samples[new - 1]) > self.last:
+            new -= 1
+        return new
+
+    def take(self, sample: Any) -> None:
+        tick = tick_from(sample)
+        self.replay.feed(tick)
+        self.seen, self.last = self.seen + 1, tick.t
+
+
+def _or_none(history: Arm | None) -> Arm | None:
+    return history if history is not None and history.n > 0 else None
 
 
 def replay(
@@ -125,40 +166,3 @@ def replay(
     """Judge recorded ticks again, with the weights they were recorded at: what would have been said, and when."""
     judge = Judge(settings, rate_hint=rate_hint, history=history)
     return [judge.update(tick) for tick in ticks]
-
-
-def tick_from(sample: Any) -> Tick:
-    """A tick from a mapping or object with `t`, `dt`, `weight` and the arms `canary` and `baseline` (or `candidate`
-    and `stable`)."""
-    if isinstance(sample, Tick):
-        return sample
-    candidate = _field(sample, "canary")
-    stable = _field(sample, "baseline")
-    return Tick(
-        t=float(_field(sample, "t")),
-        dt=float(_field(sample, "dt")),
-        weight=float(_field(sample, "weight")),
-        stable=arm_from(stable if stable is not None else _field(sample, "stable")),
-        candidate=arm_from(candidate if candidate is not None else _field(sample, "candidate")),
-    )
-
-
-def arm_from(arm: Any) -> Arm:
-    """An arm from a mapping or object with `n`, `errors` and, where known, `endpoints` and `latency`."""
-    if arm is None:
-        return Arm()
-    if isinstance(arm, Arm):
-        return arm
-    endpoints, latency = _field(arm, "endpoints"), _field(arm, "latency")
-    instances = _field(arm, "instances")
-    return Arm(
-        n=int(_field(arm, "n") or 0),
-        errors=int(_field(arm, "errors") or 0),
-        endpoints={} if endpoints is None else {str(k): (int(v[0]), int(v[1])) for k, v in dict(endpoints).items()},
-        latency=() if latency is None else latency,
-        instances={} if instances is None else {str(k): arm_from(v) for k, v in dict(instances).items()},
-    )
-
-
-def _field(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
