@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help tour test check lint types contracts simulate bench bench-judge clean
+.PHONY: help tour test check lint types contracts simulate simulate-ci bench bench-judge clean
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -34,7 +34,10 @@ types: .venv/.ready ## mypy, strict
 contracts: .venv/.ready ## who may import whom
 	@$(BIN)/lint-imports
 
-check: lint types contracts test ## everything that CI demands
+check: lint types contracts test simulate-ci ## everything that CI demands
+
+simulate-ci: .venv/.ready ## the simulated rollouts that CI demands: 20,000, with every fault
+	@$(BIN)/python -m rebake.testing.simulation --seeds 100000 --rollouts 20000 --workers 2
 
 SEEDS ?= 1+5000
 simulate: .venv/.ready ## simulated rollouts with every fault: make simulate SEEDS=FIRST+COUNT

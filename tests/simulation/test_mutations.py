@@ -234,6 +234,10 @@ def empty_the_route_when_nothing_is_seen(patch: Patch) -> None:
     patch.setattr(deciding, "_blind", lambda *_: False)
 
 
+def believe_times_that_lie_in_the_future(patch: Patch) -> None:
+    patch.setattr(deciding, "in_the_present", lambda environment, _now: environment)
+
+
 MUTATIONS: Mapping[Callable[[Patch], None], int] = {
     skip_the_read_back: 10,
     end_the_soak_at_once: 10,
@@ -246,7 +250,7 @@ MUTATIONS: Mapping[Callable[[Patch], None], int] = {
     give_weight_before_the_checks_pass: 20,
     give_weight_before_all_are_healthy: 20,
     give_the_candidate_a_little_from_the_start: 10,
-    ignore_stop_while_holding: 100,
+    ignore_stop_while_holding: 300,
     ignore_stop_while_launching: 100,
     forget_the_quarantine: 100,
     launch_without_limit: 10,
@@ -260,9 +264,10 @@ MUTATIONS: Mapping[Callable[[Patch], None], int] = {
     leave_strangers_alone: 100,
     begin_the_next_at_once: 20,
     trust_the_memory_after_a_failed_commit: 100,
-    never_read_again_what_another_wrote: 50,
-    retire_without_asking_the_balancer: 300,
+    never_read_again_what_another_wrote: 400,
+    retire_without_asking_the_balancer: 900,
     empty_the_route_when_nothing_is_seen: 100,
+    believe_times_that_lie_in_the_future: 900,
 }
 """Each mistake, and the number of seeds within which it must be caught."""
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+from typing import Any
 
 import pytest
 
+from rebake.rollout import events
 from rebake.testing.simulation import Happening, Outcome, Scenario, draw, shrink, simulate
 from rebake.testing.simulation.__main__ import explain, main
+from rebake.testing.simulation.scenario import COMMITS, LOOKS, MODES, STORE
 from rebake.testing.simulation.shrink import as_test
 
 CHUNKS = 8
-DEFAULT = "100000+400"
+DEFAULT = "200000+200"
 
 
 def _chunk(number: int) -> list[int]:
@@ -37,7 +41,9 @@ def test_runs_reach_every_ending_and_every_kind_of_trouble() -> None:
     endings = {ending for outcome in outcomes for ending in outcome.endings}
     assert {"promoted", "rolled-back", "stopped", "failed", "refused"} <= endings
     modes = {h.mode for outcome in outcomes for h in outcome.scenario.happenings if h.what == "fault"}
-    assert {"kill-before", "kill-after", "lost", "twice", "failed", "failed-done", "delayed", "pause-after"} <= modes
+    assert modes == {*MODES, *LOOKS, *COMMITS, *STORE}
+    troubles = {h.what for outcome in outcomes for h in outcome.scenario.happenings}
+    assert troubles >= {"die", "die-all", "hang", "lie", "rot", "quota", "clock", "edge-restart", "stranger", "reroute"}
 
 
 def test_a_failing_history_shrinks_to_what_it_needs() -> None:
@@ -60,7 +66,33 @@ def test_the_command_tells_how_many_rollouts_ended(capsys: pytest.CaptureFixture
     assert "0 seeds failed" in said
 
 
-# Histories that failed once, shrunk
+def test_the_command_goes_on_until_so_many_rollouts_have_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "1", "--rollouts", "30", "--workers", "2"]) == 0
+    found = re.search(r"(\d+) seeds, (\d+) rollouts ended", capsys.readouterr().out)
+    assert found is not None
+    assert int(found[1]) > 1
+    assert 30 <= int(found[2]) < 60
+
+
+def test_a_failing_seed_prints_its_shortest_history_and_a_test_that_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(events, "served", lambda *_: True)
+    assert main(["--seeds", "1+8"]) == 1
+    said = capsys.readouterr().out
+    assert re.search(r"^FAILED seed \d+: promise 5", said, re.MULTILINE)
+    text = said[said.index("def test_seed_") : said.index("FAILED seed")]
+    named: dict[str, Any] = {"Scenario": Scenario, "Happening": Happening, "simulate": simulate}
+    exec(text, named)
+    ready = next(value for name, value in named.items() if name.startswith("test_seed_"))
+    with pytest.raises(AssertionError):
+        ready()
+    monkeypatch.undo()
+    ready()
+
+
+# Histories that failed once, shrunk. What a seed's plans and pace are is drawn by `scenario`: after a change there a
+# history may be another one, and harmless.
 
 
 def _run(seed: int, steps: int, engines: int, *happenings: Happening) -> Outcome:
@@ -109,3 +141,36 @@ def test_a_revision_taken_back_is_not_begun_again_in_the_same_look() -> None:
         Happening(75, "deploy", "b", "", 31),
     )
     assert _run(393, 76, 1, *same).violations == []
+
+
+def test_a_clock_set_back_an_hour_delays_nothing_by_an_hour() -> None:
+    back = Happening(68, "clock", "candidate", "", -3600)
+    assert _run(912, 69, 1, Happening(48, "deploy", "a", "", 80), Happening(65, "deploy", "f", "", 5), back).ticks < 300
+
+
+def test_a_silent_balancer_is_not_taken_for_one_without_requests_in_flight() -> None:
+    silent = (
+        Happening(0, "deploy", "a", "", 0),
+        Happening(14, "fault", "commit", "pause-after", 3),
+        Happening(23, "fault", "commit", "failed-done", 2),
+        Happening(26, "fault", "apply", "delayed", 2),
+        Happening(35, "undo", "f", "", 11),
+        Happening(47, "fault", "commit", "full", 3),
+        Happening(52, "down", "d", "", 23),
+        Happening(61, "fault", "read", "failed", 2),
+    )
+    assert _run(2270, 62, 1, *silent).violations == []
+
+
+def test_an_instance_seen_starting_late_has_its_whole_start_time() -> None:
+    """A look that is a while old, by a clock that is ahead of the platform's."""
+    ahead = (
+        Happening(19, "undo", "a", "", 73),
+        Happening(23, "clock", "stable", "", 32),
+        Happening(23, "deploy", "a", "", 4),
+        Happening(27, "fault", "commit", "pause-after", 2),
+        Happening(36, "drift", "stable", "", 27),
+        Happening(39, "fault", "observe", "stale", 2),
+        Happening(45, "fault", "observe", "stale", 6),
+    )
+    assert _run(3104, 46, 2, *ahead).violations == []

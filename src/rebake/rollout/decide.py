@@ -17,6 +17,7 @@ from rebake.rollout.draft import Draft
 from rebake.rollout.events import LOST_SECONDS, check_id, prepare_id
 from rebake.rollout.fleets import healthy, keep, serving
 from rebake.rollout.journey import follow
+from rebake.rollout.present import in_the_present
 from rebake.rollout.route import desired_route, drained, weights
 from rebake.rollout.states import State
 from rebake.rollout.world import Environment, Fleet, Leaving, Rollout, World
@@ -48,7 +49,7 @@ def decide(environment: Environment, world: World, now: float) -> Decision:
         now: seconds since the epoch.
     Returns: the next remembered state, the actions to take, what to write down, and when to look again.
     """
-    draft = Draft(environment, world, now)
+    draft = Draft(in_the_present(environment, now), world, now)
     for command in world.commands:
         obey(draft, command)
     follow(draft)
@@ -144,6 +145,8 @@ def _settle_leaving(draft: Draft) -> None:
 
 def _mark_idle(draft: Draft, gone: Leaving) -> Leaving:
     route = draft.world.route
+    if draft.world.looked_away and gone.idle_since is not None:
+        gone = replace(gone, idle_since=None)  # nobody knows what the balancer did meanwhile
     unused = draft.world.route_known and (route is None or not route.weights.get(gone.fleet.id, 0))
     if unused and gone.idle_since is None:
         return replace(gone, idle_since=draft.now)
@@ -181,15 +184,13 @@ def _settle_route(draft: Draft) -> None:
 def _blind(draft: Draft, wanted: EnvironmentRoute) -> bool:
     """Whether the wished route would give users to a fleet of which no instance is in sight.
 
-    One look that misses instances must not empty the route: the balancer's own health checks know better. Weights that
-    must change anyway (a stop, while stable is gone) wait until the cohort counts as lost.
+    One look that misses instances must not empty the route: the balancer's own health checks know better. It is kept as
+    it is until the cohort counts as lost; from then on it must not keep the healthy ones out of the route.
     """
     environment, route = draft.environment, draft.world.route
     blind = {f.fleet for f in wanted.fleets if f.weight_basis_points and not f.endpoints}
     if not blind or route is None:
         return False
-    if {f: w for f, w in route.weights.items() if w} == {f: w for f, w in weights(environment).items() if w}:
-        return True
     cohorts = ((environment.stable, environment.stable_lost_at), (environment.candidate, environment.candidate_lost_at))
     return any(
         fleet is not None and fleet.id in blind and (since is None or 0 <= draft.now - since < LOST_SECONDS)

@@ -55,8 +55,9 @@ class Ports:
 
 @dataclass(slots=True)
 class _Attempt:
-    """Pacing of one action."""
+    """Pacing of one action, tried last `at`."""
 
+    at: float
     next_at: float
     error: str | None = None
 
@@ -71,7 +72,7 @@ class Pace:
 
     def look(self, route: RouteObservation | None, now: float) -> float:
         total = sum(c.requests for c in route.counters.values()) if route is not None else 0
-        if total < self.total or not self.at:
+        if total < self.total or not self.at or now < self.at:
             self.at, self.total = now, total
         elif now - self.at >= PACE_SECONDS:
             self.per_second = (total - self.total) / (now - self.at)
@@ -92,6 +93,7 @@ class Memory:
     fence: Fence | None = None
     fence_until: float = 0.0
     inspected_at: float = 0.0
+    looked_at: float = 0.0
     pace: Pace = field(default_factory=Pace)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -210,7 +212,9 @@ class Engine:
             requests_per_second=memory.pace.look(route, now),
             commands=commands,
             log_tails=self._log_tails(memory, instances, jobs),
+            looked_away=not 0 <= now - memory.looked_at <= LEASE_SECONDS,
         )
+        memory.looked_at = now
         memory.world = world
         return world
 
@@ -276,7 +280,9 @@ class Engine:
         """Look for drift beside the ticks; what it finds shows in the next observation."""
         environment = memory.environment
         stable, platform = environment.stable, self.platform_of(environment)
-        if stable is None or platform is None or now - memory.inspected_at < stable.plan.drift_interval_ms / 1000:
+        if stable is None or platform is None:
+            return
+        if 0 <= now - memory.inspected_at < stable.plan.drift_interval_ms / 1000:
             return
         memory.inspected_at = now
         job = f"inspect:{environment.key}"
@@ -381,7 +387,7 @@ class Engine:
         if moved:
             view = rollout_view(environment, world, rollout, judging, now)
             puts.append(Put("rollout", f"{environment.key}/{rollout.id}", view))
-        if judging is not None and (moved or now - memory.judging_saved_at >= SAVE_JUDGE_SECONDS):
+        if judging is not None and (moved or not 0 <= now - memory.judging_saved_at < SAVE_JUDGE_SECONDS):
             memory.judging_saved_at = now
             state = judging.state()
             puts += [Put("judging", rollout.id, state)] if state is not None else []
@@ -395,7 +401,7 @@ class Engine:
         for action in actions:
             attempt = memory.attempts.get(action.id)
             now = self.ports.clock.now()
-            if attempt is not None and now < attempt.next_at:
+            if attempt is not None and attempt.at <= now < attempt.next_at:
                 continue
             self._fence(memory, now)  # between two actions this process may have stood still for longer than its lease
             if isinstance(action, ApplyRoute):
@@ -407,7 +413,7 @@ class Engine:
             said = None if error is None else error.problem
             if attempt is None or attempt.error != said:
                 outcomes.append(self._outcome(memory, action, error))
-            memory.attempts[action.id] = _Attempt(now + again, said)
+            memory.attempts[action.id] = _Attempt(now, now + again, said)
         if outcomes:
             self.ports.ledger.commit(outcomes, at=self.ports.clock.now(), fence=memory.fence)
         return bool(outcomes)

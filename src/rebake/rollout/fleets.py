@@ -1,7 +1,8 @@
 """Keep one fleet at its size: start what is missing, take out what drifted or fails, and know when to give up. Pure.
 
 Rules:
-- An instance that ended, or used up its start time, is retired and counted as a failure, once.
+- An instance that ended, or used up its start time, is retired and counted as a failure, once. The start time counts
+  from the first look that shows it starting: the platform's clock may be another one.
 - A drifted instance is replaced, never repaired: its successor is healthy before it leaves.
 - An instance leaves in two steps: out of the route, then, after the drain time, told to finish.
 - Restarts back off: at once, 1 s, 2 s, 4 s ... 60 s; after `GIVE_UP_AFTER` failures in a row they end and a person is
@@ -76,7 +77,7 @@ def _failure(fleet: Fleet, instance: Instance, now: float) -> Failure | None:
     if instance.state == "exited":
         return Failure(instance.id, now, f"instance {instance.id} ended: {instance.exit or 'exit unknown'}")
     limit = fleet.plan.run.health.start_timeout_ms / 1000
-    if instance.state == "starting" and now - instance.started_at > limit:
+    if instance.state == "starting" and now - fleet.starting.get(instance.id, now) > limit:
         seen = instance.detail or "no answer"
         told = seen if seen.startswith("not healthy within") else f"not healthy within {limit:g}s: {seen}"
         why = f"instance {instance.id} was {told}"
@@ -174,10 +175,12 @@ def _leave(fleet: Fleet, leave: set[str], members: Sequence[Instance], world: Wo
     return Kept(changed, tuple(actions), wake_at=wake_at)
 
 
-def _sick(fleet: Fleet, members: Sequence[Instance], now: float) -> Fleet:
-    ids = {i.id for i in members if i.state == "running" and i.healthy is False}
-    sick = _since(fleet.sick, ids, now)
-    return fleet if sick == fleet.sick else replace(fleet, sick=sick)
+def _unwell(fleet: Fleet, members: Sequence[Instance], now: float) -> Fleet:
+    """Remember since when instances are sick, and since when they start."""
+    sick = _since(fleet.sick, {i.id for i in members if i.state == "running" and i.healthy is False}, now)
+    starting = _since(fleet.starting, {i.id for i in members if i.state == "starting"}, now)
+    known = (sick, starting) == (fleet.sick, fleet.starting)
+    return fleet if known else replace(fleet, sick=sick, starting=starting)
 
 
 def keep(fleet: Fleet, world: World, now: float, wanted: int) -> Kept:
@@ -187,7 +190,7 @@ def keep(fleet: Fleet, world: World, now: float, wanted: int) -> Kept:
     members = world.of(fleet.id)
     failed = _settle_failures(fleet, members, now)
     drift = _note_drift(failed.fleet, members)
-    fleet = _still_pending(_sick(drift.fleet, members, now), members, now)
+    fleet = _still_pending(_unwell(drift.fleet, members, now), members, now)
     retired = {a.instance for a in failed.actions if isinstance(a, Retire)}
     alive = [
         i for i in members if i.id not in retired and i.id not in fleet.leaving and i.state in ("starting", "running")

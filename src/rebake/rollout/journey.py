@@ -27,6 +27,9 @@ def follow(draft: Draft) -> None:
     for _ in range(MAX_EVENTS):
         _take_next(draft)
         rollout = draft.environment.rollout
+        if rollout is not None and rollout.over:
+            end_rollout(draft, rollout)
+            continue
         if rollout is None:
             return
         seen = _ramp(draft, rollout) or classify(Look(draft.environment, rollout, draft.world, draft.now))
@@ -41,7 +44,7 @@ def _take_next(draft: Draft) -> None:
         return
     first, *rest = environment.queue
     reason = "accepted" if first.kind == "deploy" else first.reason
-    draft.update(rollout=replace(first, entered_at=draft.now, reason=reason), queue=tuple(rest))
+    draft.update(rollout=replace(first, state=State.WAITING, entered_at=draft.now, reason=reason), queue=tuple(rest))
     draft.note("transition", {"from": None, "to": State.WAITING, "reason": first.reason, "kind": first.kind}, first.id)
 
 

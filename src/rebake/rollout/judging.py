@@ -106,7 +106,7 @@ class Judging:
         if self._judge is None:
             self._judge = Judge(self._settings, rate_hint=self._rate_hint, history=_history(reading.stable))
         last, self._last = self._last, reading
-        if last is None or last.epoch != reading.epoch:
+        if last is None or last.epoch != reading.epoch or reading.at < last.at:
             return self.verdict
         if reading.at - last.at < MIN_TICK_SECONDS:
             self._last = last

@@ -12,6 +12,8 @@ from rebake.errors import RebakeError
 
 _LOG = logging.getLogger("rebake.engine")
 RETRY_SECONDS = 1.0
+LOOK_UP_SECONDS = 10.0
+"""The clock is read at least so often: somebody may have set it."""
 
 
 class Loop:
@@ -27,6 +29,7 @@ class Loop:
         self._due: list[tuple[float, str]] = []
         self._next: dict[str, float] = {}
         self._busy: set[str] = set()
+        self._now = 0.0
         self._changed = threading.Condition()
         self._ended = False
         self._threads = [
@@ -64,7 +67,7 @@ class Loop:
         """The next environment that is due and not being looked at; None when the loop ends."""
         with self._changed:
             while not self._ended:
-                now, waits = self._clock.now(), []
+                now, waits = self._read_clock(), []
                 while self._due:
                     at, key = self._due[0]
                     if self._next.get(key) != at:
@@ -84,8 +87,17 @@ class Loop:
                 for entry in waits:
                     heapq.heappush(self._due, entry)
                 idle = [at for at, key in self._due if key not in self._busy]
-                self._changed.wait(min(idle) - now if idle else None)
+                self._changed.wait(min(*idle, now + LOOK_UP_SECONDS) - now if idle else None)
             return None
+
+    def _read_clock(self) -> float:
+        """The time; where the clock was set back, what was planned by it is due: nothing waits for it to come again."""
+        now = self._clock.now()
+        if now < self._now:
+            self._next = dict.fromkeys(self._next, now)
+            self._due = [(now, key) for key in self._next]
+        self._now = now
+        return now
 
     def _work(self) -> None:
         while (key := self._take()) is not None:

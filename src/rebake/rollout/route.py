@@ -20,6 +20,7 @@ LINGER_SECONDS = 0.25
 new route one after the other."""
 
 _MIRRORED = frozenset({State.SHIFTING, State.HOLDING, State.ASKING})
+_WITH_USERS = _MIRRORED | {State.SOAKING, State.FINISHING}
 
 
 def stages(strategy: Strategy) -> int:
@@ -34,9 +35,10 @@ def at_last_step(rollout: Rollout) -> bool:
 
 
 def weights(environment: Environment) -> dict[str, int]:
-    """Intended shares by fleet, basis points. Empty before the first promotion."""
+    """Intended shares by fleet, basis points, 0 to 10 000 whatever is remembered. Empty before the first promotion."""
     stable, candidate, rollout = environment.stable, environment.candidate, environment.rollout
-    share = rollout.weight if rollout is not None and candidate is not None else 0
+    met = rollout is not None and candidate is not None and rollout.state in _WITH_USERS
+    share = min(max(rollout.weight, 0), FULL) if met and rollout is not None else 0
     shares = {}
     if stable is not None:
         shares[stable.id] = FULL - share
@@ -46,11 +48,12 @@ def weights(environment: Environment) -> dict[str, int]:
 
 
 def drained(leaving: Leaving, world: World, now: float) -> bool:
-    """A fleet has drained when it had no weight for a moment and no request is in flight, or its deadline passed."""
+    """A fleet has drained when it had no weight for a moment and the balancer says that no request is in flight, or its
+    deadline passed."""
     if leaving.idle_since is None or now - leaving.idle_since < LINGER_SECONDS:
         return False
     active = world.route.active.get(leaving.fleet.id, 0) if world.route is not None else 0
-    return active == 0 or now - leaving.idle_since >= leaving.fleet.plan.run.drain_ms / 1000
+    return (world.route_known and active == 0) or now - leaving.idle_since >= leaving.fleet.plan.run.drain_ms / 1000
 
 
 def mirror_of(environment: Environment) -> Mirror | None:

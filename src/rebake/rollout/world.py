@@ -42,6 +42,7 @@ class Fleet:
         sick: instances that run without being healthy, and since when.
         noted: instances whose drift is in the ledger already.
         pending: instances asked for and not observed yet, and since when.
+        starting: instances seen starting, and since when.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Fleet:
     sick: Mapping[str, float] = field(default_factory=dict)
     noted: tuple[str, ...] = ()
     pending: Mapping[str, float] = field(default_factory=dict)
+    starting: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def streak(self) -> tuple[Failure, ...]:
@@ -192,6 +194,8 @@ class World:
         succeeded: `environment/release` of every release of this service that succeeded somewhere.
         verdict: the judge's latest word on the rollout under way.
         requests_per_second: of the whole environment, roughly; 0 when unknown.
+        looked_away: the look before this one is longer ago than a lease, or unknown: what was seen then may have
+            changed and changed back.
     """
 
     instances: tuple[Instance, ...] = ()
@@ -206,6 +210,7 @@ class World:
     requests_per_second: float = 0.0
     commands: tuple[Command, ...] = ()
     log_tails: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    looked_away: bool = False
 
     def of(self, fleet: str) -> tuple[Instance, ...]:
         return tuple(i for i in self.instances if i.fleet == fleet)

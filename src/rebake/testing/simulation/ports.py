@@ -25,6 +25,14 @@ def _away(call: str) -> Transient:
     return Transient(f"{call}-failed", f"{call} did not answer", retry_after_seconds=0.5)
 
 
+def _refused(call: str) -> Permanent:
+    return Permanent(f"{call}-refused", f"{call} is not allowed", remedy="allow it")
+
+
+def _full() -> Permanent:
+    return Permanent("disk-full", "no space left for the ledger", remedy="free some space")
+
+
 class _Port:
     def __init__(self, reality: Reality, watch: Watch, owner: str) -> None:
         self.reality = reality
@@ -37,22 +45,47 @@ class _Port:
         mode, value = reality.faults.take(call)
         if mode == "kill-before":
             raise Killed(call)
+        if mode == "kill-during":
+            if value % 2:
+                reality.delay(value / 10, what, do)
+            raise Killed(call)
         if mode == "failed":
             raise _away(call)
+        if mode == "refused":
+            raise _refused(call)
         if mode == "lost":
             return
-        if mode == "delayed":
+        if mode in ("delayed", "failed-late"):
             reality.delay(value, what, do)
+            if mode == "failed-late":
+                raise _away(call)
             return
+        if mode == "pause-before":
+            reality.pause(self.owner)
         do()
+        self._afterwards(call, mode, do)
+
+    def _afterwards(self, call: str, mode: str, do: Callable[[], None]) -> None:
         if mode == "twice":
             do()
         elif mode == "kill-after":
             raise Killed(call)
         elif mode == "failed-done":
             raise _away(call)
+        elif mode == "refused-done":
+            raise _refused(call)
         elif mode == "pause-after":
-            reality.pause(self.owner)
+            self.reality.pause(self.owner)
+
+    def store(self, call: str) -> None:
+        """A call of the store meets its fault: it fails, or lets time pass."""
+        mode, value = self.reality.faults.take(call)
+        if mode == "failed":
+            raise _away(call)
+        if mode == "full":
+            raise _full()
+        if mode == "slow":
+            self.reality.stall(value)
 
 
 class FaultyPlatform(_Port):
@@ -141,10 +174,13 @@ class FaultyJobs(_Port):
             self.watch.effect(self.owner, "check", f"{rollout}:{name}")
             passes = self.watch.kind_of_rollout(rollout) != "unchecked"
             result = Job("done") if passes else Job("failed", "expected status 200, found 500")
-            self.jobs[job] = (self.reality.clock.at + CHECK_SECONDS, result)
+            self.effect("check", "check", lambda: self._check(job, result))
         else:
             self.jobs[job] = (self.reality.clock.at, guarded(work, _never()))
         on_end()
+
+    def _check(self, job: str, result: Job) -> None:
+        self.jobs.setdefault(job, (self.reality.clock.at + CHECK_SECONDS, result))
 
     def results(self, prefix: str) -> dict[str, Job]:
         now = self.reality.clock.at
@@ -175,13 +211,15 @@ class FaultyLedger(_Port):
         self, entries: Sequence[Draft], puts: Sequence[Put] = (), *, at: float, fence: Fence | None = None
     ) -> Sequence[Entry]:
         reality = self.reality
-        mode, _ = reality.faults.take("commit")
+        mode, value = reality.faults.take("commit")
         if mode == "kill-before":
             raise Killed("commit")
         if mode == "failed":
             raise _away("commit")
         if mode == "full":
-            raise Permanent("disk-full", "no space left for the ledger", remedy="free some space")
+            raise _full()
+        if mode == "slow":
+            reality.stall(value)
         if mode == "pause-before":
             reality.pause(self.owner)
         added = reality.ledger.commit(entries, puts, at=at, fence=fence)
@@ -198,9 +236,11 @@ class FaultyLedger(_Port):
         return self.reality.ledger.get(kind, key)
 
     def list(self, kind: str, prefix: str = "") -> Sequence[tuple[str, Mapping[str, Any]]]:
+        self.store("list")
         return self.reality.ledger.list(kind, prefix)
 
     def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float) -> Fence | None:
+        self.store("lease")
         return self.reality.ledger.lease(key, owner, at=at, ttl_seconds=ttl_seconds)
 
     def release_lease(self, fence: Fence) -> None:

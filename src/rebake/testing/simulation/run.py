@@ -17,7 +17,16 @@ from rebake.rollout.fleets import GIVE_UP_AFTER
 from rebake.rollout.world import Command, Rollout
 from rebake.testing.simulated import simulated_release
 from rebake.testing.simulation.ports import FaultyJobs, FaultyLedger, FaultyPlatform, FaultyRouter
-from rebake.testing.simulation.scenario import ENVIRONMENT, KEY, SERVICE, Happening, Scenario, plan_of, revision_of
+from rebake.testing.simulation.scenario import (
+    ENVIRONMENT,
+    HOUR,
+    KEY,
+    SERVICE,
+    Happening,
+    Scenario,
+    plan_of,
+    revision_of,
+)
 from rebake.testing.simulation.watch import Watch
 from rebake.testing.simulation.world import EMPTY, Killed, Reality
 
@@ -61,6 +70,7 @@ class Run:
         self.paused = False
         self.begun: list[str] = []
         self.reality.pause = self._pause
+        self.reality.stall = lambda seconds: self.watch.lost(self.reality.advance(seconds / 2))
         self.owners = [f"engine-{n}" for n in range(scenario.engines)]
         self.engines = {owner: self._engine(owner) for owner in self.owners}
         self.due: dict[str, float] = dict.fromkeys(self.owners, 0.0)
@@ -104,6 +114,7 @@ class Run:
     def tick(self, owner: str) -> None:
         """One look of one engine. A killed one starts again on what the ledger kept."""
         self.ticks += 1
+        self.watch.looked_at = self.reality.wall.now(), self.reality.clock.at
         try:
             self.due[owner] = self.engines[owner].tick(KEY)
         except Killed:
@@ -137,9 +148,11 @@ class Run:
         elif what == "quota":
             reality.quota_until = reality.clock.at + value
         elif what == "clock":
-            reality.wall.skew += value - 20
+            reality.wall.skew += value if abs(value) >= HOUR else value - 20
         elif what == "edge-restart":
             reality.restart_edge()
+        elif what == "rot":
+            reality.rot(happening.on)
         elif what == "stranger":
             reality.stranger(value)
         elif what == "reroute":
@@ -215,7 +228,8 @@ class Run:
     def _hopeless(self, stable: Mapping[str, Any]) -> bool:
         """Stable cannot stay up by its own nature, or ten failures made rebake call a person."""
         streak = [f for f in stable["failures"] if f["at"] > stable["good_at"]]
-        return self.reality.kinds[stable["revision"]["release"]] == "frail" or len(streak) >= GIVE_UP_AFTER
+        nature = self.reality.kinds[stable["revision"]["release"]]
+        return nature in ("frail", "sickly") or len(streak) >= GIVE_UP_AFTER
 
     def _routed(self, stable: Mapping[str, Any], fit: list[str]) -> bool:
         route = self.reality.route

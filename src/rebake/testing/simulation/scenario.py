@@ -15,22 +15,32 @@ from rebake.rollout.plan import HttpCheck, Plan, Strategy
 SERVICE, ENVIRONMENT = "shop", "production"
 KEY = f"{SERVICE}/{ENVIRONMENT}"
 
-EFFECTS = ("launch", "retire", "apply", "remove", "prepare")
+EFFECTS = ("launch", "retire", "apply", "remove", "prepare", "check")
 MODES = (
     "kill-before",
+    "kill-during",
     "kill-after",
     "lost",
     "twice",
     "failed",
     "failed-done",
+    "failed-late",
+    "refused",
+    "refused-done",
     "delayed",
     "pause-before",
     "pause-after",
 )
-"""What can befall an effect. `failed-done`: done, and reported failed; `pause`: the engine stands still for longer than
-its lease and then goes on, as after SIGSTOP, while another one may take over."""
+"""What can befall an effect. `kill`: the engine ends before it, while it is under way (it happens later, or never), or
+between it and its record; `lost`: reported done, never done; `failed-done`: done, and reported failed; `failed-late`:
+reported failed, and done a while later; `refused`: a failure that no repetition cures, also where it was done; `pause`:
+the engine stands still for longer than its lease and then goes on, as after SIGSTOP, while another one may take
+over."""
 LOOKS = ("failed", "stale", "partial")
-COMMITS = ("kill-before", "kill-after", "failed", "full", "failed-done", "pause-before", "pause-after")
+COMMITS = ("kill-before", "kill-after", "failed", "full", "slow", "failed-done", "pause-before", "pause-after")
+STORE = ("failed", "full", "slow")
+"""What can befall the store's other calls: reading from it, and asking it for the lease."""
+HOUR = 3600
 KINDS = ("good", "good", "good", "good", "good", "exits", "sickly", "slow", "harmful", "unchecked", "frail")
 """How releases behave; most are good, as in life."""
 
@@ -132,6 +142,7 @@ def draw(seed: int) -> Scenario:
     happenings += [_fault(chance, steps) for _ in range(round(trouble * chance.randint(2, 12)))]
     happenings += [_world(chance, steps) for _ in range(round(trouble * chance.randint(0, 5)))]
     happenings += _crowd(chance, steps)
+    happenings += _rot(chance, steps)
     engines = 2 if chance.random() < 0.3 else 1
     ordered = sorted(happenings, key=lambda h: h.step)
     return Scenario(seed, steps, engines, tuple(ordered))
@@ -151,14 +162,28 @@ def _crowd(chance: random.Random, steps: int) -> list[Happening]:
     return [replace(_person(chance, steps), step=step) for _ in range(chance.randint(2, 3))]
 
 
+def _rot(chance: random.Random, steps: int) -> list[Happening]:
+    """Stable breaks for good, and then comes its fix: a release that is always good."""
+    if chance.random() > 0.1:
+        return []
+    step = chance.randrange(15, steps - 5)
+    fix = Happening(step + chance.randint(1, 4), "deploy", "a", value=chance.randrange(100))
+    return [Happening(step, "rot", "stable"), fix]
+
+
 def _fault(chance: random.Random, steps: int) -> Happening:
     step = chance.randrange(steps)
-    kind = chance.choices(("effect", "look", "commit"), (6, 2, 3))[0]
+    kind = chance.choices(("effect", "look", "commit", "store"), (6, 2, 3, 1))[0]
     if kind == "effect":
-        on = chance.choices(EFFECTS, (5, 4, 6, 1, 2))[0]
-        return Happening(step, "fault", on, chance.choice(MODES), chance.randint(1, 8))
+        on = chance.choices(EFFECTS, (5, 4, 6, 1, 2, 1))[0]
+        mode = chance.choice(MODES)
+        if on in ("apply", "remove") and mode == "pause-before":
+            mode = "pause-after"  # a write of the route on its way for longer than a lease: for the router to refuse
+        return Happening(step, "fault", on, mode, chance.randint(1, 8))
     if kind == "look":
         return Happening(step, "fault", chance.choice(("observe", "read")), chance.choice(LOOKS), chance.randint(1, 6))
+    if kind == "store":
+        return Happening(step, "fault", chance.choice(("list", "lease")), chance.choice(STORE), chance.randint(1, 8))
     return Happening(step, "fault", "commit", chance.choice(COMMITS), chance.randint(1, 3))
 
 
@@ -168,4 +193,5 @@ def _world(chance: random.Random, steps: int) -> Happening:
         ("die", "hang", "lie", "drift", "die-all", "quota", "clock", "edge-restart", "stranger", "reroute", "quiet"),
         (4, 3, 2, 2, 1, 1, 1, 1, 1, 1, 2),
     )[0]
-    return Happening(step, what, chance.choice(("stable", "candidate")), value=chance.randint(1, 40))
+    value = chance.choice((-HOUR, HOUR)) if what == "clock" and chance.random() < 0.5 else chance.randint(1, 40)
+    return Happening(step, what, chance.choice(("stable", "candidate")), value=value)

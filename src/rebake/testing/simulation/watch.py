@@ -27,7 +27,11 @@ SPARE_INSTANCES = 2
 
 
 class Watch:
-    """Collects violations; the run ends at the first."""
+    """Collects violations; the run ends at the first.
+
+    Attributes:
+        looked_at: when the look under way began, by the wall clock and in truth.
+    """
 
     def __init__(self, reality: Reality) -> None:
         self.reality = reality
@@ -51,7 +55,8 @@ class Watch:
         self.met: set[str] = set()
         self.proved: set[str] = set()
         self.unfit: set[str] = set()
-        self.soaks_since: dict[str, float] = {}
+        self.soaks_since: dict[str, tuple[float, float]] = {}
+        self.looked_at = (0.0, 0.0)
 
     def fail(self, promise: str, sentence: str) -> None:
         self.violations.append(f"{promise}: {sentence}")
@@ -146,8 +151,8 @@ class Watch:
         if served is not None and served.weight_basis_points:
             if any(e.instance == instance for e in served.endpoints):
                 self.fail("5", f"{instance} was retired while users were sent to it")
-        elif self.reality.in_flight(fleet):
-            since = self.reality.clock.at - self.reality.weighted_at[fleet]
+        elif self.reality.in_flight(instance):
+            since = max(self.reality.unused(instance))
             if since < process.spec.run.drain_ms / 1000:
                 self.fail(
                     "5", f"{instance} was retired {since:.2f}s after its last request came, with requests in flight"
@@ -276,10 +281,11 @@ class Watch:
         if after in (State.FINISHING, State.PROMOTED):
             self.soaked.add(rollout)
         if after == State.SOAKING:
-            self.soaks_since[rollout] = self.reality.wall.now()
+            self.soaks_since[rollout] = self.looked_at
             self._judged(rollout)
         if event is Event.SOAKED and rollout in self.asked and self.stable is not None:
-            soaked = self.reality.wall.now() - self.soaks_since.get(rollout, 0.0)
+            since = self.soaks_since.get(rollout, (0.0, 0.0))
+            soaked = max(now - then for now, then in zip(self.looked_at, since, strict=True))
             if soaked < self.asked[rollout][2].soak_ms / 1000:
                 self.fail("4", f"the soak of {rollout} ended after {soaked:.2f}s")
 

@@ -78,6 +78,7 @@ class Reality:
     Attributes:
         touched: fleets that a fault or their own nature made unfit: requests lost on them are not the switch's fault.
         pause: what happens while an engine stands still; set by the run.
+        stall: what happens while the store lets everybody wait; set by the run.
     """
 
     def __init__(self, scenario: Scenario) -> None:
@@ -100,8 +101,9 @@ class Reality:
         self.later: list[tuple[float, str, Callable[[], None]]] = []
         self.looks: deque[list[Instance]] = deque(maxlen=REMEMBERED_LOOKS)
         self.reads: deque[Any] = deque(maxlen=REMEMBERED_LOOKS)
-        self.weighted_at: dict[str, float] = {}
+        self.weighted_at: dict[str, tuple[float, float]] = {}
         self.pause: Callable[[str], None] = lambda _owner: None
+        self.stall: Callable[[float], None] = lambda _seconds: None
         for release in "abcdef":
             self._behave(release)
 
@@ -138,9 +140,14 @@ class Reality:
         members = (p for p in self.platform.processes.values() if p.spec.fleet == fleet)
         return sum(1 for p in members if p.exit is None and p.stop_at is None)
 
-    def in_flight(self, fleet: str) -> bool:
-        """Whether requests that were sent before may still be running."""
-        return self.clock.at - self.weighted_at.get(fleet, -1e9) < self.request_seconds
+    def in_flight(self, name: str) -> bool:
+        """Whether requests that were sent to a fleet or an instance before may still be running."""
+        return self.unused(name)[0] < self.request_seconds
+
+    def unused(self, name: str) -> tuple[float, float]:
+        """Seconds since a fleet or an instance last had users: in truth, and by the clock on the wall."""
+        true, wall = self.weighted_at.get(name, (-1e9, -1e9))
+        return self.clock.at - true, self.wall.now() - wall
 
     # Effects, done for good
 
@@ -174,7 +181,8 @@ class Reality:
         route = self.route
         for fleet in route.fleets if route is not None else ():
             if fleet.weight_basis_points:
-                self.weighted_at[fleet.fleet] = self.clock.at
+                met = (fleet.fleet, *(e.instance for e in fleet.endpoints))
+                self.weighted_at.update(dict.fromkeys(met, (self.clock.at, self.wall.now())))
 
     # Time and users
 
@@ -246,6 +254,17 @@ class Reality:
                 self.later.append((self.clock.at + value, "recover", lambda p=process: setattr(p, "sick", None)))  # type: ignore[misc]
             else:
                 process.drift = (Drift("file-changed", "app/main.py"),)
+
+    def rot(self, cohort: str) -> None:
+        """The release of a cohort never works again: a full disk, a lost database. Its fix is another release; `a`
+        works for ever."""
+        fleet = self.environment.get(cohort)
+        release = fleet and fleet["revision"]["release"]
+        if release is None or release == digest("a"):
+            return
+        self.kinds[release] = "sickly"
+        self.platform.behaviours[release].healthy = False
+        self.touched |= {p.spec.fleet for p in self.platform.processes.values() if p.spec.release == release}
 
     def stranger(self, value: int) -> None:
         """Somebody starts an instance with our mark."""

@@ -1,0 +1,213 @@
+"""Every world that can be built, also absurd ones: fleets nobody knows, weights over 100 %, times before and after now,
+a state remembered with parts that do not fit it, observations that miss half or show what cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import strategies as st
+from tests.unit.rollout.world import plan
+
+from rebake.judge.samples import Verdict
+from rebake.platforms.model import Drift, Instance
+from rebake.release.manifest import Revision, Settings
+from rebake.rollout.plan import HttpCheck, Plan, Strategy
+from rebake.rollout.states import State
+from rebake.rollout.world import Command, Environment, Failure, Fleet, Job, Leaving, Rollout, World
+from rebake.traffic.ports import Counters, RouteObservation
+
+NOW = 1_800_000_000.0
+FLEETS = ("r-1", "r-2", "r-3", "r-nobody-knows", "")
+IDS = st.sampled_from([f"{fleet}-{n}" for fleet in FLEETS for n in (1, 2, 3)] + ["stranger-1", "stranger-2"])
+TIMES = st.one_of(
+    st.sampled_from((NOW, NOW - 1, NOW - 40, NOW + 5, NOW + 3600, NOW - 1e9, 0.0)),
+    st.floats(NOW - 120, NOW + 120),
+)
+MAYBE = st.one_of(st.none(), TIMES)
+SHARES = st.one_of(st.sampled_from((0, 1, 500, 9999, 10_000, 10_001, 70_000, -1)), st.integers(-20_000, 40_000))
+TIMES_OF = st.dictionaries(IDS, TIMES, max_size=3)
+
+
+def revisions() -> st.SearchStrategy[Revision]:
+    release = st.sampled_from("abc").map(lambda c: "sha256:" + c * 64)
+    return release.map(lambda digest: Revision("shop", "production", digest, Settings()))
+
+
+def strategies() -> st.SearchStrategy[Strategy]:
+    return st.sampled_from(
+        (
+            Strategy("all-at-once"),
+            Strategy("blue-green"),
+            Strategy("canary", steps=(500, 2500), hold_ms=1000),
+            Strategy("canary", profile="fast"),
+            Strategy("shadow", mirror_basis_points=2000, mirror_ms=1000),
+        )
+    )
+
+
+def plans() -> st.SearchStrategy[Plan]:
+    return st.builds(
+        plan,
+        strategy=strategies(),
+        instances=st.integers(1, 3),
+        checks=st.sampled_from(((), (HttpCheck("smoke", "/"),))),
+        undecided=st.sampled_from(("hold-on", "promote", "roll-back")),
+        undecided_limit_ms=st.sampled_from((0, 1000)),
+        soak_ms=st.sampled_from((0, 5000)),
+        hold_back_basis_points=st.sampled_from((0, 2000)),
+        when_busy=st.sampled_from(("supersede", "wait")),
+        after=st.sampled_from((None, "staging")),
+        approval=st.booleans(),
+    )
+
+
+def fleets() -> st.SearchStrategy[Fleet]:
+    return st.builds(
+        Fleet,
+        id=st.sampled_from(FLEETS),
+        revision=revisions(),
+        plan=plans(),
+        next=st.integers(-1, 4),
+        failures=st.lists(st.builds(Failure, IDS, TIMES, st.just("exit 1"), st.booleans()), max_size=4).map(tuple),
+        good_at=TIMES,
+        leaving=TIMES_OF,
+        sick=TIMES_OF,
+        pending=TIMES_OF,
+        starting=TIMES_OF,
+    )
+
+
+def rollouts() -> st.SearchStrategy[Rollout]:
+    return st.builds(
+        Rollout,
+        id=st.sampled_from(FLEETS),
+        kind=st.sampled_from(("deploy", "undo")),
+        revision=revisions(),
+        plan=plans(),
+        requested_by=st.just("ann"),
+        requested_at=TIMES,
+        state=st.sampled_from(State),
+        entered_at=TIMES,
+        weight=SHARES,
+        step=st.integers(-3, 9),
+        step_at=MAYBE,
+        users_at=MAYBE,
+        ramped_at=MAYBE,
+        ending=st.sampled_from((None, State.STOPPED, State.ROLLED_BACK, State.FAILED)),
+        asking=st.sampled_from((None, "approval", "undecided")),
+        promoted_at=MAYBE,
+    )
+
+
+def environments() -> st.SearchStrategy[Environment]:
+    """Two fleets never have one name: an instance belongs to one of them. Anything else may be remembered."""
+    fleet = st.one_of(st.none(), fleets())
+    drawn = st.builds(
+        Environment,
+        service=st.just("shop"),
+        environment=st.just("production"),
+        stable=fleet,
+        candidate=fleet,
+        rollout=st.one_of(st.none(), rollouts()),
+        queue=st.lists(rollouts(), max_size=2).map(tuple),
+        previous=st.lists(fleets(), max_size=2).map(tuple),
+        leaving=st.lists(st.builds(Leaving, fleets(), st.just("gone"), MAYBE), max_size=2).map(tuple),
+        stable_lost_at=MAYBE,
+        candidate_lost_at=MAYBE,
+        down=st.booleans(),
+    )
+    return drawn.map(_told_apart)
+
+
+def _told_apart(environment: Environment) -> Environment:
+    stable, candidate = environment.stable, environment.candidate
+    if stable is not None:
+        environment = replace(environment, stable=replace(stable, id="r-1"))
+    if candidate is not None:
+        environment = replace(environment, candidate=replace(candidate, id="r-2"))
+    gone = tuple(replace(g, fleet=replace(g.fleet, id=f"r-{n}")) for n, g in enumerate(environment.leaving, 3))
+    return replace(environment, leaving=gone)
+
+
+def instances() -> st.SearchStrategy[Instance]:
+    return st.builds(
+        Instance,
+        id=IDS,
+        fleet=st.sampled_from(FLEETS),
+        revision=st.just("sha256:" + "f" * 64),
+        state=st.sampled_from(("starting", "running", "stopping", "exited")),
+        address=st.sampled_from((None, "127.0.0.1:9000")),
+        healthy=st.sampled_from((None, True, False)),
+        was_healthy=st.booleans(),
+        started_at=TIMES,
+        drift=st.sampled_from(((), (Drift("file-changed", "app/main.py"),))),
+    )
+
+
+def routes() -> st.SearchStrategy[RouteObservation]:
+    known = st.dictionaries(st.sampled_from(FLEETS), st.frozensets(IDS, max_size=3), max_size=3)
+    counted = st.builds(Counters, st.integers(-5, 1000), st.integers(-5, 2000))
+    return st.builds(
+        RouteObservation,
+        version=st.sampled_from((None, "sha256:" + "0" * 64)),
+        weights=st.dictionaries(st.sampled_from(FLEETS), SHARES, max_size=3),
+        healthy=known,
+        unhealthy=known,
+        active=st.dictionaries(st.sampled_from(FLEETS), st.integers(-1, 3), max_size=2),
+        counters=st.dictionaries(st.sampled_from(FLEETS), counted, max_size=2),
+        listening=st.booleans(),
+    )
+
+
+def verdicts() -> st.SearchStrategy[Verdict]:
+    return st.builds(
+        Verdict,
+        kind=st.sampled_from(("healthy", "harmful", "undecided")),
+        evidence=st.floats(0, 1000),
+        needed=st.just(100.0),
+        brake=st.booleans(),
+        reason=st.just("numbers"),
+        stable=st.tuples(st.integers(0, 100), st.integers(0, 10)),
+        candidate=st.tuples(st.integers(0, 100), st.integers(0, 10)),
+    )
+
+
+def commands() -> st.SearchStrategy[Command]:
+    return st.builds(
+        Command,
+        id=st.sampled_from(("c-1", "c-2", "c-3")),
+        verb=st.sampled_from(("begin", "stop", "undo", "approve", "down", "resize")),
+        by=st.just("ann"),
+        at=TIMES,
+        rollout=st.one_of(st.none(), rollouts().map(lambda r: replace(r, state=State.WAITING, weight=0, step=-1))),
+        rollout_id=st.sampled_from((None, "r-4")),
+        plan=st.one_of(st.none(), plans()),
+    )
+
+
+def worlds(most_commands: int = 3) -> st.SearchStrategy[World]:
+    jobs = st.dictionaries(
+        st.sampled_from([f"{kind}:{fleet}{name}" for fleet in FLEETS for kind, name in JOBS]),
+        st.builds(Job, st.sampled_from(("running", "done", "failed")), st.just("detail")),
+        max_size=3,
+    )
+    blocked = st.dictionaries(st.sampled_from(("launch:r-2-1", "route:x")), st.just(("no", None)), max_size=1)
+    return st.builds(
+        World,
+        instances=st.lists(instances(), max_size=6, unique_by=lambda i: i.id).map(tuple),
+        route=st.one_of(st.none(), routes()),
+        route_known=st.booleans(),
+        instances_known=st.booleans(),
+        jobs=jobs,
+        blocked=blocked,
+        quarantined=st.sampled_from((frozenset(), frozenset({Revision("shop", "production", A).digest}))),
+        succeeded=st.sampled_from((frozenset(), frozenset({f"staging/{A}"}))),
+        verdict=st.one_of(st.none(), verdicts()),
+        requests_per_second=st.sampled_from((0.0, 3.0, 1e9)),
+        commands=st.lists(commands(), max_size=most_commands).map(tuple),
+        looked_away=st.booleans(),
+    )
+
+
+A = "sha256:" + "a" * 64
+JOBS = (("prepare", ""), ("check", ":smoke"))
