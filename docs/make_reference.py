@@ -30,7 +30,7 @@ Written from the commands' own help by `python docs/make_reference.py`; a test k
   is a document too: `{"error", "family", "problem", "where", "remedy", "evidence", "exit_code"}`
   (see [errors.md](errors.md)).
 - `REBAKE_HOME` names the folder of all state (by default `$XDG_DATA_HOME/rebake`, else `~/.local/share/rebake`);
-  `REBAKE_DATABASE` names another place for the ledger: a path, or a `postgresql://` URL.
+  `REBAKE_DATABASE` names another place for the ledger: a path, or a `postgresql://` URL. A home stays with its place.
 """
 
 _CODES = (

@@ -11,6 +11,7 @@ from typing import Any
 from rebake.app import store
 from rebake.app.answers import Changes
 from rebake.app.desk import Desk
+from rebake.app.ledger_place import keep_ledger_place, take_ledger_place
 from rebake.core.clock import SystemClock
 from rebake.core.home import Home
 from rebake.core.secrets import SecretVault
@@ -45,8 +46,10 @@ class App(Desk):
     def _open(self) -> None:
         home, clock = self.home, SystemClock()
         home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ledger = open_ledger(os.environ.get("REBAKE_DATABASE") or home.database)
+        where = take_ledger_place(home, os.environ)
+        ledger = open_ledger(where)
         self._closers.append(ledger.close)
+        keep_ledger_place(home, where)
         vault, releases = SecretVault(home), store(home)
         platform = LocalPlatform(home, releases, vault, clock, writable=self._writable)
         self._closers.append(platform.close)

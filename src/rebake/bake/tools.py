@@ -24,7 +24,7 @@ class SystemTools:
     def run(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> ToolResult:
         """See `ports.Tools`."""
         full = {**os.environ, **(env or {})}
-        full = {name: value for name, value in full.items() if value}
+        full = {name: value for name, value in full.items() if value and name != "REBAKE_DATABASE"}  # has a password
         done = subprocess.run(
             [self.path(command[0]), *command[1:]],
             cwd=cwd,

@@ -30,7 +30,9 @@ class Session:
 
     def is_fresh(self) -> bool:
         """Nothing was ever deployed from this home, so there is nothing to ask about."""
-        return not self.home.database.exists() and not self.home.agent_socket.exists()
+        home = self.home
+        signs = (home.database, home.ledger_place, home.agent_socket)
+        return not os.environ.get("REBAKE_DATABASE") and not any(sign.exists() for sign in signs)
 
     def require_state(self) -> None:
         """Raises: UsageError `nothing-deployed`, instead of starting an agent that has nothing to tell."""

@@ -35,6 +35,11 @@ class Home:
         return self.root / "state.db"
 
     @property
+    def ledger_place(self) -> Path:
+        """Names the database that keeps this home's ledger, where that is not `database`."""
+        return self.root / "ledger-place"
+
+    @property
     def store(self) -> Path:
         """The content-addressed store: an OCI image layout plus what is unpacked from it."""
         return self.root / "store"

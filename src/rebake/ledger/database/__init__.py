@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rebake.ledger.database.engine import make_engine
+from rebake.ledger.database.engine import make_engine, place
 from rebake.ledger.database.ledger import DatabaseLedger
 
-__all__ = ["DatabaseLedger", "open_ledger"]
+__all__ = ["DatabaseLedger", "open_ledger", "place"]
 
 
 def open_ledger(where: Path | str) -> DatabaseLedger:
@@ -15,8 +15,9 @@ def open_ledger(where: Path | str) -> DatabaseLedger:
 
     Args:
         where: path of an SQLite file, or a URL (`sqlite:///…`, `postgresql://…`).
-    Raises: Permanent `database-newer`, `ledger-damaged`, `disk-full`, `store-read-only`, `ledger-unavailable`;
-        Transient `ledger-busy`, `ledger-unreachable`; UsageError `database-url`, `database-driver-missing`.
+    Raises: Permanent `database-newer`, `ledger-damaged`, `disk-full`, `store-read-only`, `ledger-unavailable`,
+        `database-refused`, `database-absent`; Transient `ledger-busy`, `ledger-unreachable`; UsageError `database-url`,
+        `database-driver-missing`.
     """
     engine = make_engine(where)
     try:

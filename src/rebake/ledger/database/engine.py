@@ -6,6 +6,7 @@ import errno
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
@@ -28,6 +29,23 @@ _PRAGMAS = (
     "PRAGMA cache_size=-4096",
 )
 
+_CONNECT = {
+    "application_name": "rebake",
+    "connect_timeout": 10,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""A server that is gone is noticed within seconds. Source: PostgreSQL manual, libpq, parameter key words."""
+
+_PATIENCE = {
+    "lock_timeout": BUSY_SECONDS,
+    # An engine that was stopped (SIGSTOP, a frozen machine) inside a transaction must not keep the others from writing:
+    # the server ends its transaction, and the engine reads again when it goes on.
+    "idle_in_transaction_session_timeout": BUSY_SECONDS / 2,
+}
+
 
 def make_engine(where: Path | str) -> Engine:
     """An engine for a file (a path) or a database (a URL such as `postgresql://user@host/name`).
@@ -37,15 +55,52 @@ def make_engine(where: Path | str) -> Engine:
     url = _url(where)
     if url.get_backend_name() == "sqlite":
         return _sqlite(url)
+    return _postgresql(url)
+
+
+def shown(url: URL) -> str:
+    """The URL as it may be printed: without a password, wherever one stands in it, and without the driver.
+
+    >>> shown(make_url("postgresql+psycopg://ada:secret@/rebake?host=/run/postgresql&password=secret"))
+    'postgresql://ada@/rebake?host=/run/postgresql'
+    """
+    if url.get_backend_name() == "sqlite":
+        return url.database or ""
+    open_to_all = url.difference_update_query([name for name in url.query if "password" in name])
+    return unquote(open_to_all._replace(drivername="postgresql", password=None).render_as_string())
+
+
+def place(where: Path | str) -> str:
+    """How a person calls the place of a ledger: a path, or a URL without its password. Raises: UsageError."""
+    return shown(_url(where))
+
+
+def _postgresql(url: URL) -> Engine:
     try:
-        return create_engine(url, pool_pre_ping=True, pool_size=8, max_overflow=8, isolation_level="READ COMMITTED")
+        engine = create_engine(
+            url,
+            pool_pre_ping=True,  # a connection that a restarted server forgot is made anew before it is used
+            pool_size=8,
+            max_overflow=8,
+            isolation_level="READ COMMITTED",
+            hide_parameters=True,
+            connect_args={name: value for name, value in _CONNECT.items() if name not in url.query},
+        )
     except ImportError as error:
         raise UsageError(
             "database-driver-missing",
-            f"no driver for {url.render_as_string()}: {error}",
+            f"no driver for {shown(url)}: {error}",
             where="REBAKE_DATABASE",
             remedy="pip install 'psycopg[binary]'",
         ) from error
+    event.listen(engine, "connect", _set_patience)
+    return engine
+
+
+def _set_patience(connection: Any, _record: object) -> None:
+    for setting, seconds in _PATIENCE.items():
+        connection.execute(f"SET SESSION {setting} = '{seconds:g}s'")
+    connection.commit()
 
 
 def _url(where: Path | str) -> URL:
@@ -73,7 +128,7 @@ def _sqlite(url: URL) -> Engine:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Settings of environments are in there: the owner's alone. SQLite gives its side files the same mode.
         os.close(_open_private(path))
-    engine = create_engine(url, pool_size=8, max_overflow=-1, pool_timeout=BUSY_SECONDS)
+    engine = create_engine(url, pool_size=8, max_overflow=-1, pool_timeout=BUSY_SECONDS, hide_parameters=True)
     event.listen(engine, "connect", _set_up)
     event.listen(engine, "begin", _begin)
     return engine

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, up
 from rebake.errors import LedgerConflict, Permanent, Transient
 from rebake.ledger import chain
 from rebake.ledger.database import schema
-from rebake.ledger.database.engine import BUSY_SECONDS, WRITES
+from rebake.ledger.database.engine import BUSY_SECONDS, WRITES, shown
 from rebake.ledger.database.faults import translated
 from rebake.ledger.database.tables import DOCUMENTS, ENTRIES, HEAD, LEASES
 from rebake.ledger.entries import Record, document_text, entry_of
@@ -38,7 +38,7 @@ class DatabaseLedger:
         Raises: Permanent `database-newer`, `ledger-damaged`, `disk-full`, `store-read-only`; Transient `ledger-busy`.
         """
         self._engine = engine
-        self._where = engine.url.database or "" if engine.dialect.name == "sqlite" else engine.url.render_as_string()
+        self._where = shown(engine.url)
         # Writers of one process queue here, in order; SQLite's own queue is a poll that can starve one of them.
         self._turn = threading.Lock()
         with translated(self._where):
