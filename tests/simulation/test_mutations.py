@@ -48,6 +48,10 @@ def forget_the_fencing_token(patch: Patch) -> None:
     patch.setattr(Engine, "_fence", lambda *_: None)
 
 
+def act_without_the_token(patch: Patch) -> None:
+    patch.setattr(Engine, "_token", staticmethod(lambda _memory: None))
+
+
 def take_the_lease_for_granted(patch: Patch) -> None:
     fence = Engine._fence
 
@@ -243,6 +247,7 @@ MUTATIONS: Mapping[Callable[[Patch], None], int] = {
     end_the_soak_at_once: 10,
     retire_stable_before_the_soak_ends: 10,
     forget_the_fencing_token: 10,
+    act_without_the_token: 5,
     take_the_lease_for_granted: 100,
     act_before_recording: 5,
     treat_missing_data_as_healthy: 100,

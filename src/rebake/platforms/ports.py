@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from rebake.ledger.ports import Fence
 from rebake.platforms.model import Instance, InstanceSpec
 from rebake.release.manifest import Release
 
@@ -15,7 +16,11 @@ Progress = Callable[[str], None]
 class Platform(Protocol):
     """Raises, observes and retires instances. Every call is idempotent, and safe from several threads.
 
-    Raises (every method): Transient when a later try may succeed, Permanent when somebody must change something.
+    What changes an environment carries the token of the engine that leads it: after an effect with a newer token an
+    older one is refused (`ledger.fencing`).
+
+    Raises (every method): Transient when a later try may succeed, Permanent when somebody must change something;
+        LedgerConflict `lease-lost` for an effect that comes too late.
     """
 
     name: str
@@ -27,7 +32,7 @@ class Platform(Protocol):
         """
         ...
 
-    def launch(self, spec: InstanceSpec) -> None:
+    def launch(self, spec: InstanceSpec, *, fence: Fence | None = None) -> None:
         """Start one instance and return without waiting for its health. A second call with the same id does nothing,
         also when the first was killed half way, and also when the instance has exited since."""
         ...
@@ -37,7 +42,7 @@ class Platform(Protocol):
         without waiting for a probe. An exited instance stays until it is retired."""
         ...
 
-    def retire(self, instance: str, grace_ms: int) -> None:
+    def retire(self, instance: str, grace_ms: int, *, fence: Fence | None = None) -> None:
         """Tell one instance to finish (SIGTERM); after `grace_ms` end it. Returns at once; called again until the
         instance is gone from `observe`. Its log is kept for a while."""
         ...

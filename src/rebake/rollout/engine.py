@@ -427,6 +427,8 @@ class Engine:
     def _try(self, memory: Memory, action: Action) -> RebakeError | None:
         try:
             self._do(memory, action)
+        except LedgerConflict:
+            raise  # this engine leads no more: what it decided is void
         except RebakeError as error:
             if isinstance(error, Permanent):
                 problem = f"{error.problem} ({error.where})" if error.where else error.problem
@@ -435,22 +437,27 @@ class Engine:
         memory.blocked.pop(action.id, None)
         return None
 
+    @staticmethod
+    def _token(memory: Memory) -> Fence | None:
+        """What every effect carries: whoever is asked for it late, after a successor acted, refuses."""
+        return memory.fence
+
     def _do(self, memory: Memory, action: Action) -> None:
         environment = memory.environment
-        key, platform = environment.key, self.platform_of(environment)
+        key, platform, fence = environment.key, self.platform_of(environment), self._token(memory)
         if isinstance(action, ApplyRoute):
-            self.ports.router.apply(action.route)
+            self.ports.router.apply(action.route, fence=fence)
         elif isinstance(action, RemoveRoute):
-            self.ports.router.remove(environment.service, environment.environment)
+            self.ports.router.remove(environment.service, environment.environment, fence=fence)
         elif isinstance(action, RunCheck):
             check, urls = action.check, action.urls
             self._start(key, action.id, lambda cancelled: run_check(check, urls, cancelled))
         elif platform is None:
             return
         elif isinstance(action, Launch):
-            platform.launch(action.spec)
+            platform.launch(action.spec, fence=fence)
         elif isinstance(action, Retire):
-            platform.retire(action.instance, action.grace_ms)
+            platform.retire(action.instance, action.grace_ms, fence=fence)
         elif isinstance(action, Prepare):
             digest = action.release
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from rebake.core.units import FULL
 from rebake.errors import LedgerConflict
+from rebake.ledger.fencing import Tokens
 from rebake.ledger.ports import Draft, Entry, EntryKind, Fence, Put, Verification
 from rebake.platforms.model import Drift, Instance, InstanceSpec
 from rebake.platforms.ports import Progress
@@ -75,6 +76,7 @@ class SimulatedPlatform:
         self.processes: dict[str, _Process] = {}
         self.prepared: set[str] = set()
         self.launches: list[str] = []
+        self.tokens = Tokens()
         self.fail: Callable[[str, str], None] = lambda _call, _subject: None
 
     def behaviour(self, release: str) -> Behaviour:
@@ -85,7 +87,8 @@ class SimulatedPlatform:
         progress(f"prepared {release.digest}")
         self.prepared.add(release.digest)
 
-    def launch(self, spec: InstanceSpec) -> None:
+    def launch(self, spec: InstanceSpec, *, fence: Fence | None = None) -> None:
+        self.tokens.check(fence)
         self.fail("launch", spec.id)
         if spec.id in self.processes:
             return
@@ -132,7 +135,8 @@ class SimulatedPlatform:
             drift=process.drift,
         )
 
-    def retire(self, instance: str, grace_ms: int) -> None:
+    def retire(self, instance: str, grace_ms: int, *, fence: Fence | None = None) -> None:
+        self.tokens.check(fence)
         self.fail("retire", instance)
         process = self.processes.get(instance)
         if process is None:
@@ -172,12 +176,14 @@ class SimulatedRouter:
         self.lost = 0
         self.fail: Callable[[str, str], None] = lambda _call, _subject: None
 
-    def apply(self, route: EnvironmentRoute) -> None:
+    def apply(self, route: EnvironmentRoute, *, fence: Fence | None = None) -> None:
+        self.platform.tokens.check(fence)
         self.fail("apply", route.version)
         self.routes[route.service, route.environment] = route
         self.history.append(route)
 
-    def remove(self, service: str, environment: str) -> None:
+    def remove(self, service: str, environment: str, *, fence: Fence | None = None) -> None:
+        self.platform.tokens.check(fence)
         self.routes.pop((service, environment), None)
 
     def observe(self, service: str, environment: str) -> RouteObservation | None:

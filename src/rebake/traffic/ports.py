@@ -8,6 +8,7 @@ from typing import Protocol
 
 from rebake.core.codec import dump
 from rebake.core.digest import digest_of
+from rebake.ledger.ports import Fence
 from rebake.release.manifest import Health
 
 
@@ -111,10 +112,11 @@ class RouteObservation:
 class TrafficRouter(Protocol):
     """Moves traffic. Every call is idempotent and safe from several threads.
 
-    Raises: Transient when the balancer cannot be reached now; Permanent `address-in-use` and the like.
+    Raises: Transient when the balancer cannot be reached now; Permanent `address-in-use` and the like; LedgerConflict
+        `lease-lost` for a change with an older token than one before (`ledger.fencing`).
     """
 
-    def apply(self, route: EnvironmentRoute) -> None:
+    def apply(self, route: EnvironmentRoute, *, fence: Fence | None = None) -> None:
         """Hand the whole route over. Returns once it is handed over, not once it is served: read it back."""
         ...
 
@@ -122,6 +124,6 @@ class TrafficRouter(Protocol):
         """What the balancer serves now; None when it knows nothing of the environment."""
         ...
 
-    def remove(self, service: str, environment: str) -> None:
+    def remove(self, service: str, environment: str, *, fence: Fence | None = None) -> None:
         """Close the listener and forget the fleets."""
         ...

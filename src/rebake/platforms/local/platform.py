@@ -14,6 +14,8 @@ from typing import Literal
 from rebake.core.clock import Clock, SystemClock
 from rebake.core.home import Home
 from rebake.errors import Permanent
+from rebake.ledger.fencing import Tokens
+from rebake.ledger.ports import Fence
 from rebake.platforms.local import cgroups, landlock, listeners, logs, port_choice, processes
 from rebake.platforms.local.doctor import Finding, findings
 from rebake.platforms.local.drift import process_drift
@@ -73,6 +75,7 @@ class LocalPlatform:
         self._unpacked = Unpacked(self._layout, store, self._folders.trees_in_use)
         self._strangers = Strangers(self._folders, self._clock.now)
         self._drift: dict[str, tuple[Drift, ...]] = {}
+        self._tokens = Tokens()
         self._lock = threading.RLock()
         self._watcher: Watcher | None = None
         self._closed = False
@@ -83,11 +86,12 @@ class LocalPlatform:
         """Unpack, verify and bind the release. See `Platform.prepare`."""
         self._unpacked.ready(release, progress)
 
-    def launch(self, spec: InstanceSpec) -> None:
+    def launch(self, spec: InstanceSpec, *, fence: Fence | None = None) -> None:
         """Start one instance. See `Platform.launch`.
 
         Raises: Permanent `command-not-found`, and what `prepare` and the secrets raise; Transient `no-free-port`.
         """
+        self._tokens.check(fence)
         folder = self._layout.instance(spec.id)
         with disk_errors(self._layout.home.root):
             self._watch()
@@ -103,8 +107,9 @@ class LocalPlatform:
             known = [self._instance(folder, intent) for folder, intent in self._folders.of(service, environment)]
         return [*known, *self._strangers.instances(service, environment)]
 
-    def retire(self, instance: str, grace_ms: int) -> None:
+    def retire(self, instance: str, grace_ms: int, *, fence: Fence | None = None) -> None:
         """Tell it to finish, end it after the grace, remove what is left. See `Platform.retire`."""
+        self._tokens.check(fence)
         if instance.startswith(PREFIX):
             self._strangers.retire(instance, grace_ms)
             return

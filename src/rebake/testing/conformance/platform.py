@@ -15,7 +15,8 @@ from typing import Protocol, TypeVar
 
 import pytest
 
-from rebake.errors import Permanent
+from rebake.errors import LedgerConflict, Permanent
+from rebake.ledger.ports import Fence
 from rebake.platforms.model import Instance, InstanceSpec
 from rebake.platforms.ports import Platform
 from rebake.release.manifest import Release, Revision
@@ -187,6 +188,21 @@ class PlatformConformance:
         exited = fleet.until(spec.id, lambda i: i.state == "exited")
         fleet.bench.platform.launch(spec)
         assert fleet.one(spec.id) == exited
+
+    def test_an_effect_that_comes_after_one_with_a_newer_token_is_refused(self, fleet: Fleet) -> None:
+        """An engine that stood still decides nothing any more; the same token, and none, go on."""
+        platform, key = fleet.bench.platform, "shop/production"
+        first, late = fleet.spec(fleet.bench.release("led")), fleet.spec(fleet.bench.release("late"))
+        platform.launch(first, fence=Fence(key, 7))
+        serving = fleet.until(first.id, lambda i: i.healthy is True)
+        with pytest.raises(LedgerConflict, match="token 6"):
+            platform.launch(late, fence=Fence(key, 6))
+        with pytest.raises(LedgerConflict, match="token 6"):
+            platform.retire(first.id, 0, fence=Fence(key, 6))
+        assert [(i.id, i.pid, i.state) for i in fleet.all()] == [(first.id, serving.pid, "running")]
+        platform.launch(late, fence=Fence(key, 7))
+        platform.launch(fleet.spec(fleet.bench.release("elsewhere")), fence=Fence("shop/staging", 1))
+        assert late.id in {i.id for i in fleet.all()}
 
     def test_an_instance_that_exits_says_how_and_why(self, fleet: Fleet) -> None:
         spec = fleet.spec(fleet.bench.short_lived_release())

@@ -14,7 +14,8 @@ from dataclasses import replace
 
 import pytest
 
-from rebake.errors import Permanent
+from rebake.errors import LedgerConflict, Permanent
+from rebake.ledger.ports import Fence
 from rebake.release.manifest import Health
 from rebake.testing.conformance.router_world import (
     Answer,
@@ -155,6 +156,21 @@ class RouterConformance:
         first = served(router, route)
         router.apply(route)
         assert router.observe(SERVICE, ENVIRONMENT) == first
+
+    def test_a_change_that_comes_after_one_with_a_newer_token_is_refused(
+        self, router: TrafficRouter, route: EnvironmentRoute
+    ) -> None:
+        key = f"{SERVICE}/{ENVIRONMENT}"
+        router.apply(route, fence=Fence(key, 7))
+        wish = served(router, route).version
+        with pytest.raises(LedgerConflict, match="token 6"):
+            router.apply(self.dealt(route, 5_000), fence=Fence(key, 6))
+        with pytest.raises(LedgerConflict, match="token 6"):
+            router.remove(SERVICE, ENVIRONMENT, fence=Fence(key, 6))
+        found = router.observe(SERVICE, ENVIRONMENT)
+        assert found is not None
+        assert found.version == wish
+        router.remove(SERVICE, ENVIRONMENT, fence=Fence(key, 7))
 
     def test_users_are_dealt_by_weight(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
         served(router, self.dealt(route, 3_000))

@@ -95,15 +95,17 @@ class FaultyPlatform(_Port):
         self.watch.effect(self.owner, "prepare", release.digest)
         self.effect("prepare", "prepare", lambda: self.reality.platform.prepare(release, progress))
 
-    def launch(self, spec: InstanceSpec) -> None:
+    def launch(self, spec: InstanceSpec, *, fence: Fence | None = None) -> None:
+        self.watch.carries(fence)
         self.watch.launch(self.owner, spec)
         if self.reality.clock.at < self.reality.quota_until:
             raise Permanent("quota", "the platform is out of quota", where=spec.id, remedy="ask for more")
-        self.effect("launch", "launch", lambda: self.reality.launch(spec))
+        self.effect("launch", "launch", lambda: self.reality.launch(spec, fence))
 
-    def retire(self, instance: str, grace_ms: int) -> None:
+    def retire(self, instance: str, grace_ms: int, *, fence: Fence | None = None) -> None:
+        self.watch.carries(fence)
         self.watch.retire(self.owner, instance)
-        self.effect("retire", "retire", lambda: self.reality.platform.retire(instance, grace_ms))
+        self.effect("retire", "retire", lambda: self.reality.platform.retire(instance, grace_ms, fence=fence))
 
     def observe(self, service: str, environment: str) -> Sequence[Instance]:
         reality = self.reality
@@ -133,13 +135,15 @@ class FaultyPlatform(_Port):
 
 
 class FaultyRouter(_Port):
-    def apply(self, route: EnvironmentRoute) -> None:
+    def apply(self, route: EnvironmentRoute, *, fence: Fence | None = None) -> None:
+        self.watch.carries(fence)
         self.watch.apply(self.owner, route)
-        self.effect("apply", "route", lambda: self.reality.apply(route))
+        self.effect("apply", "route", lambda: self.reality.apply(route, fence))
 
-    def remove(self, service: str, environment: str) -> None:
+    def remove(self, service: str, environment: str, *, fence: Fence | None = None) -> None:
+        self.watch.carries(fence)
         self.watch.effect(self.owner, "remove-route", KEY)
-        self.effect("remove", "route", self.reality.remove)
+        self.effect("remove", "route", lambda: self.reality.remove(fence))
 
     def observe(self, service: str, environment: str) -> RouteObservation | None:
         reality = self.reality

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rebake.core.units import FULL
-from rebake.ledger.ports import Draft, Put
+from rebake.ledger.ports import Draft, Fence, Put
 from rebake.platforms.model import Instance, InstanceSpec
 from rebake.release.manifest import Revision
 from rebake.rollout.plan import Plan
@@ -124,6 +124,12 @@ class Watch:
         holder = self.reality.ledger.leases.get(KEY, ("nobody", 0, 0.0))[0]
         if holder != owner:
             self.fail("9", f"engine {owner} did {action} while {holder} holds the lease")
+
+    def carries(self, fence: Fence | None) -> None:
+        """Promise 9: every effect carries the token of the lease, so that a late one can be refused."""
+        token = self.reality.ledger.leases.get(KEY, ("nobody", 0, 0.0))[1]
+        if fence is None or (fence.key, fence.token) != (KEY, token):
+            self.fail("9", f"an effect came with {fence}, and the lease has token {token}")
 
     def launch(self, owner: str, spec: InstanceSpec) -> None:
         self.effect(owner, "launch", spec.id)

@@ -10,9 +10,12 @@ import marshal
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from rebake.core.units import FULL
+from rebake.errors import LedgerConflict
+from rebake.ledger.ports import Fence
 from rebake.platforms.model import Drift, Instance, InstanceSpec
 from rebake.rollout.world import Environment
 from rebake.testing.simulated import Behaviour, ManualClock, MemoryLedger, SimulatedPlatform, SimulatedRouter
@@ -151,7 +154,8 @@ class Reality:
 
     # Effects, done for good
 
-    def launch(self, spec: InstanceSpec) -> None:
+    def launch(self, spec: InstanceSpec, fence: Fence | None) -> None:
+        self.platform.tokens.check(fence)
         if spec.id in self.born:
             return  # an id names one instance for ever
         self.born.add(spec.id)
@@ -160,13 +164,15 @@ class Reality:
         if kind in ("exits", "sickly", "frail"):
             self.touched.add(spec.fleet)
 
-    def apply(self, route: EnvironmentRoute) -> None:
+    def apply(self, route: EnvironmentRoute, fence: Fence | None) -> None:
+        self.platform.tokens.check(fence)
         self._weigh()
         self.later = [entry for entry in self.later if entry[1] != "route"]
         self.router.apply(route)
         self._weigh()
 
-    def remove(self) -> None:
+    def remove(self, fence: Fence | None) -> None:
+        self.platform.tokens.check(fence)
         self._weigh()
         self.later = [entry for entry in self.later if entry[1] != "route"]
         self.router.remove(SERVICE, ENVIRONMENT)
@@ -192,7 +198,8 @@ class Reality:
         for entry in [e for e in self.later if e[0] <= self.clock.at]:
             if entry in self.later:
                 self.later.remove(entry)
-                entry[2]()
+                with suppress(LedgerConflict):  # too late: another engine leads, and the platform knows
+                    entry[2]()
         for name, process in list(self.platform.processes.items()):
             if process.stop_at is not None and self.clock.at >= process.stop_at:
                 del self.platform.processes[name]

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from rebake.core.home import Home
 from rebake.errors import Permanent, PlatformError
+from rebake.ledger.fencing import Tokens
+from rebake.ledger.ports import Fence
 from rebake.traffic.envoy import admin, listening, names, routes, snapshot
 from rebake.traffic.envoy.admin import AdminClient, ClusterNumbers, Session
 from rebake.traffic.envoy.documents import Documents
@@ -44,6 +46,7 @@ class EnvoyRouter:
 
     def __init__(self, home: Home, settings: EdgeSettings | None = None) -> None:
         settings = settings or EdgeSettings()
+        self._tokens = Tokens()
         self._lock = threading.RLock()
         paths = snapshot.EdgePaths(home.edge.absolute())
         self._documents = Documents(paths)
@@ -68,7 +71,7 @@ class EnvoyRouter:
                 self._pending.update(wishes)
                 self._keeper.wake()
 
-    def apply(self, route: EnvironmentRoute) -> None:
+    def apply(self, route: EnvironmentRoute, *, fence: Fence | None = None) -> None:
         """Hand the whole route over; see the module for the order.
 
         Raises:
@@ -77,6 +80,7 @@ class EnvoyRouter:
             Transient: `edge-unreachable`, `address-contended`, `address-lingering`. What was handed over is served
                 once Envoy is back.
         """
+        self._tokens.check(fence)
         snapshot.check_route(route)
         for fleet in route.fleets:
             for endpoint in fleet.endpoints:
@@ -107,8 +111,9 @@ class EnvoyRouter:
         with AdminClient(running.admin).session() as session:
             return self._observed(session, key, wish, running)
 
-    def remove(self, service: str, environment: str) -> None:
+    def remove(self, service: str, environment: str, *, fence: Fence | None = None) -> None:
         """Close the listener, then forget routes and clusters; connections end within the drain time."""
+        self._tokens.check(fence)
         key = names.environment_key(service, environment)
         with self._lock:
             if key not in self._loaded():
