@@ -167,17 +167,18 @@ def _settle_route(draft: Draft) -> None:
         if world.route is not None:
             draft.actions.append(RemoveRoute(f"remove-route:{environment.key}"))
         return
-    if world.route is not None and world.route.version == wanted.version:
-        if environment.served != wanted.version:
-            draft.update(served=wanted.version)
+    version = wanted.version
+    if world.route is not None and world.route.version == version:
+        if environment.served != version:
+            draft.update(served=version)
         return
     if _blind(draft, wanted):
         draft.wake(draft.now + 0.2)
         return
-    if world.route is not None and environment.served == wanted.version:
+    if world.route is not None and environment.served == version:
         found = {f: format_share(w) for f, w in world.route.weights.items()}
         draft.note("drift", {"route": environment.key, "expected": _shares(environment), "found": found})
-    draft.actions.append(ApplyRoute(f"route:{wanted.version}", wanted))
+    draft.actions.append(ApplyRoute(f"route:{version}", wanted))
     draft.wake(draft.now + 0.02)
 
 

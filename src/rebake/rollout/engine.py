@@ -35,6 +35,8 @@ RENEW_SECONDS = LEASE_SECONDS / 3
 SAVE_JUDGE_SECONDS = 2.0
 TAIL_LINES = 20
 PACE_SECONDS = 3.0
+IDLE_SECONDS = 60.0
+"""An environment that serves nothing is looked at this often."""
 
 _AGAIN_SECONDS: Mapping[type, float] = {ApplyRoute: 1.0, RemoveRoute: 1.0, Retire: 0.5, Launch: 5.0}
 """A repeated action is sent again no sooner than this: the world needs a moment to show it."""
@@ -92,7 +94,7 @@ class Memory:
     blocked: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     fence: Fence | None = None
     fence_until: float = 0.0
-    inspected_at: float = 0.0
+    inspect_at: float = 0.0
     looked_at: float = 0.0
     pace: Pace = field(default_factory=Pace)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -176,13 +178,7 @@ class Engine:
             self._tidy(memory, decision)
         if changed or acted:
             self.on_change(key)
-        return now if acted else max(now, min(decision.wake_at, self._idle_until(memory, now)))
-
-    def _idle_until(self, memory: Memory, now: float) -> float:
-        stable = memory.environment.stable
-        if stable is None:
-            return now + 60.0
-        return now + stable.plan.drift_interval_ms / 1000
+        return now if acted else max(now, min(decision.wake_at, _next_look(memory, now)))
 
     def _commands(self, key: str) -> tuple[Command, ...]:
         return tuple(load(Command, doc) for _, doc in self.ports.ledger.list("command", f"{key}/"))
@@ -280,11 +276,9 @@ class Engine:
         """Look for drift beside the ticks; what it finds shows in the next observation."""
         environment = memory.environment
         stable, platform = environment.stable, self.platform_of(environment)
-        if stable is None or platform is None:
+        if stable is None or platform is None or now < memory.inspect_at <= now + stable.plan.drift_interval_ms / 1000:
             return
-        if 0 <= now - memory.inspected_at < stable.plan.drift_interval_ms / 1000:
-            return
-        memory.inspected_at = now
+        memory.inspect_at = _next_look(memory, now)
         job = f"inspect:{environment.key}"
         self.ports.jobs.forget(job)
 
@@ -522,6 +516,16 @@ class Engine:
             return rollout_view(environment, memory.world, waiting[0], memory.judging, self.ports.clock.now())
         doc = self.ports.ledger.get("rollout", f"{key}/{rollout}")
         return None if doc is None else dict(doc)
+
+
+def _next_look(memory: Memory, now: float) -> float:
+    """When to look again at an environment in which nothing is under way: within its drift interval.
+
+    Rounded down to quarters of it, so that environments are looked at together, in few wakings of an idle agent.
+    """
+    stable = memory.environment.stable
+    interval = IDLE_SECONDS if stable is None else stable.plan.drift_interval_ms / 1000
+    return now + interval - (now + interval) % (interval / 4)
 
 
 def _forget_other_routes(memory: Memory, action: str) -> None:

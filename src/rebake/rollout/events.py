@@ -99,6 +99,8 @@ def _gate_open(_look: Look) -> Seen | None:
 
 def _blocked(look: Look) -> Seen | None:
     """A permanent failure of an effect that this rollout cannot go on without."""
+    if not look.world.blocked:
+        return None
     wanted = look.wanted
     ids = [i for i in look.world.blocked if i.startswith(f"launch:{look.rollout.id}-")]
     if wanted is not None:

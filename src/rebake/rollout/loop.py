@@ -12,12 +12,18 @@ from rebake.errors import RebakeError
 
 _LOG = logging.getLogger("rebake.engine")
 RETRY_SECONDS = 1.0
+PATIENCE_SECONDS = 0.05
+"""A look that is due waits this long for a thread that is at work already; one that was asked for does not wait."""
+_AT_ONCE = 0.0
 LOOK_UP_SECONDS = 10.0
 """The clock is read at least so often: somebody may have set it."""
 
 
 class Loop:
     """A due-time queue and a few threads. One environment is never ticked by two of them at once.
+
+    One thread watches the time and calls the others, no more of them than are needed: looks that are due together
+    are done one after the other by one thread, which is cheapest, until one of them takes long.
 
     Args:
         tick: looks at one environment and returns when to look again.
@@ -30,10 +36,14 @@ class Loop:
         self._next: dict[str, float] = {}
         self._busy: set[str] = set()
         self._now = 0.0
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._alarm = threading.Condition(lock)
+        self._called = threading.Condition(lock)
         self._ended = False
+        names = ["rebake-loop", *(f"rebake-tick-{n}" for n in range(threads))]
+        works = [self._watch, *[self._work] * threads]
         self._threads = [
-            threading.Thread(target=self._work, name=f"rebake-tick-{n}", daemon=True) for n in range(threads)
+            threading.Thread(target=work, name=name, daemon=True) for work, name in zip(works, names, strict=True)
         ]
 
     def start(self, keys: Sequence[str]) -> None:
@@ -44,68 +54,101 @@ class Loop:
 
     def wake(self, key: str) -> None:
         """Look at this environment as soon as possible."""
-        self._plan(key, 0.0)
+        with self._alarm:
+            if self._plan(key, _AT_ONCE):
+                self._alarm.notify()
 
     def close(self, seconds: float = 5.0) -> None:
         """End after the ticks under way."""
-        with self._changed:
+        with self._alarm:
             self._ended = True
-            self._changed.notify_all()
+            self._alarm.notify_all()
+            self._called.notify_all()
         for thread in self._threads:
             thread.join(seconds)
 
-    def _plan(self, key: str, at: float) -> None:
-        with self._changed:
-            known = self._next.get(key)
-            if known is not None and known <= at:
-                return
-            self._next[key] = at
-            heapq.heappush(self._due, (at, key))
-            self._changed.notify()
+    # With the lock held.
+
+    def _plan(self, key: str, at: float) -> bool:
+        """Look at the environment no later than `at`. Returns whether that is the next thing due."""
+        known = self._next.get(key)
+        if known is not None and known <= at:
+            return False
+        self._next[key] = at
+        if key in self._busy:
+            return False  # its own thread plans it when it is done
+        heapq.heappush(self._due, (at, key))
+        return self._due[0] == (at, key)
+
+    def _first(self) -> tuple[float, str] | None:
+        """The next entry that still holds; those planned anew since, or being looked at, are dropped."""
+        while self._due:
+            at, key = self._due[0]
+            if self._next.get(key) == at and key not in self._busy:
+                return at, key
+            heapq.heappop(self._due)
+        return None
 
     def _take(self) -> str | None:
-        """The next environment that is due and not being looked at; None when the loop ends."""
-        with self._changed:
-            while not self._ended:
-                now, waits = self._read_clock(), []
-                while self._due:
-                    at, key = self._due[0]
-                    if self._next.get(key) != at:
-                        heapq.heappop(self._due)  # planned anew since
-                    elif at > now:
-                        break
-                    else:
-                        heapq.heappop(self._due)
-                        if key in self._busy:
-                            waits.append((at, key))
-                            continue
-                        for entry in waits:
-                            heapq.heappush(self._due, entry)
-                        del self._next[key]
-                        self._busy.add(key)
-                        return key
-                for entry in waits:
-                    heapq.heappush(self._due, entry)
-                idle = [at for at, key in self._due if key not in self._busy]
-                self._changed.wait(min(*idle, now + LOOK_UP_SECONDS) - now if idle else None)
+        """The next environment that is due; None when there is none."""
+        now = self._read_clock()
+        first = self._first()
+        if first is None or first[0] > now:
             return None
+        heapq.heappop(self._due)
+        del self._next[first[1]]
+        self._busy.add(first[1])
+        return first[1]
+
+    def _call(self) -> float | None:
+        """Call a thread if the next environment needs one. Returns: seconds until the next call may be needed."""
+        now = self._read_clock()
+        first = self._first()
+        if first is None:
+            return None
+        late = now - first[0]
+        if late < 0:
+            return min(-late, LOOK_UP_SECONDS)
+        if self._busy and late < PATIENCE_SECONDS:
+            return PATIENCE_SECONDS - late
+        self._called.notify()
+        return PATIENCE_SECONDS
 
     def _read_clock(self) -> float:
         """The time; where the clock was set back, what was planned by it is due: nothing waits for it to come again."""
         now = self._clock.now()
         if now < self._now:
             self._next = dict.fromkeys(self._next, now)
-            self._due = [(now, key) for key in self._next]
+            self._due = [(now, key) for key in self._next if key not in self._busy]
         self._now = now
         return now
 
+    def _release(self, key: str, again: float) -> None:
+        self._busy.discard(key)
+        at = min(again, self._next.pop(key, again))
+        if self._plan(key, at) and at > self._clock.now():
+            self._alarm.notify()  # else this thread takes it itself
+
+    # On a thread of the loop.
+
+    def _watch(self) -> None:
+        with self._alarm:
+            while not self._ended:
+                self._alarm.wait(self._call())
+
     def _work(self) -> None:
-        while (key := self._take()) is not None:
-            again = self._guarded(key)
-            with self._changed:
-                self._busy.discard(key)
-                self._changed.notify_all()
-            self._plan(key, again)
+        with self._called:
+            while not self._ended:
+                key = self._take()
+                if key is None:
+                    self._called.wait()
+                    continue
+                self._called.release()
+                try:
+                    again = self._guarded(key)
+                finally:
+                    self._called.acquire()
+                self._release(key, again)
 
     def _guarded(self, key: str) -> float:
         """One tick; a failing one is logged and tried again, it never ends the loop."""

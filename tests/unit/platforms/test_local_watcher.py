@@ -149,6 +149,44 @@ def test_a_healthy_server_that(server: str, watch: Watch) -> None:
     assert watch.first_health == ["i1"]
 
 
+UNHURRIED = Health(interval_ms=250, timeout_ms=300, unhealthy_after=2)
+"""Long enough that the answers of a healthy instance are picked up a moment later, together with others'."""
+
+
+@pytest.mark.parametrize("server", SICK)
+def test_a_healthy_instance_that_is_not_hurried_and_then(server: str, watch: Watch) -> None:
+    behaviour, detail = SICK[server]
+    with closing(Server(WELL["answers at once"])) as turning:
+        watched = watch.begin(turning.port, UNHURRIED)
+        until(watched, None, True)
+        turning.behaviour = behaviour
+        until(watched, detail, False)
+
+
+@pytest.mark.parametrize("server", WELL)
+def test_an_instance_that_is_not_hurried_and(server: str, watch: Watch) -> None:
+    with closing(Server(WELL[server])) as well:
+        watched = watch.begin(well.port, UNHURRIED)
+        until(watched, None, True)
+        eventually(lambda: watched.condition.streak > 3, lambda: str(watched.condition))
+        assert watched.condition.healthy is True
+
+
+def test_an_answer_that_comes_late_counts_as_well(watch: Watch) -> None:
+    late = threading.Event()
+
+    def behave(connection: socket.socket) -> None:
+        connection.recv(4096)
+        late.wait(0.1)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    with closing(Server(behave)) as slow:
+        watched = watch.begin(slow.port, UNHURRIED)
+        until(watched, None, True)
+        eventually(lambda: watched.condition.streak > 2, lambda: str(watched.condition))
+        assert watched.condition.healthy is True
+
+
 def test_a_first_pass_that_does_not_count_is_tried_again(watch: Watch) -> None:
     watch.refusal = "it was somebody else"
     with closing(Server(answer(b"HTTP/1.1 200 OK\r\n\r\n"))) as server:

@@ -1,62 +1,149 @@
-"""The loop looks at every environment when it is due, and at once when it is woken."""
+"""The loop: nobody is looked at twice at once, what is asked for is done at once, and idle looks stay on one thread."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from rebake.errors import Transient
+from rebake.core.clock import Clock, SystemClock
 from rebake.rollout.loop import Loop
 from rebake.testing.simulated import ManualClock
 
-DEADLINE_SECONDS = 20.0
+LATER = 3600.0
+DEADLINE = 20.0
 
 
-@dataclass
-class Ticks:
-    """What a loop looked at; each look asks for the next one `again` seconds later."""
-
-    clock: ManualClock
-    again: float
-    seen: list[str] = field(default_factory=list)
-    changed: threading.Condition = field(default_factory=threading.Condition)
-
-    def tick(self, key: str) -> float:
-        with self.changed:
-            self.seen.append(key)
-            self.changed.notify_all()
-        if key == "failing":
-            raise Transient("away", "nobody answers", retry_after_seconds=0.1)
-        return self.clock.now() + self.again
-
-    def wait(self, met: Callable[[list[str]], bool]) -> bool:
-        with self.changed:
-            return self.changed.wait_for(lambda: met(self.seen), DEADLINE_SECONDS)
-
-
-def _run(ticks: Ticks, keys: list[str]) -> Loop:
-    loop = Loop(ticks.tick, ticks.clock, threads=2)
+@contextmanager
+def running(tick: Callable[[str], float], *keys: str, clock: Clock | None = None) -> Iterator[Loop]:
+    loop = Loop(tick, clock or SystemClock())
     loop.start(keys)
-    return loop
+    try:
+        yield loop
+    finally:
+        loop.close()
+
+
+def test_a_wake_during_a_look_brings_another_look_and_never_two_at_once() -> None:
+    began, go_on, again = threading.Event(), threading.Event(), threading.Event()
+    inside: list[str] = []
+
+    def tick(key: str) -> float:
+        assert not inside
+        inside.append(key)
+        (again if began.is_set() else began).set()
+        assert go_on.wait(DEADLINE)
+        inside.clear()
+        return time.time() + LATER
+
+    with running(tick, "shop/a") as loop:
+        assert began.wait(DEADLINE)
+        loop.wake("shop/a")
+        assert not again.is_set()
+        go_on.set()
+        assert again.wait(DEADLINE)
+
+
+def test_a_look_that_hangs_holds_up_nobody_else() -> None:
+    hangs, others = threading.Event(), threading.Semaphore(0)
+
+    def tick(key: str) -> float:
+        if key == "shop/a":
+            assert hangs.wait(DEADLINE)
+        else:
+            others.release()
+        return time.time() + LATER
+
+    with running(tick, "shop/a", "shop/b", "shop/c"):
+        try:
+            assert others.acquire(timeout=DEADLINE)
+            assert others.acquire(timeout=DEADLINE)
+        finally:
+            hangs.set()
+
+
+def test_looks_that_are_due_together_are_done_one_after_the_other_by_one_thread() -> None:
+    clock = ManualClock()
+    threads: set[int] = set()
+    first, second = threading.Semaphore(0), threading.Semaphore(0)
+
+    def tick(_key: str) -> float:
+        if clock.now() < moment:
+            first.release()
+            return moment
+        threads.add(threading.get_ident())
+        second.release()
+        return clock.now() + LATER
+
+    keys, moment = [f"shop/{number}" for number in range(8)], clock.now() + 0.1
+    with running(tick, *keys, clock=clock):
+        for _ in keys:
+            assert first.acquire(timeout=DEADLINE)
+        clock.advance(0.1)
+        for _ in keys:
+            assert second.acquire(timeout=DEADLINE)
+    assert len(threads) < 4
+
+
+def test_a_look_comes_when_it_is_due_and_a_wake_brings_it_forward() -> None:
+    seen: list[float] = []
+    looked = threading.Semaphore(0)
+
+    def tick(_key: str) -> float:
+        seen.append(time.time())
+        looked.release()
+        return seen[0] + (0.05 if len(seen) == 1 else LATER)
+
+    with running(tick, "shop/a") as loop:
+        assert looked.acquire(timeout=DEADLINE)
+        assert looked.acquire(timeout=DEADLINE)
+        assert seen[1] >= seen[0] + 0.05
+        loop.wake("shop/a")
+        assert looked.acquire(timeout=DEADLINE)
+
+
+def test_a_look_that_fails_is_tried_again_and_ends_nothing() -> None:
+    looks: list[str] = []
+    done = threading.Event()
+
+    def tick(key: str) -> float:
+        looks.append(key)
+        if len(looks) == 1:
+            raise ValueError("a defect")
+        done.set()
+        return time.time() + LATER
+
+    with running(tick, "shop/a"):
+        assert done.wait(DEADLINE)
+    assert looks == ["shop/a", "shop/a"]
+
+
+def test_closing_ends_every_thread() -> None:
+    looked = threading.Event()
+
+    def tick(_key: str) -> float:
+        looked.set()
+        return time.time() + LATER
+
+    with running(tick, "shop/a") as loop:
+        assert looked.wait(DEADLINE)
+    assert not any(thread.is_alive() for thread in loop._threads)
 
 
 def test_what_was_planned_by_a_clock_that_was_set_back_is_due() -> None:
     """Otherwise an environment would not be looked at for as long as the clock was set back."""
-    ticks = Ticks(ManualClock(), again=5.0)
-    loop = _run(ticks, ["a", "b"])
-    assert ticks.wait(lambda seen: {"a", "b"} <= set(seen))
-    ticks.clock.at -= 3600
-    ticks.seen.clear()
-    loop.wake("c")
-    assert ticks.wait(lambda seen: {"a", "b", "c"} <= set(seen))
-    loop.close()
+    clock = ManualClock()
+    looked = threading.Semaphore(0)
 
+    def tick(_key: str) -> float:
+        looked.release()
+        return clock.now() + LATER
 
-def test_a_look_that_fails_keeps_no_other_from_its_turn() -> None:
-    ticks = Ticks(ManualClock(), again=1000.0)
-    loop = _run(ticks, ["failing"])
-    assert ticks.wait(lambda seen: "failing" in seen)
-    loop.wake("a")
-    assert ticks.wait(lambda seen: "a" in seen)
-    loop.close()
+    with running(tick, "shop/a", "shop/b", clock=clock) as loop:
+        assert looked.acquire(timeout=DEADLINE)
+        assert looked.acquire(timeout=DEADLINE)
+        clock.at -= LATER
+        loop.wake("shop/c")
+        for _ in ("shop/a", "shop/b", "shop/c"):
+            assert looked.acquire(timeout=DEADLINE)

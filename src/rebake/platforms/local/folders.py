@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,24 +23,29 @@ class Folders:
         self.layout = layout
         self._intents: dict[str, Intent] = {}
         self._identities: dict[str, Identity] = {}
+        self._names: list[str] = []
+        self._listed: Sequence[tuple[InstanceFolder, Intent]] = ()
         self._lock = threading.Lock()
 
-    def all(self) -> Iterator[tuple[InstanceFolder, Intent]]:
+    def all(self) -> Sequence[tuple[InstanceFolder, Intent]]:
         """Instances that are known, in the order of their names."""
+        root = self.layout.home.instances
         try:
-            names = sorted(entry.name for entry in os.scandir(self.layout.home.instances))
+            names = sorted(entry.name for entry in os.scandir(root) if not entry.name.startswith("."))
         except FileNotFoundError:
-            return
+            return ()
         with self._lock:
+            if names == self._names:
+                return self._listed
             for stale in self._intents.keys() - set(names):
                 del self._intents[stale]
                 self._identities.pop(stale, None)
-        for name in names:
-            if not name.startswith("."):
-                folder = InstanceFolder(self.layout.home.instances / name)
-                intent = self.intent(folder)
-                if intent is not None:
-                    yield folder, intent
+        folders = [InstanceFolder(root / name) for name in names]
+        listed = [(folder, intent) for folder in folders if (intent := self.intent(folder)) is not None]
+        with self._lock:
+            # A folder without its intent yet is looked at again.
+            self._names, self._listed = (names if len(listed) == len(names) else []), listed
+        return listed
 
     def of(self, service: str, environment: str) -> Iterator[tuple[InstanceFolder, Intent]]:
         for folder, intent in self.all():

@@ -2,6 +2,10 @@
 
 It waits on one epoll: connections of probes, process descriptors, and a wake-up. Nothing here decides; what was seen is
 kept for `observe`, and who is interested is told.
+
+Most of the time every instance is healthy, and the watch must cost next to nothing then: instances with the same
+interval are asked in one waking, and their answers are picked up together a moment later, in a second one. Whoever is
+not healthy is listened to without delay.
 """
 
 from __future__ import annotations
@@ -36,7 +40,9 @@ from rebake.release.manifest import Health
 _LOG = logging.getLogger(__name__)
 _ANSWER_LIMIT = 1 << 16
 _HOST = "127.0.0.1"
-_GRID_SECONDS = 0.025
+_STARTING_GRID_SECONDS = 0.025
+_COLLECT_SECONDS = 0.025
+"""Answers of healthy instances are picked up so much later, where interval and timeout are ten times as long."""
 
 
 @dataclass(eq=False, slots=True)
@@ -62,6 +68,12 @@ class _Probe:
     deadline: float
     data: bytes = b""
     decided: bool = False
+
+    def may_wait(self) -> bool:
+        """Whether nothing is lost by picking the answer up a moment later."""
+        contract = self.watched.contract
+        shortest_ms = min(contract.interval_ms, contract.timeout_ms)
+        return bool(self.watched.condition.healthy) and shortest_ms >= 10_000 * _COLLECT_SECONDS
 
     def request(self) -> bytes:
         return request_bytes(self.watched.contract, _HOST, self.watched.identity.port)
@@ -89,6 +101,7 @@ class Watcher:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._inbox: list[Callable[[], None]] = []
+        self._asked: list[_Probe] = []
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
@@ -171,11 +184,10 @@ class Watcher:
         while self._timers and self._timers[0][0] <= now:
             self._guard(heapq.heappop(self._timers)[2])
 
-    def _at(self, seconds: float, action: Callable[[], None], *, together: bool = False) -> None:
-        """Args: together: round the moment up, so that many instances are probed in one waking."""
-        due = time.monotonic() + seconds
-        if together:
-            due = math.ceil(due / _GRID_SECONDS) * _GRID_SECONDS
+    def _at(self, seconds: float, action: Callable[[], None]) -> None:
+        self._at_moment(time.monotonic() + seconds, action)
+
+    def _at_moment(self, due: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._timers, (due, next(self._order), action))
 
     @staticmethod
@@ -226,11 +238,12 @@ class Watcher:
             return
         contract = watched.contract
         interval, timeout = contract.interval_ms / 1000, contract.timeout_ms / 1000
+        grid = interval
         if not watched.condition.was_healthy:
-            interval = min(interval, STARTING_INTERVAL_SECONDS)
+            interval, grid = min(interval, STARTING_INTERVAL_SECONDS), _STARTING_GRID_SECONDS
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         probe = _Probe(watched, sock, time.monotonic() + timeout)
-        self._at(interval, lambda: self._next(watched, probe), together=True)
+        self._at_moment(_together(interval, grid), lambda: self._next(watched, probe))
         if timeout < interval:
             self._at(timeout, lambda: self._expire(probe))
         self._connect(probe)
@@ -241,7 +254,8 @@ class Watcher:
         if probe.sock is None:
             self._probe(watched)
         else:
-            self._at(STARTING_INTERVAL_SECONDS, lambda: self._next(watched, probe), together=True)
+            due = _together(STARTING_INTERVAL_SECONDS, _STARTING_GRID_SECONDS)
+            self._at_moment(due, lambda: self._next(watched, probe))
 
     def _connect(self, probe: _Probe) -> None:
         """Connect and send. To our own machine both are done at once; only a full queue makes us wait."""
@@ -252,17 +266,36 @@ class Watcher:
             self._decide(probe, _refusal(code))
             self._finish(probe)
             return
-        self._files[sock.fileno()] = lambda events: self._ready(probe, events)
-        wanted = select.EPOLLIN
         try:
             sock.send(probe.request())
         except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.ENOTCONN):
+            if error.errno in (errno.EAGAIN, errno.ENOTCONN):
+                self._listen(probe, select.EPOLLOUT)
+            else:
                 self._decide(probe, _refusal(error.errno or 0))
                 self._finish(probe)
-                return
-            wanted = select.EPOLLOUT
-        self._epoll.register(sock.fileno(), wanted)
+            return
+        if probe.may_wait():
+            self._collect_later(probe)
+        else:
+            self._listen(probe, select.EPOLLIN)
+
+    def _listen(self, probe: _Probe, wanted: int) -> None:
+        if probe.sock is not None:
+            self._files[probe.sock.fileno()] = lambda events: self._ready(probe, events)
+            self._epoll.register(probe.sock.fileno(), wanted)
+
+    def _collect_later(self, probe: _Probe) -> None:
+        if not self._asked:
+            self._at(_COLLECT_SECONDS, self._collect)
+        self._asked.append(probe)
+
+    def _collect(self) -> None:
+        """Pick up the answers of all that were asked together; who has not answered yet is listened to."""
+        asked, self._asked = self._asked, []
+        for probe in asked:
+            self._guard(partial(self._ready, probe, select.EPOLLIN))
+            self._guard(partial(self._listen, probe, select.EPOLLIN))
 
     def _ready(self, probe: _Probe, events: int) -> None:
         sock = probe.sock
@@ -335,6 +368,11 @@ class Watcher:
             self._released = True
             self._epoll.close()
             os.close(self._wake_fd)
+
+
+def _together(interval: float, grid: float) -> float:
+    """The moment of the next probe: about an interval from now, on a grid that all with the same interval share."""
+    return math.ceil((time.monotonic() + max(interval - grid / 2, 0.0)) / grid) * grid
 
 
 def _refusal(code: int) -> str:
