@@ -15,6 +15,7 @@ from rebake.core.clock import Clock, iso
 from rebake.errors import UsageError
 from rebake.ledger.ports import Entry, Ledger
 from rebake.rollout.engine import Engine
+from rebake.rollout.places import refusal
 from rebake.rollout.plan import Plan
 from rebake.rollout.view import Doc
 
@@ -63,8 +64,9 @@ class Answers:
         return held.plan if held is not None else None
 
     def serves(self) -> bool:
-        """Whether any environment has, or is about to have, something to serve."""
+        """Whether any environment of this home has, or is about to have, something to serve."""
         known = [self._engine.memory(key).environment for key in self._engine.known()]
+        known = [environment for environment in known if self._engine.elsewhere(environment) is None]
         return any(e.stable or e.candidate or e.rollout or e.queue or e.leaving for e in known)
 
     def _known(self, service: str, environment: str) -> str:
@@ -81,9 +83,18 @@ class Answers:
             )
         return key
 
+    def _here(self, service: str, environment: str) -> str:
+        """As `_known`, for what can be seen only where it runs. Raises: UsageError `environment-elsewhere`."""
+        key = self._known(service, environment)
+        remembered = self._engine.memory(key).environment
+        place = self._engine.elsewhere(remembered)
+        if place is not None:
+            raise refusal(remembered, place)
+        return key
+
     def rollout(self, rollout: str) -> Doc:
-        for key in self._engine.known():
-            view = self._engine.rollout_view(key, rollout)
+        for entry in self._ledger.entries(rollout=rollout, limit=1):
+            view = self._engine.rollout_view(f"{entry.service}/{entry.environment}", rollout)
             if view is not None:
                 return view
         raise UsageError("unknown-rollout", f"no rollout is called {rollout}", remedy="rebake history")
@@ -95,7 +106,7 @@ class Answers:
         return self._engine.view(self._known(service, environment))
 
     def drift(self, service: str, environment: str) -> Doc:
-        key = self._known(service, environment)
+        key = self._here(service, environment)
         memory = self._engine.memory(key)
         platform = self._engine.platform_of(memory.environment)
         instances = () if platform is None else platform.inspect(service, environment)
@@ -111,7 +122,7 @@ class Answers:
         return {"service": service, "environment": environment, "drift": rows, "checked": len(instances)}
 
     def logs(self, service: str, environment: str, *, instance: str | None, lines: int) -> Doc:
-        key = self._known(service, environment)
+        key = self._here(service, environment)
         memory = self._engine.memory(key)
         platform = self._engine.platform_of(memory.environment) or self._any_platform()
         known = {i.id: i.fleet for i in memory.world.instances}

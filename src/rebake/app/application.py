@@ -12,6 +12,8 @@ from rebake.app import store
 from rebake.app.answers import Changes
 from rebake.app.desk import Desk
 from rebake.app.ledger_place import keep_ledger_place, take_ledger_place
+from rebake.app.patrol import Patrol
+from rebake.app.place import place_of
 from rebake.core.clock import SystemClock
 from rebake.core.home import Home
 from rebake.core.secrets import SecretVault
@@ -58,8 +60,10 @@ class App(Desk):
         jobs = ThreadJobs()
         self._closers.append(jobs.close)
         changes = Changes()
-        owner = f"home:{home.root}"  # the home's lock lets one agent live: its successor takes its leases over at once
-        engine = Engine(Ports(ledger, {"local": platform}, router, jobs, clock, releases.release, owner), changes.add)
+        place = place_of(home)
+        owner = f"home:{place.id}"  # the home's lock lets one agent live: its successor takes its leases over at once
+        ports = Ports(ledger, {"local": platform}, router, jobs, clock, releases.release, owner, place)
+        engine = Engine(ports, changes.add)
         loop = Loop(engine.tick, clock)
         self._closers.append(loop.close)
         engine.wake = loop.wake
@@ -68,12 +72,19 @@ class App(Desk):
         router.resume()
         known = engine.known()
         loop.start(known)
+        if where != home.database:
+            patrol = Patrol(ledger, self._ours, loop.wake)
+            self._closers.append(patrol.close)
+            patrol.start()
         _LOG.info("%d environments", len(known))
 
     def _writable(self, service: str, environment: str) -> Sequence[Path]:
         """`local: {writable: [folders]}` of the plan under way, else of the one in service."""
         plan = self.plan_of(f"{service}/{environment}")
         return [Path(folder) for folder in plan.platform_settings.get("writable", ())] if plan is not None else []
+
+    def _ours(self, key: str) -> bool:
+        return self._engine.elsewhere(self._engine.memory(key).environment) is None
 
     def down(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
         """As the desk does; the edge ends with the last environment, so that nothing is left running."""

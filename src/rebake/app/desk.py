@@ -62,6 +62,7 @@ class Desk(Answers):
         plan = replace(plan, run=contract_in(release.run, settings))
         revision = Revision(plan.service, plan.environment, release.digest, settings)
         key = f"{plan.service}/{plan.environment}"
+        self._until(lambda: self._engine.settle(key), STOP_SECONDS, key)
         environment = self._engine.memory(key).environment
         if not doc.get("again"):
             under_way = self._joined(environment, revision)
@@ -101,7 +102,8 @@ class Desk(Answers):
     def _refuse_shared_address(self, plan: Plan) -> None:
         key = f"{plan.service}/{plan.environment}"
         for other in self._engine.known():
-            stable = self._engine.memory(other).environment.stable
+            environment = self._engine.memory(other).environment
+            stable = environment.stable if self._engine.elsewhere(environment) is None else None
             if other != key and stable is not None and stable.plan.listen == plan.listen:
                 raise UsageError(
                     "address-taken",
@@ -258,17 +260,15 @@ class Desk(Answers):
         """Write the request down and wake the engine. Returns the command's id."""
         now = self._clock.now()
         command = Command(timed_id("c", now), verb, by, now, rollout, rollout_id, plan)
-        service, _, environment = key.partition("/")
+        service, _, name = key.partition("/")
         body: dict[str, Any] = {"request": command.id, "verb": verb, "by": by}
         puts = [Put("command", f"{key}/{command.id}", dump(command))]
         if rollout is not None:
             revision = rollout.revision
             body |= {"rollout": rollout.id, "revision": revision.digest, "release": revision.release}
             puts.append(Put("revision", revision.digest, dump(revision)))
-            if self._ledger.get("environment", key) is None:
-                puts.append(Put("environment", key, dump(Environment(service, environment))))
         self._ledger.commit(
-            [Draft("request", service, environment, rollout.id if rollout else rollout_id, body)], puts, at=now
+            [Draft("request", service, name, rollout.id if rollout else rollout_id, body)], puts, at=now
         )
         self._wake(key)
         return command.id

@@ -129,7 +129,9 @@ def cohort_rows(environment: View) -> list[list[str]]:
             cohort,
             short(fleet["revision"]),
             percent(share_of(environment, cohort)),
-            f"{fleet['healthy']} of {fleet['instances']} healthy",
+            plural(fleet["instances"], "instance")
+            if fleet["healthy"] is None
+            else f"{fleet['healthy']} of {fleet['instances']} healthy",
         ]
         for cohort in COHORTS
         if (fleet := environment.get(cohort))

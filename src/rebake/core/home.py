@@ -40,6 +40,11 @@ class Home:
         return self.root / "ledger-place"
 
     @property
+    def place_id(self) -> Path:
+        """The name of this home, by which others that share its database know it."""
+        return self.root / "place-id"
+
+    @property
     def store(self) -> Path:
         """The content-addressed store: an OCI image layout plus what is unpacked from it."""
         return self.root / "store"

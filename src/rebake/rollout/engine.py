@@ -22,12 +22,13 @@ from rebake.release.manifest import Release
 from rebake.rollout.actions import Action, ApplyRoute, Decision, Launch, Prepare, RemoveRoute, Retire, RunCheck
 from rebake.rollout.checks import run_check
 from rebake.rollout.decide import decide
+from rebake.rollout.homes import Homes
 from rebake.rollout.jobs import Jobs, Work
 from rebake.rollout.judging import Judging
 from rebake.rollout.route import desired_route, weights
 from rebake.rollout.states import State
 from rebake.rollout.view import Doc, environment_view, rollout_view
-from rebake.rollout.world import Command, Environment, Job, Rollout, World
+from rebake.rollout.world import Command, Environment, Job, Place, Rollout, World
 from rebake.traffic.ports import RouteObservation, TrafficRouter
 
 LEASE_SECONDS = 15.0
@@ -37,6 +38,8 @@ TAIL_LINES = 20
 PACE_SECONDS = 3.0
 IDLE_SECONDS = 60.0
 """An environment that serves nothing is looked at this often."""
+ELSEWHERE_SECONDS = 3600.0
+"""How often a home looks whether an environment of another one has become its own; a deploy here looks at once."""
 
 _AGAIN_SECONDS: Mapping[type, float] = {ApplyRoute: 1.0, RemoveRoute: 1.0, Retire: 0.5, Launch: 5.0}
 """A repeated action is sent again no sooner than this: the world needs a moment to show it."""
@@ -44,7 +47,12 @@ _AGAIN_SECONDS: Mapping[type, float] = {ApplyRoute: 1.0, RemoveRoute: 1.0, Retir
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What the engine works with. Real adapters in the agent, simulated ones in the tests."""
+    """What the engine works with. Real adapters in the agent, simulated ones in the tests.
+
+    Attributes:
+        owner: who holds the leases: engines that may live at the same time have different names.
+        place: the home that platforms and router act in; None where they are the same from everywhere.
+    """
 
     ledger: Ledger
     platforms: Mapping[str, Platform]
@@ -53,6 +61,7 @@ class Ports:
     clock: Clock
     release: Callable[[str], Release]
     owner: str
+    place: Place | None = None
 
 
 @dataclass(slots=True)
@@ -117,6 +126,7 @@ class Engine:
         self.wake: Callable[[str], None] = lambda _key: None
         self._memories: dict[str, Memory] = {}
         self._lock = threading.Lock()
+        self._homes = Homes(ports.ledger, ports.clock, ports.owner, ports.place, LEASE_SECONDS)
 
     # What is remembered
 
@@ -126,14 +136,22 @@ class Engine:
 
     def memory(self, key: str) -> Memory:
         with self._lock:
-            if key not in self._memories:
-                self._memories[key] = self._recall(key)
-            return self._memories[key]
+            known = self._memories.get(key)
+            if known is None or self.elsewhere(known.environment) is not None:  # of others only the ledger knows
+                known = self._memories[key] = self._recall(key)
+            return known
+
+    def elsewhere(self, environment: Environment) -> Place | None:
+        """The home that has an environment, when it is not this one."""
+        return self._homes.elsewhere(environment)
+
+    def settle(self, key: str) -> Environment | None:
+        """See `Homes.settle`."""
+        return self._homes.settle(key)
 
     def _recall(self, key: str) -> Memory:
-        doc = self.ports.ledger.get("environment", key)
         service, _, name = key.partition("/")
-        environment = Environment(service, name) if doc is None else load(Environment, doc)
+        environment = self._homes.recall(key) or Environment(service, name, place=self.ports.place)
         memory = Memory(environment)
         rollout = environment.rollout
         if rollout is not None:
@@ -163,6 +181,8 @@ class Engine:
         """
         now = self.ports.clock.now()
         memory = self._led(key, now)
+        if self.elsewhere(memory.environment) is not None:
+            return now + ELSEWHERE_SECONDS
         with memory.lock:
             commands = self._commands(key)
             world = self._observe(memory, commands, now)
@@ -505,7 +525,9 @@ class Engine:
         memory = self.memory(key)
         kept = self.ports.ledger.get("last", key)
         last = None if kept is None else dict(kept)
-        return environment_view(memory.environment, memory.world, memory.judging, last, self.ports.clock.now())
+        environment, now = memory.environment, self.ports.clock.now()
+        away = self.elsewhere(environment)
+        return environment_view(environment, memory.world, memory.judging, last, now, elsewhere=away)
 
     def rollout_view(self, key: str, rollout: str) -> Doc | None:
         """One rollout: live while it is under way, else as it was kept."""

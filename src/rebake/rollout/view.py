@@ -13,9 +13,10 @@ from rebake.platforms.model import Instance
 from rebake.rollout.events import check_id
 from rebake.rollout.fleets import GIVE_UP_AFTER, healthy
 from rebake.rollout.judging import Judging
-from rebake.rollout.route import stages
+from rebake.rollout.places import sentence
+from rebake.rollout.route import stages, weights
 from rebake.rollout.states import EXIT_CODES, FINAL, State
-from rebake.rollout.world import Environment, Fleet, Rollout, World
+from rebake.rollout.world import Environment, Fleet, Place, Rollout, World
 
 Doc = dict[str, Any]
 
@@ -100,41 +101,56 @@ def _checks(world: World, rollout: Rollout) -> list[Doc]:
 
 
 def environment_view(
-    environment: Environment, world: World, judging: Judging | None, last: Doc | None, now: float
+    environment: Environment,
+    world: World,
+    judging: Judging | None,
+    last: Doc | None,
+    now: float,
+    *,
+    elsewhere: Place | None = None,
 ) -> Doc:
-    """One environment as everybody sees it."""
+    """One environment as everybody sees it. `elsewhere`: the home that has it, when this is not it: then shares are as
+    intended, and how many instances are healthy is not known."""
     rollout = environment.rollout
     fleets = [f for f in (environment.stable, environment.candidate) if f is not None]
-    weights: Mapping[str, int] = world.route.weights if world.route is not None else {}
+    shares: Mapping[str, int] = world.route.weights if world.route is not None else {}
+    if elsewhere is not None:
+        shares = weights(environment)
     plan = fleets[0].plan if fleets else rollout.plan if rollout is not None else None
     route: dict[str, float] = {}
     for fleet in fleets:
-        route[fleet.revision.digest] = route.get(fleet.revision.digest, 0.0) + weights.get(fleet.id, 0) / FULL
+        route[fleet.revision.digest] = route.get(fleet.revision.digest, 0.0) + shares.get(fleet.id, 0) / FULL
     return {
         "service": environment.service,
         "environment": environment.environment,
         "platform": None if plan is None else plan.platform,
         "listen": None if plan is None else plan.listen,
-        "stable": _fleet(environment.stable, world),
-        "candidate": _fleet(environment.candidate, world),
+        "home": _home(environment, elsewhere),
+        "stable": _fleet(environment.stable, world, elsewhere),
+        "candidate": _fleet(environment.candidate, world, elsewhere),
         "route": route,
         "rollout": None if rollout is None else rollout_view(environment, world, rollout, judging, now),
         "waiting": [waiting.id for waiting in environment.queue],
         "previous": [fleet.revision.digest for fleet in environment.previous],
-        "problems": problems(environment, world),
+        "problems": problems(environment, world) if elsewhere is None else [sentence(elsewhere)],
         "instances": [_instance(environment, i) for i in world.instances],
         "last": last,
     }
 
 
-def _fleet(fleet: Fleet | None, world: World) -> Doc | None:
+def _home(environment: Environment, elsewhere: Place | None) -> Doc | None:
+    place = environment.place
+    return None if place is None else {"host": place.host, "folder": place.folder, "here": elsewhere is None}
+
+
+def _fleet(fleet: Fleet | None, world: World, elsewhere: Place | None) -> Doc | None:
     if fleet is None:
         return None
     return {
         "revision": fleet.revision.digest,
         "release": fleet.revision.release,
         "instances": fleet.plan.instances,
-        "healthy": len(healthy(fleet, world)),
+        "healthy": len(healthy(fleet, world)) if elsewhere is None else None,
         "fleet": fleet.id,
     }
 

@@ -121,6 +121,20 @@ class Leaving:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """The home that has an environment.
+
+    Attributes:
+        id: made once for each home and kept in it.
+        host, folder: for people: the machine and the home's folder, as they were when it was recorded.
+    """
+
+    id: str
+    host: str
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     """All that is remembered of one environment. The ledger keeps it; nothing else does.
 
@@ -131,6 +145,7 @@ class Environment:
         served: version of the route last read back as served; a later difference is drift.
         down: a person took the environment down.
         platform: where its instances were asked for last: a late one may still come when no fleet is left.
+        place: the home that has it, where instances and edge are on one machine; see `places`.
     """
 
     service: str
@@ -146,6 +161,7 @@ class Environment:
     served: str | None = None
     down: bool = False
     platform: str | None = None
+    place: Place | None = None
 
     @property
     def key(self) -> str:

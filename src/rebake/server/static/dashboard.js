@@ -53,7 +53,7 @@ function row(environment, cohort) {
   line.className = cohort;
   const cells = [
     ["th", cohort], ["td", short(fleet.revision), "revision"], ["td", percent(shareOf(environment, cohort)), "n"],
-    ["td", `${fleet.healthy} of ${fleet.instances}`, fleet.healthy < fleet.instances ? "n bad" : "n"],
+    ["td", `${fleet.healthy ?? "?"} of ${fleet.instances}`, (fleet.healthy ?? fleet.instances) < fleet.instances ? "n bad" : "n"],
     ["td", count(requests.total), "n"], ["td", count(requests.errors), requests.errors ? "n bad" : "n"],
   ];
   for (const [tag, text, kind] of cells) {

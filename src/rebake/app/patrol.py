@@ -1,0 +1,52 @@
+"""Requests that somebody wrote down in another home's agent, noticed here."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from rebake.errors import RebakeError
+from rebake.ledger.ports import Ledger
+
+_LOG = logging.getLogger("rebake.patrol")
+
+EVERY_SECONDS = 1.0
+
+
+class Patrol:
+    """Looks at a shared ledger for waiting requests, and wakes what they are for.
+
+    Args:
+        ours: whether an engine here may act on this environment.
+        wake: called with the environment's key, each time a request of it is seen waiting.
+    """
+
+    def __init__(self, ledger: Ledger, ours: Callable[[str], bool], wake: Callable[[str], None]) -> None:
+        self._ledger, self._ours, self._wake = ledger, ours, wake
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._walk, name="rebake-patrol", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(5.0)
+
+    def look(self) -> None:
+        """Once. Raises: RebakeError when the ledger cannot be read."""
+        waiting = {key.rpartition("/")[0] for key, _ in self._ledger.list("command")}
+        for key in sorted(waiting):
+            if self._ours(key):
+                self._wake(key)
+
+    def _walk(self) -> None:
+        while not self._ended.wait(EVERY_SECONDS):
+            try:
+                self.look()
+            except RebakeError as error:
+                _LOG.debug("%s [%s]", error.problem, error.code)  # the ticks say so aloud
+            except Exception:
+                _LOG.exception("the look for requests failed")

@@ -1,0 +1,150 @@
+"""Two homes on one ledger: each environment is in one of them."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from rebake.core.codec import dump
+from rebake.errors import UsageError
+from rebake.ledger.ports import Draft, Fence, Put
+from rebake.rollout.engine import Engine, Ports
+from rebake.rollout.homes import Homes
+from rebake.rollout.world import Environment, Fleet, Place
+from rebake.testing.simulated import (
+    InlineJobs,
+    ManualClock,
+    MemoryLedger,
+    SimulatedPlatform,
+    SimulatedRouter,
+    simulated_release,
+)
+from rebake.testing.simulation.scenario import plan_of, revision_of
+
+KEY = "shop/production"
+HERE, THERE = Place("1", "anna", "/home/a"), Place("2", "berta", "/home/b")
+
+
+class World:
+    def __init__(self) -> None:
+        self.ledger, self.clock = MemoryLedger(), ManualClock()
+
+    def homes(self, place: Place | None) -> Homes:
+        return Homes(self.ledger, self.clock, f"home:{place}", place, 15.0)
+
+    def engine(self, place: Place) -> Engine:
+        platform = SimulatedPlatform(self.clock)
+        router = SimulatedRouter(platform)
+        return Engine(
+            Ports(
+                self.ledger,
+                {"simulated": platform},
+                router,
+                InlineJobs(),
+                self.clock,
+                simulated_release,
+                place.id,
+                place,
+            )
+        )
+
+    def inhabit(self, place: Place | None) -> None:
+        """Something serves there."""
+        fleet = Fleet("r-1", revision_of("a", 0), plan_of(1, 0))
+        environment = Environment("shop", "production", stable=fleet, platform="simulated", place=place)
+        self.ledger.commit([], [Put("environment", KEY, dump(environment))], at=self.clock.at)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_who_comes_first_has_it(world: World) -> None:
+    here, there = world.homes(HERE), world.homes(THERE)
+    first = here.settle(KEY)
+    assert first is not None
+    assert first.place == HERE
+    assert here.settle(KEY) == first
+    assert there.settle(KEY) is None  # vacant, and the first one's lease still runs
+    world.inhabit(HERE)
+    with pytest.raises(UsageError, match="in the home /home/a on anna") as refused:
+        there.settle(KEY)
+    assert refused.value.code == "environment-elsewhere"
+
+
+def test_an_environment_that_was_taken_down_can_be_taken_over(world: World) -> None:
+    world.homes(HERE).settle(KEY)
+    world.clock.advance(16)
+    moved = world.homes(THERE).settle(KEY)
+    assert moved is not None
+    assert moved.place == THERE
+    assert [e.body["home"]["host"] for e in world.ledger.entries(kinds=["note"])] == ["anna", "berta"]
+
+
+def test_of_many_threads_one_writes_it_down(world: World) -> None:
+    homes, found = world.homes(HERE), []
+    threads = [threading.Thread(target=lambda: found.append(homes.settle(KEY))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len(world.ledger.entries()) == 1
+
+
+def test_who_lost_the_race_sees_the_winner(world: World) -> None:
+    """The other home writes between the look and the lease."""
+
+    class Late(MemoryLedger):
+        def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float) -> Fence | None:
+            world.inhabit(THERE)
+            return super().lease(key, owner, at=at, ttl_seconds=ttl_seconds)
+
+    world.ledger = Late()
+    with pytest.raises(UsageError, match="on berta"):
+        world.homes(HERE).settle(KEY)
+
+
+def test_a_home_under_another_name_keeps_what_it_has(world: World) -> None:
+    world.inhabit(HERE)
+    renamed = replace(HERE, host="clara")
+    found = world.homes(renamed).settle(KEY)
+    assert found is not None
+    assert found.place == renamed
+
+
+def test_an_environment_from_before_there_were_homes_belongs_to_who_asks(world: World) -> None:
+    world.inhabit(None)
+    found = world.homes(HERE).settle(KEY)
+    assert found is not None
+    assert found.place == HERE
+
+
+def test_an_engine_leaves_alone_what_is_elsewhere_and_shows_it_with_a_sentence(world: World) -> None:
+    world.inhabit(THERE)
+    engine = world.engine(HERE)
+    rows = len(world.ledger.rows)
+    assert engine.tick(KEY) >= world.clock.at + 60
+    assert len(world.ledger.rows) == rows
+    assert KEY not in world.ledger.leases
+    view = engine.view(KEY)
+    assert view["home"] == {"host": "berta", "folder": "/home/b", "here": False}
+    assert view["stable"]["healthy"] is None
+    assert view["route"] == {revision_of("a", 0).digest: 1.0}
+    assert len(view["problems"]) == 1
+    assert "on berta" in view["problems"][0]
+
+
+def test_what_another_home_does_is_seen_at_the_next_look(world: World) -> None:
+    world.inhabit(THERE)
+    engine = world.engine(HERE)
+    assert engine.view(KEY)["stable"] is not None
+    gone = Environment("shop", "production", place=THERE)
+    world.ledger.commit([Draft("note", "shop", "production", None, {})], [Put("environment", KEY, dump(gone))], at=1.0)
+    assert engine.view(KEY)["stable"] is None
+    world.clock.advance(16)
+    assert engine.settle(KEY) is not None
+    assert engine.view(KEY)["home"]["here"] is True
