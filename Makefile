@@ -25,8 +25,8 @@ test: .venv/.ready ## pass the tests (real Envoy, real processes)
 	@$(BIN)/python -m pytest -n 2
 
 lint: .venv/.ready ## ruff: style and format
-	@$(BIN)/ruff check src tests benchmarks examples
-	@$(BIN)/ruff format --check src tests benchmarks examples
+	@$(BIN)/ruff check src tests benchmarks examples docs
+	@$(BIN)/ruff format --check src tests benchmarks examples docs
 
 types: .venv/.ready ## mypy, strict
 	@$(BIN)/mypy

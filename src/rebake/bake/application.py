@@ -21,7 +21,7 @@ from rebake.bake.source import Source, load_patterns
 from rebake.bake.walk import Found, Walker, folder_times_are_exact, leaves_tree, stamp_of
 from rebake.core.digest import digest_bytes, digest_of
 from rebake.errors import BakeError, Permanent
-from rebake.release.blobs import Pin
+from rebake.release.blobs import Pin, disk_errors
 from rebake.release.documents import LAYER_TYPE, StoredLayer
 from rebake.release.manifest import Layer
 from rebake.release.store import Store
@@ -41,12 +41,10 @@ class ApplicationLayer:
 
 @dataclass(frozen=True, slots=True)
 class _Notes:
-    """What is remembered of a walk and its layer: the settled walk, digests of young files, both encoded."""
+    """What is to be remembered of a walk: the draft, and the digests of the files that are too young to be trusted."""
 
-    settled: Found
+    draft: remember.Draft
     young: dict[bytes, bytes]
-    packed: bytes
-    walk: bytes
 
 
 class ApplicationBaker:
@@ -122,7 +120,8 @@ class ApplicationBaker:
             entries = with_folders(_entries(found, known | digests, self._extra))
         if entries == old:
             return self._keep(tree, found, digests, read_at)
-        return self._write(OldLayer(self._store.blob_path(tree.layer), old), found, entries, read_at, reader)
+        last_layer = OldLayer(_stored(tree), self._store.blob_path(tree.layer), old)
+        return self._write(last_layer, found, entries, read_at, reader)
 
     def _keep(
         self, tree: remember.Tree, found: Found, digests: Mapping[bytes, bytes], read_at: int
@@ -133,7 +132,7 @@ class ApplicationBaker:
             if self._restamped or settled != tree.found:
                 known = {**tree.young, **digests}
                 young = {p: known[p] for p, stamp in settled.files.items() if stamp[0] == -1 and p in known}
-                self._save(_Notes(settled, young, tree.packed, remember.pack_walk(settled)), _stored(tree))
+                self._save(_Notes(self._draft(settled, tree.packed), young), _stored(tree))
         return ApplicationLayer(_stored(tree), True)
 
     # -- what is remembered --------------------------------------------------------------------------------------
@@ -221,7 +220,11 @@ class ApplicationBaker:
                 for path, kind, _, token in entries
                 if kind in (FILE, PROGRAM) and (name := path[len(_PREFIX) :]) in young and path not in added
             }
-        return _Notes(settled, digests, remember.pack(entries), remember.pack_walk(settled))
+        return _Notes(self._draft(settled, entries), digests)
+
+    def _draft(self, settled: Found, entries: list[Entry] | remember.Packed) -> remember.Draft:
+        with disk_errors(self._store.root):
+            return remember.Draft(self._pin.temporary(), settled, entries)
 
     def _reader(self, found: Found) -> Reader:
         added = {item.path: item for item in self._application.extra}
@@ -245,17 +248,18 @@ class ApplicationBaker:
     def _save(self, notes: _Notes, stored: StoredLayer) -> None:
         tree = remember.Tree(
             rules=self._rules_key,
-            found=notes.settled,
+            found=notes.draft.found,
             young=notes.young,
             extra=self._extra,
-            steering=self._steering_digests(notes.settled),
+            steering=self._steering_digests(notes.draft.found),
             layer=stored.layer.digest,
             size=stored.layer.size,
             files=stored.files,
             blob=stamp_of(self._store.blob_path(stored.layer.digest).stat()),
-            packed=notes.packed,
+            packed=notes.draft.packed,
         )
-        remember.save(self._index, tree, notes.walk)
+        with disk_errors(self._store.root):
+            notes.draft.save(self._index, tree)
 
 
 def _as_young(tree: remember.Tree, found: Found, digests: Mapping[bytes, bytes], path: bytes) -> bool:

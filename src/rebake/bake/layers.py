@@ -19,10 +19,23 @@ from functools import partial
 from pathlib import Path
 
 from rebake.bake import tar
-from rebake.bake.plan import FILE, FOLDER, LINK, PROGRAM, Copy, Entry, entry_header, file_list, stretches
+from rebake.bake.plan import (
+    FILE,
+    FOLDER,
+    LINK,
+    PROGRAM,
+    Copy,
+    Entry,
+    entry_header,
+    file_list,
+    renewed_file_list,
+    stretches,
+)
 from rebake.bake.ports import Item, Seen
 from rebake.bake.secret import HEAD
 from rebake.bake.walk import Stamp, stamp_of
+from rebake.core.atomic import write_all
+from rebake.errors import Permanent
 from rebake.release.blobs import Pin, disk_errors
 from rebake.release.documents import LAYER_TYPE, StoredLayer, encode_files
 from rebake.release.manifest import Layer, LayerRole
@@ -40,10 +53,21 @@ class Changed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class OldLayer:
-    """A layer to copy from: its blob, known to be whole, and its entries."""
+    """A layer to copy from: its blob, known to be whole, the digest of its file list, and its entries."""
 
+    stored: StoredLayer
     blob: Path
     entries: Sequence[Entry]
+
+    def stretches(self, entries: Sequence[Entry]) -> Iterator[Copy | Entry]:
+        return stretches(self.entries, entries, self.stored.layer.size - len(tar.END))
+
+    def renewed_file_list(self, pin: Pin, entries: Sequence[Entry]) -> bytes:
+        """The file list of other entries; written from nothing when the list of these is damaged."""
+        try:
+            return renewed_file_list(pin.read(self.stored.files), self.entries, entries)
+        except Permanent:
+            return encode_files(file_list(entries))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +158,8 @@ class Sink:
                     self._error = error
 
     def _write(self, chunk: Chunk) -> None:
-        view = memoryview(chunk)
-        while view:
-            done = os.write(self._file, view)
-            self.size += done
-            view = view[done:]
+        write_all(self._file, chunk)
+        self.size += len(chunk)
 
     def _copy(self, source: int, offset: int, part: memoryview) -> None:
         """Copy inside the kernel where it can, which shares the blocks on some file systems; else write."""
@@ -309,14 +330,15 @@ def write_layer(
         handle, view = stack.enter_context(_mapped(old.blob)) if old else (-1, memoryview(b""))
         sink = stack.enter_context(Sink(path))
         known: dict[bytes, Entry] = {}
-        for part in stretches(old.entries if old else (), ordered):
+        for part in old.stretches(ordered) if old else ordered:
             if isinstance(part, Copy):
                 sink.copy(handle, view, part)
             else:
                 _append(sink, part, reader, seen, known)
         sink.put(tar.END)
         final = [known.get(entry[0], entry) for entry in ordered] if known else ordered
-        listed = encode_files(file_list(final))  # while the threads are at work
+        # while the threads are at work
+        files = pin.add(old.renewed_file_list(pin, final) if old else encode_files(file_list(final)))
         if meanwhile is not None:
             meanwhile(final)
         digest = sink.finish()
@@ -324,7 +346,7 @@ def write_layer(
         return None
     pin.adopt(path, digest)
     layer = Layer(digest, digest, sink.size, LAYER_TYPE, role)
-    return Written(StoredLayer(layer, pin.add(listed)), final)
+    return Written(StoredLayer(layer, files), final)
 
 
 def _append(sink: Sink, entry: Entry, reader: Reader, seen: Seen, known: dict[bytes, Entry]) -> None:

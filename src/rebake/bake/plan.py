@@ -7,10 +7,12 @@ layer is known without looking, and a new layer is a list of stretches copied fr
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress, count
+from operator import ne
 from typing import NamedTuple
 
 from rebake.bake import tar
-from rebake.release.documents import FileRow
+from rebake.release.documents import FileRow, encode_files
 
 FILE, PROGRAM, LINK, FOLDER = "f", "x", "l", "d"
 
@@ -82,22 +84,53 @@ def _order(entry: Entry) -> bytes:
     return entry[0] + b"/" if entry[1] == FOLDER else entry[0]
 
 
-def stretches(old: Sequence[Entry], entries: Iterable[Entry]) -> Iterator[Copy | Entry]:
+def common_ends(old: Sequence[Entry], entries: Sequence[Entry]) -> tuple[int, int]:
+    """How many entries two lists share at their beginnings and, of the others, at their ends.
+
+    >>> common_ends("abcd", "abXd"), common_ends("aa", "aaa")
+    ((2, 1), (2, 0))
+    """
+    shorter = min(len(old), len(entries))
+    head = next(compress(count(), map(ne, old, entries)), shorter)
+    tail = next(compress(count(), map(ne, reversed(old), reversed(entries))), shorter)
+    return head, min(tail, shorter - head)
+
+
+def stretches(old: Sequence[Entry], entries: Sequence[Entry], size: int) -> Iterator[Copy | Entry]:
     """What the layer of `entries` is made of: stretches of the layer of `old`, and entries it does not hold.
 
-    Both are as `with_folders` gives them, so one pass through the two suffices.
+    Both are as `with_folders` gives them. Mostly little lies between what they share at both ends.
+
+    Args:
+        size: bytes of all `old` entries.
     """
-    at = offset = start = length = 0
+    head, tail = common_ends(old, entries)
+    if head < tail:
+        begin = sum(map(entry_length, old[:head]))
+        end = begin + sum(map(entry_length, old[head : len(old) - tail]))
+    else:
+        end = size - sum(map(entry_length, old[len(old) - tail :]))
+        begin = end - sum(map(entry_length, old[head : len(old) - tail]))
+    if begin:
+        yield Copy(0, begin)
+    yield from _between(old[head : len(old) - tail], entries[head : len(entries) - tail], begin)
+    if end < size:
+        yield Copy(end, size - end)
+
+
+def _between(old: Sequence[Entry], entries: Iterable[Entry], offset: int) -> Iterator[Copy | Entry]:
+    """One pass through two lists; `offset`: where the first entry of `old` is."""
+    at, start, length = 0, offset, 0
     for entry in entries:
         while at < len(old) and old[at] != entry and _order(old[at]) <= _order(entry):
             offset += entry_length(old[at])
             at += 1
         if at < len(old) and old[at] == entry:
-            size = entry_length(entry)
             if start + length != offset:
                 if length:
                     yield Copy(start, length)
                 start, length = offset, 0
+            size = entry_length(entry)
             length, offset, at = length + size, offset + size, at + 1
         else:
             if length:
@@ -115,3 +148,17 @@ def file_list(entries: Iterable[Entry]) -> Iterator[FileRow]:
             yield path.decode(), 0o755 if kind == PROGRAM else 0o644, size, f"sha256:{token.hex()}", None
         elif kind == LINK:
             yield path.decode(), 0o777, 0, "", token.decode("utf-8", "surrogateescape")
+
+
+def renewed_file_list(listed: bytes, old: Sequence[Entry], entries: Sequence[Entry]) -> bytes:
+    """The file list of `entries`, with the lines that `old` and they share taken from that of `old`.
+
+    >>> x, y = (b"app/x", FILE, 1, bytes(32)), (b"app/y", FILE, 1, bytes(32))
+    >>> renewed_file_list(encode_files(file_list([x])), [x], [x, y]) == encode_files(file_list([x, y]))
+    True
+    """
+    head, tail = common_ends(old, entries)
+    lines = listed.splitlines(keepends=True)
+    first = sum(entry[1] != FOLDER for entry in old[:head])
+    last = len(lines) - sum(entry[1] != FOLDER for entry in old[len(old) - tail :])
+    return b"".join([*lines[:first], encode_files(file_list(entries[head : len(entries) - tail])), *lines[last:]])

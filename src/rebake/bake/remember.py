@@ -4,8 +4,10 @@ Like git's index: a file whose stamp (times, size, inode, mode) is the remembere
 that was changed so shortly before it was read that a later change could get the same time is remembered without a
 stamp, and read again the next time ("racily clean").
 
-The file is a cache of this machine and user: a header line with the digest of the rest, then `marshal`, the fastest
-encoding Python has; anything unexpected means: remember nothing.
+The file is a cache of this machine and user: a header line of fixed length with the digest of the rest and the layer's
+name, then the walk, the layer's entries and all else, each by `marshal`, the fastest encoding Python has; anything
+unexpected means: remember nothing. The first two are known before the layer is, and are most of it: a `Draft` writes
+them while the layer is still being made.
 
 Source: git documentation, technical/racy-git.
 """
@@ -14,13 +16,16 @@ from __future__ import annotations
 
 import hashlib
 import marshal
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rebake.bake.plan import Entry
 from rebake.bake.walk import Found, Stamp
-from rebake.core.atomic import write_atomic
+from rebake.core.atomic import write_all
+
+Packed = bytes | memoryview
 
 RACY_NS = 2_000_000_000
 """The coarsest clock of a file system in use (FAT: 2 s)."""
@@ -50,22 +55,12 @@ class Tree:
     size: int
     files: str
     blob: Stamp
-    packed: bytes
+    packed: Packed
 
     def entries(self) -> list[Entry]:
         """The layer's entries, folders among them, in its order."""
         entries: list[Entry] = marshal.loads(self.packed)
         return entries
-
-
-def pack(entries: list[Entry]) -> bytes:
-    """Encode entries for `Tree.packed`."""
-    return marshal.dumps(entries)
-
-
-def pack_walk(found: Found) -> bytes:
-    """Encode a walk for `save`: of the two slow steps this is the one that can be done before the layer is whole."""
-    return marshal.dumps((found.files, found.links, found.folders, found.left_out, found.steering))
 
 
 def settled(stamp: Stamp, read_at_ns: int) -> Stamp:
@@ -84,36 +79,73 @@ def settle(found: Found, read_at_ns: int) -> Found:
     )
 
 
-_REST = ("rules", "young", "extra", "steering", "layer", "size", "files", "blob", "packed")
+_REST = ("rules", "young", "extra", "steering", "layer", "size", "files", "blob")
+_HEADER = 256
+"""Bytes of the header line, its end included."""
+
+
+class Draft:
+    """A memory under way: what is known before the layer has a name.
+
+    Args:
+        path: a file on the same disk as the index; whoever gives it sees to it that it goes if `save` is never reached.
+        found: the walk, settled.
+        entries: the layer's entries, or encoded already as `Tree.packed`.
+    Raises: OSError as the disk says it.
+    """
+
+    def __init__(self, path: Path, found: Found, entries: list[Entry] | Packed) -> None:
+        self.found = found
+        self._path = path
+        self._hash = hashlib.sha256()
+        walk = marshal.dumps((found.files, found.links, found.folders, found.left_out, found.steering))
+        self.packed = marshal.dumps(entries) if isinstance(entries, list) else entries
+        self._lengths = len(walk), len(self.packed)
+        with path.open("xb", buffering=0) as file:
+            file.seek(_HEADER)
+            for part in (walk, self.packed):
+                self._hash.update(part)
+                write_all(file.fileno(), part)
+
+    def save(self, index: Path, tree: Tree) -> None:
+        """Become the index; a bake that is killed leaves the last version. `tree` has this draft's walk and entries."""
+        rest = marshal.dumps(tuple(getattr(tree, name) for name in _REST))
+        walk, packed = self._lengths
+        self._hash.update(rest)
+        self._hash.update(b"%d %d" % self._lengths)
+        header = f"{_version()} {walk} {packed} {self._hash.hexdigest()} {tree.layer}".ljust(_HEADER - 1) + "\n"
+        with self._path.open("r+b", buffering=0) as file:
+            file.write(header.encode())
+            file.seek(0, os.SEEK_END)
+            write_all(file.fileno(), rest)
+            os.fchmod(file.fileno(), 0o600)
+        index.parent.mkdir(parents=True, exist_ok=True)
+        self._path.replace(index)
 
 
 def _version() -> str:
     """Names the layout, so that what another rebake or interpreter wrote is not read."""
     layout = ",".join([*Found.__dataclass_fields__, *Tree.__dataclass_fields__])
-    return f"rebake-tree-{hashlib.sha256(layout.encode()).hexdigest()[:8]} {sys.implementation.cache_tag}"
-
-
-def save(path: Path, tree: Tree, walk: bytes) -> None:
-    """Write atomically; a bake that is killed leaves the last version.
-
-    Args:
-        walk: `pack_walk(tree.found)`.
-    """
-    rest = tuple(getattr(tree, name) for name in _REST)
-    payload = marshal.dumps((walk, rest))
-    header = f"{_version()} {hashlib.sha256(payload).hexdigest()} {tree.layer}\n".encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, header + payload, mode=0o600)
+    return f"rebake-tree-{hashlib.sha256(layout.encode()).hexdigest()[:8]}-{sys.implementation.cache_tag}"
 
 
 def load(path: Path) -> Tree | None:
     """The remembered folder; None when there is none that this interpreter wrote whole."""
     try:
-        header, _, payload = path.read_bytes().partition(b"\n")
+        data = path.read_bytes()
     except OSError:
         return None
-    expected = f"{_version()} {hashlib.sha256(payload).hexdigest()} ".encode()
-    if not header.startswith(expected):
+    words = data[:_HEADER].split()
+    payload = memoryview(data)[_HEADER:]
+    if len(words) != 5 or words[0] != _version().encode() or words[3] != _hex(payload, b" ".join(words[1:3])):
         return None
-    walk, rest = marshal.loads(payload)
-    return Tree(found=Found(*marshal.loads(walk)), **dict(zip(_REST, rest, strict=True)))
+    end = int(words[1])
+    rest = end + int(words[2])
+    found = Found(*marshal.loads(payload[:end]))
+    return Tree(found=found, packed=payload[end:rest], **dict(zip(_REST, marshal.loads(payload[rest:]), strict=True)))
+
+
+def _hex(payload: memoryview, lengths: bytes) -> bytes:
+    state = hashlib.sha256(payload)
+    state.update(lengths)
+    return state.hexdigest().encode()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat as modes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -106,13 +106,13 @@ class Walker:
         fresh: list[bytes] = []
         files = iter(self._last.files.items())
         for path, (stamp, count) in self._last.folders.items():
-            mine = islice(files, count)
+            mine = list(islice(files, count))
             if path not in listed and path.rpartition(b"/")[0] not in intact:
-                list(mine)  # it is gone, or left out now
-            elif self._is_intact(path, stamp) and self._files_of(path, stamp, list(mine)):
+                continue  # it is gone, or left out now
+            if self._is_intact(path, stamp) and (not mine or self._files_of(mine)):
+                self._found.folders[path] = (stamp, count)
                 intact.add(path)
             else:
-                list(mine)
                 below = self._enter(path + b"/" if path else b"")
                 listed.update(name[:-1] for name in below)
                 fresh += [name for name in below if name[:-1] not in self._last.folders]
@@ -121,25 +121,26 @@ class Walker:
 
     def _is_intact(self, path: bytes, stamp: Stamp) -> bool:
         try:
-            stat = os.lstat(self._root + path)
+            s = os.lstat(self._root + path)
         except OSError:
             return False
-        return self._trust and stamp_of(stat) == stamp and stat.st_dev == self._device
+        # spelled out, here and below: these lines run once per folder and file of the tree
+        now = (s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino, s.st_mode)
+        return now == stamp and self._trust and s.st_dev == self._device
 
-    def _files_of(self, path: bytes, folder: Stamp, files: list[tuple[bytes, Stamp]]) -> bool:
+    def _files_of(self, files: Iterable[tuple[bytes, Stamp]]) -> bool:
         """Look at the files of an intact folder; False when one is not as its folder says: it must be listed."""
         root, lstat, here = self._root, os.lstat, {}
         try:
-            for name, _ in files:
+            for name, last in files:
                 s = lstat(root + name)
-                # spelled out: this line runs once per file of the tree
-                here[name] = (s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino, s.st_mode)
+                stamp = (s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino, s.st_mode)
+                if stamp != last and not modes.S_ISREG(s.st_mode):
+                    return False
+                here[name] = stamp
         except OSError:
             return False
-        if not all(modes.S_ISREG(stamp[4]) for stamp in here.values()):
-            return False
         self._found.files.update(here)
-        self._found.folders[path] = (folder, len(here))
         return True
 
     def _keep_the_rest(self, intact: set[bytes]) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from rebake.core.atomic import write_all
 from rebake.core.digest import digest_bytes, is_digest
 from rebake.errors import BrokenInvariant, Permanent
 
@@ -87,6 +88,10 @@ class Pin:
         with locked(self._blobs.lock, shared=True):
             os.write(self._handle, text.encode())
 
+    def read(self, digest: str) -> bytes:
+        """A small blob, verified. Raises: Permanent `release-damaged`."""
+        return self._blobs.read(digest)
+
     def temporary(self) -> Path:
         """A path for a file under way, on the same disk as the blobs; removed with the pin, or by a collection."""
         path = self._blobs.temporary / f"{self.name}-{secrets.token_hex(4)}"
@@ -113,8 +118,8 @@ class Pin:
         self.hold([digest])
         if not self._blobs.holds(digest, data):
             path = self.temporary()
-            with disk_errors(self._blobs.root):
-                path.write_bytes(data)
+            with disk_errors(self._blobs.root), path.open("wb", buffering=0) as file:
+                write_all(file.fileno(), data)
             self.adopt(path, digest)
         return digest
 

@@ -142,13 +142,21 @@ def test_a_layer_that_was_only_touched_is_read_and_kept(bake: Bake, source: Path
 
 
 @pytest.mark.usefixtures("settled_clock")
-@pytest.mark.parametrize("junk", [b"", b"junk", None])
-def test_a_memory_that_is_broken_is_no_memory(bake: Bake, source: Path, store: Store, junk: bytes | None) -> None:
+@pytest.mark.parametrize("broken", ["empty", "junk", "last byte", "cut", "lengths"])
+def test_a_memory_that_is_broken_is_no_memory(bake: Bake, source: Path, store: Store, broken: str) -> None:
     write(source, {"a.py": "1"})
     first = bake(source).release
     (index,) = (store.cache / "trees").iterdir()
     data = index.read_bytes()
-    index.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if junk is None else junk)
+    name, walk, *rest = data[:256].split()
+    other = {
+        "empty": b"",
+        "junk": b"junk",
+        "last byte": data[:-1] + bytes([data[-1] ^ 1]),
+        "cut": data[:-1],
+        "lengths": b" ".join([name, b"%d" % (int(walk) - 1), *rest]).ljust(255) + b"\n" + data[256:],
+    }
+    index.write_bytes(other[broken])
     again = bake(source)
     assert again.release == first
     assert "application" not in again.reused
