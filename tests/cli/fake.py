@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from rebake.core.agent_lock import take_lock
 from rebake.core.home import Home
 from rebake.errors import Refused, UsageError
+from rebake.ledger.ports import unheard
 from rebake.server.ports import Application, Doc
 from rebake.server.private import listen_private
 from rebake.server.serving import Agent
@@ -157,6 +158,8 @@ class FakeApplication:
             }
         ]
         self.faults: list[Doc] = []
+        self.slow_verify = threading.Event()
+        self.slow_verify.set()
         self.drifts: list[Doc] = []
         self._seen = 0
 
@@ -245,8 +248,10 @@ class FakeApplication:
         ]
         return {"entries": entries[:limit], "head": {"seq": 3, "hash": f"{3:064x}"}}
 
-    def verify(self, *, expect_head: str | None) -> Doc:
+    def verify(self, *, expect_head: str | None, progress: Callable[[int], None] = unheard) -> Doc:
         self._called("verify", expect_head)
+        progress(2)
+        self.slow_verify.wait(10)
         return {"entries": 3, "head": f"{3:064x}", "faults": self.faults}
 
     def quarantine(self) -> Doc:

@@ -418,6 +418,22 @@ class TestReading:
         assert "whole: 3 entries" in typed.out
         assert application.calls[-1] == ("verify", "ab")
 
+    def test_a_long_ledger_verify_says_how_far_it_is(
+        self, terminal: Terminal, application: FakeApplication, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("rebake.server.api.HEARTBEAT_SECONDS", 0.01)
+        application.slow_verify.clear()
+        told: list[str] = []
+
+        def heard(text: str) -> None:
+            told.append(text)
+            application.slow_verify.set()
+
+        monkeypatch.setattr("rebake.cli.verbs.ledger.notice", heard)
+        typed = terminal("ledger", "verify")
+        assert (typed.code, typed.out.partition(",")[0]) == (0, "whole: 3 entries")
+        assert told[0] in ("verified 0 of 3 entries", "verified 2 of 3 entries")
+
     def test_ledger_verify_damaged(self, terminal: Terminal, application: FakeApplication) -> None:
         application.faults = [{"seq": 2, "problem": "the body was changed"}]
         typed = terminal("ledger", "verify", "--json")

@@ -13,11 +13,14 @@ from typing import Any
 from rebake.app.keeper import kept_things
 from rebake.core.clock import Clock, iso
 from rebake.errors import UsageError
-from rebake.ledger.ports import Entry, Ledger
+from rebake.ledger.ports import Entry, Ledger, unheard
 from rebake.rollout.engine import Engine
 from rebake.rollout.places import refusal
 from rebake.rollout.plan import Plan
 from rebake.rollout.view import Doc
+
+MOST_ROLLOUTS = 10_000
+"""In one answer."""
 
 
 class Changes:
@@ -147,7 +150,7 @@ class Answers:
 
     def history(self, service: str, environment: str, *, limit: int) -> Doc:
         key = self._known(service, environment)
-        kept = [dict(doc) for _, doc in self._ledger.list("rollout", f"{key}/")]
+        kept = [dict(doc) for _, doc in self._ledger.newest("rollout", f"{key}/", limit or MOST_ROLLOUTS)]
         live = self._engine.memory(key).environment.rollout
         views = {str(view["rollout"]): view for view in kept}
         if live is not None:
@@ -168,8 +171,8 @@ class Answers:
             )
         return {"entries": [_entry(e) for e in entries], "head": {"seq": seq, "hash": head}}
 
-    def verify(self, *, expect_head: str | None) -> Doc:
-        found = self._ledger.verify(expect_head=expect_head)
+    def verify(self, *, expect_head: str | None, progress: Callable[[int], None] = unheard) -> Doc:
+        found = self._ledger.verify(expect_head=expect_head, progress=progress)
         return {
             "entries": found.entries,
             "head": found.head,

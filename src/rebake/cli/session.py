@@ -53,6 +53,16 @@ class Session:
         """An acting call; not repeated when its answer was lost, because it may have acted."""
         return self._insist(lambda: self._client.call("POST", target, doc, timeout=timeout), again=False)
 
+    def lines(self, target: str, **params: Any) -> Iterator[Any]:
+        """The documents of a reading call that tells how far it is, as they come."""
+        for _ in range(_TRIES):
+            try:
+                yield from self._client.lines(with_params(target, params))
+                return
+            except (AgentAbsent, OtherVersion) as error:  # before the first of them
+                self._recover(error)
+        raise _gone(self.home)
+
     def follow(self, rollout: str, until: str) -> Iterator[Any]:
         """Rollout views until the end. An agent that dies meanwhile is started again, and the watch goes on."""
         target = with_params(f"/v1/rollouts/{quote(rollout)}/watch", {"until": until})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -67,6 +67,10 @@ class Verification:
     faults: tuple[Fault, ...] = field(default_factory=tuple)
 
 
+def unheard(_count: int) -> None:
+    """Nobody wants to know how far it is."""
+
+
 class Ledger(Protocol):
     """The only memory. Safe from several threads and processes.
 
@@ -85,6 +89,10 @@ class Ledger(Protocol):
         """Documents of one kind whose key starts with `prefix`, in key order."""
         ...
 
+    def newest(self, kind: str, prefix: str, limit: int) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        """The last `limit` of what `list` gives, last first: as much is read as is asked for."""
+        ...
+
     def entries(
         self,
         *,
@@ -101,9 +109,9 @@ class Ledger(Protocol):
         """Sequence number and hash of the last entry; (0, the genesis hash) when empty."""
         ...
 
-    def verify(self, *, expect_head: str | None = None) -> Verification:
+    def verify(self, *, expect_head: str | None = None, progress: Callable[[int], None] = unheard) -> Verification:
         """Recompute the whole chain. Finds changed, missing and reordered entries; with `expect_head` (from an
-        earlier export) also a chain cut short and rewritten."""
+        earlier export) also a chain cut short and rewritten. `progress` is told now and then how many were read."""
         ...
 
     def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float) -> Fence | None:

@@ -32,7 +32,6 @@ from rebake.rollout.world import Command, Environment, Job, Place, Rollout, Worl
 from rebake.traffic.ports import RouteObservation, TrafficRouter
 
 LEASE_SECONDS = 15.0
-RENEW_SECONDS = LEASE_SECONDS / 3
 SAVE_JUDGE_SECONDS = 2.0
 TAIL_LINES = 20
 PACE_SECONDS = 3.0
@@ -51,6 +50,7 @@ class Ports:
 
     Attributes:
         owner: who holds the leases: engines that may live at the same time have different names.
+        lease_seconds: how long an engine may stand still before another one may lead; the same for all of a ledger.
         place: the home that platforms and router act in; None where they are the same from everywhere.
     """
 
@@ -62,6 +62,12 @@ class Ports:
     release: Callable[[str], Release]
     owner: str
     place: Place | None = None
+    lease_seconds: float = LEASE_SECONDS
+
+    @property
+    def renew_seconds(self) -> float:
+        """How long a lease is taken for granted before it is renewed."""
+        return self.lease_seconds / 3
 
 
 @dataclass(slots=True)
@@ -126,7 +132,7 @@ class Engine:
         self.wake: Callable[[str], None] = lambda _key: None
         self._memories: dict[str, Memory] = {}
         self._lock = threading.Lock()
-        self._homes = Homes(ports.ledger, ports.clock, ports.owner, ports.place, LEASE_SECONDS)
+        self._homes = Homes(ports.ledger, ports.clock, ports.owner, ports.place, ports.lease_seconds)
 
     # What is remembered
 
@@ -161,7 +167,8 @@ class Engine:
     def _led(self, key: str, now: float) -> Memory:
         """What is remembered, read again where another engine may have led since: who follows takes over the truth."""
         memory = self.memory(key)
-        if memory.fence is not None and now < memory.fence_until + LEASE_SECONDS - RENEW_SECONDS:
+        ends = memory.fence_until + self.ports.lease_seconds - self.ports.renew_seconds
+        if memory.fence is not None and now < ends:
             return memory
         fresh = self._recall(key)
         if fresh.environment == memory.environment:
@@ -228,7 +235,7 @@ class Engine:
             requests_per_second=memory.pace.look(route, now),
             commands=commands,
             log_tails=self._log_tails(memory, instances, jobs),
-            looked_away=not 0 <= now - memory.looked_at <= LEASE_SECONDS,
+            looked_away=not 0 <= now - memory.looked_at <= self.ports.lease_seconds,
         )
         memory.looked_at = now
         memory.world = world
@@ -318,10 +325,10 @@ class Engine:
         Raises: LedgerConflict while another engine holds it; _LedAnew when it was taken anew, after reading again what
             is remembered.
         """
-        if memory.fence is not None and 0 <= memory.fence_until - now <= RENEW_SECONDS:
+        if memory.fence is not None and 0 <= memory.fence_until - now <= self.ports.renew_seconds:
             return memory.fence
         key = memory.environment.key
-        fence = self.ports.ledger.lease(key, self.ports.owner, at=now, ttl_seconds=LEASE_SECONDS)
+        fence = self.ports.ledger.lease(key, self.ports.owner, at=now, ttl_seconds=self.ports.lease_seconds)
         if fence is None:
             raise LedgerConflict(
                 "lease-held",
@@ -331,11 +338,11 @@ class Engine:
             )
         if fence != memory.fence:
             fresh = self._recall(key)
-            fresh.fence, fresh.fence_until, fresh.world = fence, now + RENEW_SECONDS, memory.world
+            fresh.fence, fresh.fence_until, fresh.world = fence, now + self.ports.renew_seconds, memory.world
             with self._lock:
                 self._memories[key] = fresh
             raise _LedAnew
-        memory.fence_until = now + RENEW_SECONDS
+        memory.fence_until = now + self.ports.renew_seconds
         return fence
 
     def _record(self, key: str, memory: Memory, world: World, decision: Decision, now: float) -> bool:

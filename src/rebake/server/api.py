@@ -21,6 +21,7 @@ from rebake.errors import RebakeError, UsageError
 from rebake.server.ports import Application, Doc
 from rebake.server.replies import VERSION_HEADER, answer, as_rebake_error, defect, encode, refusal
 from rebake.server.requests import body_of, check_version, number, text, unknown_call
+from rebake.server.slow import Slow
 
 WATCHERS = 64
 """How many may follow rollouts at a time, each at the price of a waiting thread."""
@@ -166,8 +167,20 @@ class Api:
         return answer(await to_thread.run_sync(call))
 
     async def verify(self, request: Request) -> Response:
-        head = text(request, "expect_head")
-        return answer(await to_thread.run_sync(partial(self._app.verify, expect_head=head)))
+        call = partial(self._app.verify, expect_head=text(request, "expect_head"))
+        if not number(request, "progress", 0, most=1):
+            return answer(await to_thread.run_sync(call))
+        headers = {VERSION_HEADER: __version__, "cache-control": "no-store"}
+        return StreamingResponse(self._verifying(Slow(call)), 200, headers, "application/x-ndjson")
+
+    async def _verifying(self, work: Slow) -> AsyncIterator[bytes]:
+        """How many entries were read, at least each second; at last what was found."""
+        try:
+            while not await to_thread.run_sync(work.wait, HEARTBEAT_SECONDS, limiter=self._watchers):
+                yield encode({"checked": work.count}) + b"\n"
+            yield encode(work.result()) + b"\n"
+        except Exception as error:
+            yield encode(as_rebake_error(error, "a verification").to_json()) + b"\n"
 
     async def quarantine_release(self, request: Request) -> Response:
         doc = await body_of(request)

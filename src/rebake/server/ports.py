@@ -6,7 +6,7 @@ docs/api.md. The server owns what it alone knows: who serves (`GET /v1/agent`), 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 Doc = dict[str, Any]
@@ -108,8 +108,9 @@ class Application(Protocol):
         """
         ...
 
-    def verify(self, *, expect_head: str | None) -> Doc:
-        """Recompute the chain: `{"entries": count, "head": hash, "faults": [{"seq", "problem"}]}`."""
+    def verify(self, *, expect_head: str | None, progress: Callable[[int], None] = ...) -> Doc:
+        """Recompute the chain: `{"entries": count, "head": hash, "faults": [{"seq", "problem"}]}`. `progress` is told
+        now and then how many entries were read."""
         ...
 
     def quarantine(self) -> Doc:

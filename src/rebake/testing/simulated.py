@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rebake.core.clock import Clock
 from rebake.core.units import FULL
 from rebake.errors import LedgerConflict
 from rebake.ledger.fencing import Tokens
-from rebake.ledger.ports import Draft, Entry, EntryKind, Fence, Put, Verification
+from rebake.ledger.ports import Draft, Entry, EntryKind, Fence, Put, Verification, unheard
 from rebake.platforms.model import Drift, Instance, InstanceSpec
 from rebake.platforms.ports import Progress
 from rebake.release.manifest import Release, RunContract
@@ -70,7 +71,7 @@ class SimulatedPlatform:
 
     name = "simulated"
 
-    def __init__(self, clock: ManualClock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.behaviours: dict[str, Behaviour] = {}
         self.processes: dict[str, _Process] = {}
@@ -303,6 +304,9 @@ class MemoryLedger:
         found = sorted((k, kept) for (kd, k), kept in self.documents.items() if kd == kind and k.startswith(prefix))
         return [(key, self.decode(kept)) for key, kept in found]
 
+    def newest(self, kind: str, prefix: str, limit: int) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        return self.list(kind, prefix)[::-1][:limit]
+
     def entries(
         self,
         *,
@@ -328,7 +332,8 @@ class MemoryLedger:
     def head(self) -> tuple[int, str]:
         return (self.rows[-1].seq, self.rows[-1].hash) if self.rows else (0, "")
 
-    def verify(self, *, expect_head: str | None = None) -> Verification:
+    def verify(self, *, expect_head: str | None = None, progress: Callable[[int], None] = unheard) -> Verification:
+        progress(len(self.rows))
         return Verification(len(self.rows), self.head()[1])
 
     def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float) -> Fence | None:

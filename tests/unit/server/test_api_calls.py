@@ -85,6 +85,17 @@ def test_every_reading_call(path: str, key: str, api: TestClient) -> None:
     assert api.post(path).json()["error"] == "unknown-call"
 
 
+def test_a_verification_that_fails_ends_its_stream_with_the_error(
+    api: TestClient, application: FakeApplication, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verify(**_: object) -> None:
+        raise Transient("ledger-unreachable", "the database does not answer")
+
+    monkeypatch.setattr(application, "verify", verify)
+    (last,) = api.get("/v1/ledger/verify?progress=1").text.splitlines()
+    assert json.loads(last)["error"] == "ledger-unreachable"
+
+
 @pytest.mark.parametrize("verb", ["undo", "stop", "approve", "down"])
 def test_every_acting_call(verb: str, api: TestClient, application: FakeApplication) -> None:
     path = f"/v1/environments/guestbook/production/{verb}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
+from rebake.cli.client import AgentLost
 from rebake.cli.options import file_option, json_option
 from rebake.cli.output import emit_json, line, notice, paint
 from rebake.cli.session import Session
@@ -16,6 +18,7 @@ from rebake.cli.words import plural, table
 from rebake.core.clock import iso
 
 _PAGE = 1000
+_NOTICE_SECONDS = 2.0
 _DAMAGED = 5
 
 
@@ -76,7 +79,7 @@ def entry_row(entry: dict[str, Any]) -> list[str]:
 @click.option("--expect-head", metavar="HASH", help="A head noted earlier; finds a ledger that was cut and rewritten.")
 def verify(*, as_json: bool, expect_head: str | None) -> int:
     """Recompute the whole chain: finds any changed, missing or reordered entry. Exit code 5 if there is one."""
-    doc = _session().get("/v1/ledger/verify", expect_head=expect_head)
+    doc = _verified(_session(), expect_head)
     if as_json:
         emit_json(doc)
     elif doc["faults"]:
@@ -89,16 +92,41 @@ def verify(*, as_json: bool, expect_head: str | None) -> int:
     return _DAMAGED if doc["faults"] else 0
 
 
+def _verified(session: Session, expect_head: str | None) -> Any:
+    """What `verify` finds. A long one says on standard error how far it is."""
+    doc: Any = {}
+    total = session.get("/v1/ledger", limit=0)["head"]["seq"]
+    for doc in session.lines("/v1/ledger/verify", progress=1, expect_head=expect_head):
+        if "checked" in doc:
+            notice(f"verified {doc['checked']:,} of {total:,} entries")
+    if "faults" not in doc:
+        raise AgentLost(str(session.home.agent_socket))
+    return doc
+
+
 def _pages(session: Session) -> Iterator[dict[str, Any]]:
-    """Every entry, page by page, up to the head as it is now."""
+    """Every entry, page by page, up to the head as it is now. A long way is told on standard error."""
     head = session.get("/v1/ledger", limit=0)["head"]["seq"]
-    after = 0
+    after, told = 0, time.monotonic()
     while after < head:
+        if time.monotonic() - told >= _NOTICE_SECONDS:
+            told = time.monotonic()
+            notice(f"exported {after:,} of {head:,} entries")
         entries = session.get("/v1/ledger", after=after, limit=_PAGE)["entries"]
         if not entries:
             return
         yield from (entry for entry in entries if entry["seq"] <= head)
         after = entries[-1]["seq"]
+
+
+def _export_document(session: Session) -> None:
+    """Everything as one document, written as it is read: a million entries never stand in memory."""
+    last, before = session.get("/v1/ledger", limit=0)["head"], '{"entries": ['
+    for last in _pages(session):
+        line(before + json.dumps(last, ensure_ascii=False))
+        before = ", "
+    head = {"seq": last["seq"], "hash": last["hash"]}
+    line(("" if before == ", " else before) + f'], "head": {json.dumps(head)}}}')
 
 
 @command.command()
@@ -111,9 +139,7 @@ def export(*, as_json: bool, output: TextIO | None) -> int:
     """
     session = _session()
     if as_json and output is None:
-        entries = list(_pages(session))
-        last = entries[-1] if entries else session.get("/v1/ledger", limit=0)["head"]
-        emit_json({"entries": entries, "head": {"seq": last["seq"], "hash": last["hash"]}})
+        _export_document(session)
         return 0
     last = None
     for last in _pages(session):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain as flatten
 from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Select, bindparam, delete, insert, select, update
 
 from rebake.errors import LedgerConflict, Permanent, Transient
 from rebake.ledger import chain
@@ -18,7 +18,7 @@ from rebake.ledger.database.engine import BUSY_SECONDS, WRITES, shown
 from rebake.ledger.database.faults import translated
 from rebake.ledger.database.tables import DOCUMENTS, ENTRIES, HEAD, LEASES
 from rebake.ledger.entries import Record, document_text, entry_of
-from rebake.ledger.ports import Draft, Entry, EntryKind, Fence, Put, Verification
+from rebake.ledger.ports import Draft, Entry, EntryKind, Fence, Put, Verification, unheard
 
 _CHUNK = 5000  # rows held at a time while verifying
 
@@ -107,11 +107,13 @@ class DatabaseLedger:
 
     def list(self, kind: str, prefix: str = "") -> Sequence[tuple[str, Mapping[str, Any]]]:
         """Documents of one kind whose key starts with `prefix`, in key order (by code point)."""
-        query = select(DOCUMENTS.c.key, DOCUMENTS.c.doc).where(DOCUMENTS.c.kind == kind).order_by(DOCUMENTS.c.key)
-        if prefix:
-            query = query.where(DOCUMENTS.c.key >= prefix)
-            end = after_prefix(prefix)
-            query = query if end is None else query.where(DOCUMENTS.c.key < end)
+        return self._documents(_documents_of(kind, prefix).order_by(DOCUMENTS.c.key))
+
+    def newest(self, kind: str, prefix: str, limit: int) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        """The last documents in key order, last first; no more are read than are given."""
+        return self._documents(_documents_of(kind, prefix).order_by(DOCUMENTS.c.key.desc()).limit(limit))
+
+    def _documents(self, query: Select[Any]) -> Sequence[tuple[str, Mapping[str, Any]]]:
         with self._reading() as connection:
             rows = connection.execute(query).all()
         return [(row.key, json.loads(row.doc)) for row in rows]
@@ -157,7 +159,7 @@ class DatabaseLedger:
             row = connection.execute(_HEAD).one_or_none()
         return (0, chain.GENESIS) if row is None else (row.seq, row.hash)
 
-    def verify(self, *, expect_head: str | None = None) -> Verification:
+    def verify(self, *, expect_head: str | None = None, progress: Callable[[int], None] = unheard) -> Verification:
         """Recompute the whole chain; see `chain.verify`. Writers go on meanwhile: it reads one snapshot."""
         streaming: dict[str, Any] = {"stream_results": True, "yield_per": _CHUNK}
         if self._engine.dialect.name == "postgresql":
@@ -166,7 +168,7 @@ class DatabaseLedger:
             head = connection.execute(_HEAD).one_or_none()
             rows = connection.execute(select(ENTRIES).order_by(ENTRIES.c.seq))
             # A Row unpacks like the Record it is read into, without the cost of making one.
-            records = cast(Iterable[Record], flatten.from_iterable(rows.partitions()))
+            records = cast(Iterable[Record], flatten.from_iterable(_counted(rows.partitions(), progress)))
             return chain.verify(records, head=None if head is None else (head.seq, head.hash), expect_head=expect_head)
 
     def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float) -> Fence | None:
@@ -190,6 +192,23 @@ class DatabaseLedger:
         held = (LEASES.c.key == fence.key) & (LEASES.c.token == fence.token)
         with self._writing() as connection:
             connection.execute(update(LEASES).where(held).values(owner="", expires_ms=0))
+
+
+def _counted(pages: Iterable[Sequence[Any]], progress: Callable[[int], None]) -> Iterator[Sequence[Any]]:
+    """The pages; `progress` is told how many rows were taken whenever the next page is asked for."""
+    count = 0
+    for page in pages:
+        yield page
+        count += len(page)
+        progress(count)
+
+
+def _documents_of(kind: str, prefix: str) -> Select[Any]:
+    query = select(DOCUMENTS.c.key, DOCUMENTS.c.doc).where(DOCUMENTS.c.kind == kind)
+    if not prefix:
+        return query
+    query, end = query.where(DOCUMENTS.c.key >= prefix), after_prefix(prefix)
+    return query if end is None else query.where(DOCUMENTS.c.key < end)
 
 
 def after_prefix(prefix: str) -> str | None:

@@ -130,6 +130,20 @@ class LedgerConformance:
         assert ledger.get("rollout", "r1") is None
         assert ledger.head() == (0, GENESIS)
 
+    def test_the_newest_documents_come_last_key_first_and_no_more_than_asked_for(self, ledger: Ledger) -> None:
+        keys = ["shop/a/r-1", "shop/a/r-2", "shop/a/r-3", "shop/b/r-9", "shop/a0"]
+        ledger.commit([], [Put("rollout", key, {"key": key}) for key in keys], at=1.0)
+        assert [key for key, _ in ledger.newest("rollout", "shop/a/", 2)] == ["shop/a/r-3", "shop/a/r-2"]
+        assert ledger.newest("rollout", "shop/a/", 10)[-1] == ("shop/a/r-1", {"key": "shop/a/r-1"})
+        assert ledger.newest("other", "", 5) == []
+
+    def test_verifying_tells_how_many_entries_were_read(self, ledger: Ledger) -> None:
+        ledger.commit([draft(n) for n in range(12_000)], at=1.0)
+        told: list[int] = []
+        assert ledger.verify(progress=told.append).entries == 12_000
+        assert told == sorted(told)
+        assert told[-1] == 12_000
+
     def test_documents_are_listed_by_prefix_in_key_order(self, ledger: Ledger) -> None:
         keys = ["shop/b", "shop/a", "Shop/a", "shop", "shop0", "shop%", "shop_/x", "shop/\U0010ffff", "shop/é"]
         ledger.commit([], [Put("fleet", key, {"key": key}) for key in keys], at=1.0)
