@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.managers import BaseManager
 from typing import Any
 
@@ -89,6 +89,12 @@ class RemoteRouter(Remote):
     def observe(self, service: str, environment: str) -> RouteObservation | None:
         found: RouteObservation | None = self._world.route(service, environment)
         return found
+
+    def samples(self, service: str, environment: str, cursor: Mapping[str, Any] | None) -> None:
+        """This route keeps no records."""
+
+    def forget_samples(self, service: str, environment: str, cursor: Mapping[str, Any]) -> None:
+        """There are none."""
 
 
 def main(url: str, socket: str, owner: str, lease_seconds: str, stand_still: str = "") -> None:

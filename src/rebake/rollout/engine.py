@@ -25,6 +25,7 @@ from rebake.rollout.decide import decide
 from rebake.rollout.homes import Homes
 from rebake.rollout.jobs import Jobs, Work
 from rebake.rollout.judging import Judging
+from rebake.rollout.recording import Recording
 from rebake.rollout.route import desired_route, weights
 from rebake.rollout.states import State
 from rebake.rollout.view import Doc, environment_view, rollout_view
@@ -112,6 +113,7 @@ class Memory:
     inspect_at: float = 0.0
     looked_at: float = 0.0
     pace: Pace = field(default_factory=Pace)
+    recording: Recording = field(default_factory=Recording)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
@@ -162,6 +164,7 @@ class Engine:
         rollout = environment.rollout
         if rollout is not None:
             memory.judging = Judging(rollout, self.ports.ledger.get("judging", rollout.id))
+            memory.recording.cursor = memory.recording.kept = memory.judging.cursor
         return memory
 
     def _led(self, key: str, now: float) -> Memory:
@@ -203,9 +206,13 @@ class Engine:
                 self._forget(key)  # the ledger may know more than is remembered here, or less
                 raise
             self._tidy(memory, decision)
+            judged = memory.judging is not None and memory.judging.begun
+            memory.recording.forget(self.ports.router, memory.environment, now, judged=judged)
         if changed or acted:
             self.on_change(key)
-        return now if acted else max(now, min(decision.wake_at, _next_look(memory, now)))
+        if acted or memory.recording.behind:
+            return now
+        return max(now, min(decision.wake_at, _next_look(memory, now)))
 
     def _commands(self, key: str) -> tuple[Command, ...]:
         return tuple(load(Command, doc) for _, doc in self.ports.ledger.list("command", f"{key}/"))
@@ -216,8 +223,9 @@ class Engine:
         environment = memory.environment
         instances, instances_known = self._instances(memory)
         route, route_known = self._route(environment)
+        samples = memory.recording.read(self.ports.router, environment)
         if memory.judging is not None:
-            memory.judging.look(environment, route if route_known else None, now)
+            memory.judging.look(environment, route if route_known else None, now, samples)
         rollout = environment.rollout
         asked = bool(commands) or (rollout is not None and rollout.state is State.WAITING) or bool(environment.queue)
         self._inspect(memory, now)
@@ -412,6 +420,7 @@ class Engine:
             memory.judging_saved_at = now
             state = judging.state()
             puts += [Put("judging", rollout.id, state)] if state is not None else []
+            memory.recording.kept = judging.cursor
         return puts
 
     # Act
@@ -502,7 +511,9 @@ class Engine:
         if rollout is None:
             memory.judging = None
         elif memory.judging is None or memory.judging.rollout != rollout.id:
-            memory.judging = Judging(rollout, rate_hint=memory.pace.per_second)
+            stable, now = memory.environment.stable, self.ports.clock.now()
+            history = None if stable is None else memory.recording.hour.of(stable.id, now)
+            memory.judging = Judging(rollout, rate_hint=memory.pace.per_second, history=history)
         wanted = {a.id for a in decision.actions}
         now = self.ports.clock.now()
         for name in [n for n in memory.attempts if n not in wanted]:

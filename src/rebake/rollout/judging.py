@@ -1,45 +1,38 @@
-"""From the balancer's cumulative counters to the judge's ticks, for one rollout.
+"""From what the balancer saw to the judge's ticks, for one rollout.
 
-A tick is only made of two readings of the same counters (`epoch`) under the same weights: what happened while the route
-was changing is counted for people, not for the judge. The state survives a restart of the engine, because the counters
-go on in the data plane and the weights cannot change while no engine runs.
+Where the route keeps records (`TrafficRouter.samples`) each tick is made of requests that were dealt by one setting of
+the weights and finished within one second, however late the engine looks. The place in the records is remembered with
+the evidence, in one document: after a kill the judge goes on with exactly the requests it has not judged.
+
+Where a route keeps none, a tick is what two readings of its counters differ by, if the weights were the same: what
+happened while the route was changing is counted for people, not for the judge.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rebake.core.codec import dump, load
 from rebake.core.units import FULL
 from rebake.judge.judge import Judge
+from rebake.judge.metrics import SHARES
 from rebake.judge.samples import Arm, JudgeSettings, Tick, Verdict
+from rebake.rollout import readings
 from rebake.rollout.plan import JudgeRules
+from rebake.rollout.readings import Grown, Reading
 from rebake.rollout.states import State
 from rebake.rollout.world import Environment, Rollout
-from rebake.traffic.ports import Counters, RouteObservation
+from rebake.traffic.ports import Counters, RouteObservation, Sample, Samples
 
 _LOG = logging.getLogger("rebake.judging")
 
-MIN_TICK_SECONDS = 0.05
 COURSE_LENGTH = 240
 """Points of the evidence's course that are kept for people."""
 
 _JUDGED = frozenset({State.SHIFTING, State.HOLDING, State.ASKING, State.SOAKING, State.FINISHING})
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Cumulative counters of both cohorts at one moment, and their requests in flight."""
-
-    at: float
-    epoch: str
-    weights: tuple[int, int]
-    stable: Counters
-    candidate: Counters
-    in_flight: tuple[int, int] = (0, 0)
 
 
 def settings_of(rules: JudgeRules) -> JudgeSettings:
@@ -53,25 +46,40 @@ def settings_of(rules: JudgeRules) -> JudgeSettings:
     )
 
 
-def _history(stable: Counters) -> Arm | None:
-    """What stable's fleet has served in its life so far centres the judge's bets on its own error rate."""
+def _usual(stable: Counters) -> Arm | None:
+    """Without records, what stable's fleet has served in its life centres the judge's bets on its own error rate."""
     return Arm(stable.requests, stable.errors) if stable.requests else None
 
 
-def _grown(before: Counters, after: Counters) -> Counters:
-    return Counters(max(0, after.requests - before.requests), max(0, after.errors - before.errors))
-
-
 class Judging:
-    """Feeds the judge of one rollout and remembers what people want to see of it."""
+    """Feeds the judge of one rollout and remembers what people want to see of it.
 
-    def __init__(self, rollout: Rollout, state: Mapping[str, Any] | None = None, *, rate_hint: float = 0.0) -> None:
+    Args:
+        state: what an earlier `state()` said.
+        rate_hint: requests per second of the service.
+        history: stable's hour before, from the records; None without.
+
+    Attributes:
+        cursor: place in the records up to which requests are judged; None without.
+    """
+
+    def __init__(
+        self,
+        rollout: Rollout,
+        state: Mapping[str, Any] | None = None,
+        *,
+        rate_hint: float = 0.0,
+        history: Arm | None = None,
+    ) -> None:
         self.rollout = rollout.id
+        self.cursor: Mapping[str, Any] | None = None
         self._settings = settings_of(rollout.plan.judge)
         self._rate_hint = rate_hint
+        self._history = history
         self._judge: Judge | None = None
         self._last: Reading | None = None
         self._begun: float | None = None
+        self._until = 0.0
         self._step: tuple[int, int] | None = None
         self.totals: dict[str, Counters] = {"stable": Counters(), "candidate": Counters()}
         self.course: list[tuple[float, float]] = []
@@ -87,7 +95,8 @@ class Judging:
         try:
             judge = Judge.restore(self._settings, state["judge"])
             last = load(Reading | None, state["last"])  # type: ignore[arg-type]
-            begun, step = state["begun"], None if state["step"] is None else tuple(state["step"])
+            begun, until, cursor = state["begun"], state["until"], state["cursor"]
+            step = None if state["step"] is None else tuple(state["step"])
             totals = {name: Counters(*pair) for name, pair in state["totals"].items()}
             course = [tuple(point) for point in state["course"]]
             verdict = None if state["verdict"] is None else load(Verdict, state["verdict"])
@@ -95,81 +104,133 @@ class Judging:
             _LOG.warning("the judge of %s begins anew: what it remembered cannot be read: %r", self.rollout, error)
             return
         self._judge, self._last, self._begun, self._step = judge, last, begun, step
+        self._until, self.cursor = until, cursor
         self.totals, self.course, self.verdict = totals, course, verdict
 
-    def look(self, environment: Environment, route: RouteObservation | None, now: float) -> Verdict | None:
-        """Take in one observation of the route; the verdict so far."""
-        rollout, stable, candidate = environment.rollout, environment.stable, environment.candidate
-        if rollout is None or candidate is None or route is None or rollout.state not in _JUDGED:
+    @property
+    def begun(self) -> bool:
+        """There is evidence to be kept."""
+        return self._judge is not None
+
+    def look(
+        self, environment: Environment, route: RouteObservation | None, now: float, samples: Samples | None = None
+    ) -> Verdict | None:
+        """Take in one observation of the route, and what its records say since the last; the verdict so far.
+
+        Args:
+            samples: since `cursor`; None where the route keeps no records.
+        """
+        if samples is not None:
+            self.cursor = samples.cursor
+        rollout, candidate = environment.rollout, environment.candidate
+        if rollout is None or candidate is None or rollout.state not in _JUDGED:
             return self.verdict
-        reading = self._read(environment, route, now)
+        reading = None if route is None else readings.read(environment, route, now)
+        grown = None if reading is None or self._last is None else readings.grown(self._last, reading)
+        if not readings.too_near(self._last, reading):
+            self._last = reading or self._last
         if self._judge is None:
-            self._judge = Judge(self._settings, rate_hint=self._rate_hint, history=_history(reading.stable))
-        last, self._last = self._last, reading
-        if last is None or last.epoch != reading.epoch or reading.at < last.at:
-            return self.verdict
-        if reading.at - last.at < MIN_TICK_SECONDS:
-            self._last = last
-            return self.verdict
-        grown = {"stable": _grown(last.stable, reading.stable), "candidate": _grown(last.candidate, reading.candidate)}
-        for name, counters in grown.items():
-            total = self.totals[name]
-            self.totals[name] = Counters(total.requests + counters.requests, total.errors + counters.errors)
-        if last.weights == reading.weights and stable is not None:
-            self._tick(rollout, last, reading, grown)
+            self._judge = self._new_judge(rollout, reading, samples is not None)
+        if samples is None or (reading is not None and reading.shadowing):
+            self._take_counters(environment, grown)
+        else:
+            self._take_records(environment, samples.samples, grown, now)
+        self._distrust(rollout)
         return self.verdict
 
-    def _read(self, environment: Environment, route: RouteObservation, now: float) -> Reading:
-        stable, candidate = environment.stable, environment.candidate
+    def _distrust(self, rollout: Rollout) -> None:
+        """What was healthy at another weight is not so at this one before a request was dealt by it."""
+        if self.verdict is not None and self.verdict.kind == "healthy" and self._step != (rollout.step, rollout.weight):
+            reason = f"no request was dealt by the present weights yet; before: {self.verdict.reason}"
+            self.verdict = replace(self.verdict, kind="undecided", reason=reason)
+
+    def _new_judge(self, rollout: Rollout, reading: Reading | None, recorded: bool) -> Judge:
+        usual = None if reading is None else _usual(reading.stable)
+        return Judge(
+            self._settings,
+            rate_hint=self._rate_hint,
+            history=self._history or usual,
+            kinds=tuple(SHARES) if recorded else None,
+            candidate_instances=rollout.plan.instances,
+        )
+
+    def _take_records(
+        self, environment: Environment, samples: Sequence[Sample], grown: Grown | None, now: float
+    ) -> None:
+        """Judge what finished, second by second, each with the weights that dealt it; then check by the counters, which
+        also know what was dealt and has not finished, that the weights are kept."""
+        rollout, stable, candidate = environment.rollout, environment.stable, environment.candidate
+        assert rollout is not None
         assert candidate is not None
-        mirrored = environment.rollout is not None and environment.rollout.plan.strategy.kind == "shadow"
-        shadowing = mirrored and not route.weights.get(candidate.id, 0)
-        counters = route.mirrored if shadowing else route.counters
-        name = stable.id if stable is not None else ""
-        return Reading(
-            at=now,
-            epoch=f"{route.epoch}{'~mirror' if shadowing else ''}",
-            weights=(route.weights.get(name, 0), route.weights.get(candidate.id, 0)),
-            stable=route.counters.get(name, Counters()),
-            candidate=counters.get(candidate.id, Counters()),
-            in_flight=(route.active.get(name, 0), route.active.get(candidate.id, 0)),
-        )
+        for sample in samples:
+            share = sample.weights.get(candidate.id, 0)
+            if not share:
+                continue
+            ours = sample.fleets.get(candidate.id, Arm())
+            theirs = sample.fleets.get(stable.id, Arm()) if stable is not None else Arm()
+            self._add_up(theirs, ours)
+            if stable is not None and sample.weights.keys() <= {stable.id, candidate.id}:
+                arms = replace(theirs, started=0), replace(ours, started=0)
+                self._judge_tick(rollout, share, share / FULL, arms, (float(sample.at), min(sample.at + 1.0, now)))
+        if grown is not None and grown.share and stable is not None:
+            finished_none = Arm(started=grown.stable.started), Arm(started=grown.candidate.started)
+            if rollout.plan.sticky is not None:  # callers who come again are not dealt again
+                finished_none = Arm(started=0), Arm(started=0)
+            weight = grown.share / grown.whole
+            self._judge_tick(rollout, grown.share, weight, finished_none, (grown.since, grown.until))
 
-    def _tick(self, rollout: Rollout, last: Reading, reading: Reading, grown: Mapping[str, Counters]) -> None:
-        assert self._judge is not None
-        stable, candidate = grown["stable"], grown["candidate"]
-        step = (rollout.step, rollout.weight)
-        if step != self._step:
-            self._step = step
-            self._judge.begin_step()
-        if self._begun is None:
-            self._begun = last.at
-        flying = [after - before for before, after in zip(last.in_flight, reading.in_flight, strict=True)]
-        self.verdict = self._judge.update(
-            Tick(
-                t=last.at - self._begun,
-                dt=reading.at - last.at,
-                weight=self._weight(rollout, reading, stable, candidate),
-                stable=Arm(stable.requests, stable.errors, started=max(0, stable.requests + flying[0])),
-                candidate=Arm(candidate.requests, candidate.errors, started=max(0, candidate.requests + flying[1])),
-            )
-        )
-        self._draw(reading.at - self._begun, self.verdict.evidence)
+    def _take_counters(self, environment: Environment, grown: Grown | None) -> None:
+        if grown is None:
+            return
+        self._add_up(grown.stable, grown.candidate)
+        rollout = environment.rollout
+        if grown.share is not None and environment.stable is not None and rollout is not None:
+            weight, arms = self._realised(rollout, grown), (grown.stable, grown.candidate)
+            self._judge_tick(rollout, grown.share, weight, arms, (grown.since, grown.until))
 
-    def _weight(self, rollout: Rollout, reading: Reading, stable: Counters, candidate: Counters) -> float:
-        """The share with which a request falls to the candidate.
+    def _realised(self, rollout: Rollout, grown: Grown) -> float:
+        """The share with which a request falls to the candidate, by counters.
 
         Where requests are not drawn one by one (sticky callers, mirrored copies) the share that was realised stands in
         for it: the bound on false alarms then holds only as far as callers are alike. JUDGE.md section 1, Weight check.
         """
-        total = stable.requests + candidate.requests
-        if rollout.plan.sticky is not None or "~mirror" in reading.epoch:
-            return candidate.requests / total if total else 0.0
-        whole = sum(reading.weights)
-        return reading.weights[1] / whole if whole else 0.0
+        total = grown.stable.n + grown.candidate.n
+        if rollout.plan.sticky is not None or (self._last is not None and self._last.shadowing):
+            return grown.candidate.n / total if total else 0.0
+        return (grown.share or 0) / grown.whole if grown.whole else 0.0
+
+    def _judge_tick(
+        self, rollout: Rollout, share: int, weight: float, arms: tuple[Arm, Arm], during: tuple[float, float]
+    ) -> None:
+        """Have one tick judged. Time only goes on: a late one lasts no time."""
+        assert self._judge is not None
+        self._mark_step(rollout, share)
+        if self._begun is None:
+            self._begun = self._until = during[0]
+        begin, self._until = self._until, max(self._until, during[1])
+        tick = Tick(begin - self._begun, self._until - begin, weight, stable=arms[0], candidate=arms[1])
+        self.verdict = self._judge.update(tick)
+        self._draw(self._until - self._begun, self.verdict.evidence)
+
+    def _mark_step(self, rollout: Rollout, share: int) -> None:
+        """A step counts its own requests: from the first that its weight dealt."""
+        assert self._judge is not None
+        step = (rollout.step, rollout.weight)
+        if step != self._step and share == rollout.weight:
+            self._step = step
+            self._judge.begin_step()
+
+    def _add_up(self, stable: Arm, candidate: Arm) -> None:
+        for name, arm in (("stable", stable), ("candidate", candidate)):
+            total = self.totals[name]
+            self.totals[name] = Counters(total.requests + arm.n, total.errors + arm.errors)
 
     def _draw(self, t: float, evidence: float) -> None:
-        self.course.append((round(t, 2), round(evidence, 4)))
+        point = (round(t, 2), round(evidence, 4))
+        if self.course and self.course[-1][0] == point[0]:
+            self.course[-1] = point
+            return
+        self.course.append(point)
         if len(self.course) > COURSE_LENGTH:
             del self.course[1::2]
 
@@ -181,6 +242,8 @@ class Judging:
             "judge": self._judge.state(),
             "last": None if self._last is None else dump(self._last),
             "begun": self._begun,
+            "until": self._until,
+            "cursor": None if self.cursor is None else dict(self.cursor),
             "step": self._step,
             "totals": {name: [c.requests, c.errors] for name, c in self.totals.items()},
             "course": self.course,

@@ -15,6 +15,7 @@ from typing import Any
 from rebake.core.clock import Clock
 from rebake.core.units import FULL
 from rebake.errors import LedgerConflict
+from rebake.judge.samples import Arm
 from rebake.ledger.fencing import Tokens
 from rebake.ledger.ports import Draft, Entry, EntryKind, Fence, Put, Verification, unheard
 from rebake.platforms.model import Drift, Instance, InstanceSpec
@@ -22,7 +23,7 @@ from rebake.platforms.ports import Progress
 from rebake.release.manifest import Release, RunContract
 from rebake.rollout.jobs import Work, guarded
 from rebake.rollout.world import Job
-from rebake.traffic.ports import Counters, EnvironmentRoute, RouteObservation
+from rebake.traffic.ports import Counters, EnvironmentRoute, RouteObservation, Sample, Samples
 
 
 class ManualClock:
@@ -173,6 +174,8 @@ class SimulatedRouter:
         self.mirrored: dict[str, Counters] = {}
         self.active: dict[str, int] = {}
         self.epoch = "1"
+        self.records: list[Sample] = []
+        self._forgotten = 0
         self._owed: dict[tuple[str, str], float] = {}
         self.lost = 0
         self.fail: Callable[[str, str], None] = lambda _call, _subject: None
@@ -215,6 +218,7 @@ class SimulatedRouter:
         if route is None or not any(f.weight_basis_points for f in route.fleets):
             self.lost += requests
             return
+        met: dict[str, Arm] = {}
         for fleet in route.fleets:
             share = self._even("share", fleet.fleet, requests * fleet.weight_basis_points / FULL)
             serving = [e.instance for e in fleet.endpoints if e.instance in up and up[e.instance].healthy]
@@ -225,6 +229,19 @@ class SimulatedRouter:
             errors = self._even("errors", fleet.fleet, share * self.platform.behaviour(release).error_rate)
             before = self.counters.get(fleet.fleet, Counters())
             self.counters[fleet.fleet] = Counters(before.requests + share, before.errors + errors)
+            met[fleet.fleet] = Arm(share, errors)
+        weights = {f.fleet: f.weight_basis_points for f in route.fleets if f.weight_basis_points}
+        self.records.append(Sample(int(self.platform.clock.now()), weights, met))
+
+    def samples(self, service: str, environment: str, cursor: Mapping[str, Any] | None) -> Samples | None:
+        self.fail("samples", f"{service}/{environment}")
+        place = max(0, (cursor or {}).get("place", 0) - self._forgotten)
+        return Samples(tuple(self.records[place:]), {"place": self._forgotten + len(self.records)})
+
+    def forget_samples(self, service: str, environment: str, cursor: Mapping[str, Any]) -> None:
+        gone = max(0, cursor["place"] - self._forgotten)
+        del self.records[:gone]
+        self._forgotten += gone
 
     def _even(self, what: str, fleet: str, amount: float) -> int:
         """Whole requests now, the rest with the next ones."""

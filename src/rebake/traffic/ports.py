@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from rebake.core.codec import dump
 from rebake.core.digest import digest_of
+from rebake.judge.samples import Arm
 from rebake.ledger.ports import Fence
 from rebake.release.manifest import Health
 
@@ -109,6 +110,39 @@ class RouteObservation:
     listening: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Users' requests that finished within one second and were dealt by one setting of the weights.
+
+    Attributes:
+        at: the second they finished in, since the epoch.
+        weights: basis points by fleet that these very requests were dealt by, however late this is read.
+        fleets: by fleet, what became of them. An answer with 5xx, one that broke off, and a request that the fleet
+            failed by connection are failures; a request whose caller left before the answer is none and is not
+            counted, but stands in `latency` with the time it waited. Previews and mirrored copies are not users'.
+            For callers that stick the unit is the caller and the minute: one request, and one failure at most.
+    """
+
+    at: int
+    weights: Mapping[str, int]
+    fleets: Mapping[str, Arm]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """One reading of the balancer's records.
+
+    Attributes:
+        samples: oldest first; one second may come in several parts.
+        cursor: where the next reading goes on; a JSON document that only the router understands.
+        more: not everything that has finished is in yet: read on at once.
+    """
+
+    samples: tuple[Sample, ...]
+    cursor: Mapping[str, Any]
+    more: bool = False
+
+
 class TrafficRouter(Protocol):
     """Moves traffic. Every call is idempotent and safe from several threads.
 
@@ -126,4 +160,16 @@ class TrafficRouter(Protocol):
 
     def remove(self, service: str, environment: str, *, fence: Fence | None = None) -> None:
         """Close the listener and forget the fleets."""
+        ...
+
+    def samples(self, service: str, environment: str, cursor: Mapping[str, Any] | None) -> Samples | None:
+        """What became of users' requests since `cursor`; None where this route keeps no records.
+
+        The records outlive whoever reads them: the same cursor gives the same requests again, and the cursors of one
+        reading after the other give each request once, whoever was killed in between. None: all that is kept.
+        """
+        ...
+
+    def forget_samples(self, service: str, environment: str, cursor: Mapping[str, Any]) -> None:
+        """Nobody will ask for what lies before `cursor` any more."""
         ...

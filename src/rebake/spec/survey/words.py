@@ -11,8 +11,10 @@ _OPERATORS = set("();<>|&")
 def words_of(line: str) -> list[str] | None:
     """The words; None when only a shell can read the line: operators, globs, substitutions, unbalanced quotes.
 
-    >>> words_of("gunicorn 'shop:make()' -w 2"), words_of("a && b"), words_of("rm *")
-    (['gunicorn', 'shop:make()', '-w', '2'], None, None)
+    None also when a word is blank: `run.command` has none.
+
+    >>> words_of("gunicorn 'shop:make()' -w 2"), words_of("a && b"), words_of("rm *"), words_of("a ''")
+    (['gunicorn', 'shop:make()', '-w', '2'], None, None, None)
     """
     if re.search(r"[`*?\n]|\$\(", line):
         return None
@@ -23,4 +25,4 @@ def words_of(line: str) -> list[str] | None:
         words = list(lexer)
     except ValueError:
         return None
-    return None if any(set(word) <= _OPERATORS for word in words if word) else words
+    return None if any(not word.strip() or set(word) <= _OPERATORS for word in words) else words

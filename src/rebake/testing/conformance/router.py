@@ -8,13 +8,17 @@ import http.client
 import re
 import socket
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
 from rebake.errors import LedgerConflict, Permanent
+from rebake.judge.history import together
+from rebake.judge.samples import Arm
 from rebake.ledger.ports import Fence
 from rebake.release.manifest import Health
 from rebake.testing.conformance.router_world import (
@@ -37,6 +41,8 @@ from rebake.traffic.ports import (
     FleetRoute,
     Mirror,
     RouteObservation,
+    Sample,
+    Samples,
     Sticky,
     TrafficRouter,
 )
@@ -69,6 +75,25 @@ def served(router: TrafficRouter, route: EnvironmentRoute) -> RouteObservation:
     found = until(whole)
     assert found is not None
     return found
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One reading of the records, and what it adds up to by fleet."""
+
+    samples: tuple[Sample, ...]
+    cursor: Mapping[str, Any]
+    total: Mapping[str, Arm]
+
+    @classmethod
+    def of(cls, found: Samples) -> Recorded:
+        fleets = sorted({name for sample in found.samples for name in sample.fleets})
+        total = {name: together(s.fleets[name] for s in found.samples if name in s.fleets) for name in fleets}
+        return cls(found.samples, found.cursor, total)
+
+    @property
+    def requests(self) -> int:
+        return sum(arm.n for arm in self.total.values())
 
 
 class RouterConformance:
@@ -126,6 +151,28 @@ class RouterConformance:
         found = router.observe(SERVICE, ENVIRONMENT)
         assert found is not None
         return found.counters[name]
+
+    def records(self, router: TrafficRouter, cursor: Mapping[str, Any] | None = None) -> Recorded:
+        found = router.samples(SERVICE, ENVIRONMENT, cursor)
+        assert found is not None
+        return Recorded.of(found)
+
+    def recorded(self, router: TrafficRouter, requests: int, *, latency: int = 0) -> Recorded:
+        """Everything that is kept, once it is that many requests (and so many of them timed)."""
+
+        def whole() -> Recorded | None:
+            found = self.records(router)
+            timed = sum(sum(arm.latency) for arm in found.total.values())
+            return found if found.requests >= requests and timed >= latency else None
+
+        found = until(whole)
+        assert found is not None
+        assert found.requests == requests
+        return found
+
+    def since(self, router: TrafficRouter, cursor: Mapping[str, Any] | None, requests: int) -> Recorded | None:
+        found = self.records(router, cursor)
+        return found if found.requests >= requests else None
 
     # --- the wish and what is read back
 
@@ -342,6 +389,113 @@ class RouterConformance:
         with _deaf(candidate.address):
             assert ask(route.listen).status in (503, 504)
         until(lambda: self.counted(router, "c1") == Counters(1, 1))
+
+    def test_each_request_is_recorded_with_its_endpoint_its_time_and_the_weights_that_dealt_it(
+        self, router: TrafficRouter, route: EnvironmentRoute
+    ) -> None:
+        served(router, self.dealt(route, 10_000))
+        for number in range(4):
+            assert ask(route.listen, f"/status/{200 + number}?page={number}").status == 200 + number
+        assert ask(route.listen, "/status/500", method="POST", body=b"x").status == 500
+        served(router, self.dealt(route, 0))
+        assert ask(route.listen).status == 200
+        found = self.recorded(router, 6)
+        assert found.total["c1"].n == 5
+        assert found.total["c1"].errors == 1
+        assert sum(found.total["c1"].latency) == 4
+        assert found.total["s1"].n == 1
+        # An endpoint is told apart from its third sighting on.
+        assert found.total["c1"].endpoints == {"(other)": (3, 1), "GET /status/{id}": (2, 0)}
+        assert all(s.weights == ({"c1": 10_000} if "c1" in s.fleets else {"s1": 10_000}) for s in found.samples)
+
+    def test_shares_are_recorded_as_they_were_when_the_request_was_dealt(
+        self, router: TrafficRouter, route: EnvironmentRoute, stable: Instance
+    ) -> None:
+        served(router, self.dealt(route, 0))
+        answers: list[Answer] = []
+        caller = threading.Thread(target=lambda: answers.append(ask(route.listen, "/hold")))
+        caller.start()
+        until(lambda: stable.seen["GET /hold"] == 1)
+        served(router, self.dealt(route, 2_500))
+        stable.release()
+        caller.join()
+        found = self.recorded(router, 1)
+        assert [s.weights for s in found.samples] == [{"s1": 10_000}]
+
+    def test_what_breaks_is_recorded_as_the_fleets_failure(
+        self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
+    ) -> None:
+        wish = replace(route, fleets=(route.fleets[0], fleet("c1", 0, candidate, health=ONCE)))
+        served(router, self.dealt(wish, 10_000))
+        assert ask(route.listen, "/reset", method="POST", body=b"x").status == 503
+        with pytest.raises(http.client.IncompleteRead):
+            ask(route.listen, "/cut")
+        candidate.close()
+        assert ask(route.listen).status == 503
+        found = self.recorded(router, 3).total["c1"]
+        assert (found.n, found.errors, sum(found.latency)) == (3, 3, 0)
+
+    def test_a_caller_who_leaves_is_nobodys_failure(
+        self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
+    ) -> None:
+        served(router, self.dealt(route, 10_000))
+        with socket.create_connection(place(route.listen), timeout=20) as caller:
+            caller.sendall(b"GET /hold HTTP/1.1\r\nhost: a\r\n\r\n")
+            until(lambda: candidate.seen["GET /hold"] == 1)
+        assert ask(route.listen).status == 200
+        found = self.recorded(router, 1, latency=2).total["c1"]
+        assert (found.n, found.errors, sum(found.latency)) == (1, 0, 2)
+
+    def test_previews_and_copies_are_not_recorded_as_users(
+        self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
+    ) -> None:
+        served(router, replace(route, preview="c1", mirror=Mirror("c1", 10_000)))
+        ask(route.listen, headers=PREVIEW)
+        ask(route.listen)
+        until(lambda: candidate.seen["GET /who"] == 2)
+        found = self.recorded(router, 1)
+        assert {name: arm.n for name, arm in found.total.items()} == {"s1": 1}
+
+    def test_absurd_paths_make_no_more_than_one_endpoint(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
+        served(router, self.dealt(route, 10_000))
+        for path in ("/" + "x" * 5000, "/a%0ab", "/\x7f\t", "//..//;", "/%ff%fe", "/?" + "q" * 3000, "/é"):
+            with socket.create_connection(place(route.listen), timeout=20) as caller:
+                caller.sendall(f"GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode("latin-1"))
+                while caller.recv(4096):
+                    pass
+        ask(route.listen)
+
+        def endpoints() -> set[str]:
+            total = self.records(router).total
+            return set(total["c1"].endpoints) if "c1" in total else set()
+
+        until(lambda: endpoints() == {"(other)"})
+
+    def test_a_place_in_the_records_gives_the_same_requests_again(
+        self, router: TrafficRouter, route: EnvironmentRoute
+    ) -> None:
+        served(router, self.dealt(route, 10_000))
+        for _ in range(3):  # from then on its endpoint is told apart
+            ask(route.listen)
+        cursor = self.recorded(router, 3).cursor
+        for _ in range(5):
+            ask(route.listen)
+        again = until(lambda: self.since(router, cursor, 5))
+        assert again is not None
+        assert self.since(router, cursor, 5) == again
+        assert self.since(router, again.cursor, 0)
+
+    def test_callers_who_stick_are_counted_once_a_minute(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
+        served(router, replace(self.dealt(route, 10_000), sticky=Sticky(cookie="cohort")))
+        minute = int(time.time()) // 60
+        cookie = _cookie(ask(route.listen))
+        for path in ("/who", "/status/500", "/status/500", "/who"):
+            ask(route.listen, path, headers={"cookie": cookie})
+        ask(route.listen)
+        found = until(lambda: self.since(router, None, 3))
+        assert found is not None
+        if int(time.time()) // 60 == minute:  # else the caller began another minute
+            assert (found.total["c1"].n, found.total["c1"].errors) == (3, 1)
 
     def test_previews_reach_the_candidate_and_are_not_counted(
         self, router: TrafficRouter, route: EnvironmentRoute

@@ -3,7 +3,7 @@
 `Instance` is an HTTP/1.1 server written out by hand, so that it can also misbehave on the wire. Its paths:
 `/healthz`, `/who` (its name), `/echo` (the request head as it arrived), `/status/NNN`, `/bytes/N`, `/digest` (of the
 body), `/events` (one event, the rest when the test releases it), `/socket` (an upgrade that echoes), `/reset` (breaks
-the connection), `/hold` (answers when released).
+the connection), `/cut` (breaks it in the middle of the answer), `/hold` (answers when released).
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class Instance:
             case "who":
                 _send(writer, 200, self.name.encode())
             case "status":
-                _send(writer, int(rest), self.name.encode())
+                _send(writer, int(rest.partition("?")[0]), self.name.encode())
             case "bytes":
                 await _send_many(writer, int(rest))
             case "digest":
@@ -168,6 +168,10 @@ class Instance:
                 await self._socket(reader, writer)
             case "reset":
                 _break(writer)
+            case "cut":
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nhalf an")
+                await writer.drain()
+                writer.close()
             case _:
                 _send(writer, 200, request.head.encode(), "content-type: text/plain\r\n")
 

@@ -16,7 +16,7 @@ from rebake.rollout.world import Job
 from rebake.testing.simulation.scenario import KEY
 from rebake.testing.simulation.watch import Watch
 from rebake.testing.simulation.world import Killed, Reality
-from rebake.traffic.ports import EnvironmentRoute, RouteObservation
+from rebake.traffic.ports import EnvironmentRoute, RouteObservation, Samples
 
 CHECK_SECONDS = 0.4
 
@@ -161,6 +161,14 @@ class FaultyRouter(_Port):
             seen = reality.reads[max(0, len(reality.reads) - 1 - value)]
         self.watch.read(self.owner, seen)
         return seen
+
+    def samples(self, service: str, environment: str, cursor: Mapping[str, Any] | None) -> Samples | None:
+        if self.reality.faults.take("samples")[0] == "failed":
+            raise _away("samples")
+        return self.reality.router.samples(service, environment, cursor)
+
+    def forget_samples(self, service: str, environment: str, cursor: Mapping[str, Any]) -> None:
+        self.reality.router.forget_samples(service, environment, cursor)
 
 
 class FaultyJobs(_Port):

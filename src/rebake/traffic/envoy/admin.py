@@ -125,6 +125,10 @@ class Session:
         """Have Envoy take over what the one it replaces counted since the last time (`stats_flush_on_admin`)."""
         self._request("GET", _target("/stats", filter="^$"))
 
+    def reopen_records(self) -> None:
+        """Open the files of records anew: a renamed one is left alone from then on."""
+        self._request("POST", "/reopen_logs")
+
     def drain(self) -> None:
         """Close the listeners, let the connections finish."""
         self._request("POST", "/drain_listeners?graceful&skip_exit")

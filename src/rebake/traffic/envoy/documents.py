@@ -26,6 +26,7 @@ class Documents:
     def prepare(self) -> None:
         for folder in ("rds", "eds", "routes"):
             (self._paths.root / folder).mkdir(parents=True, exist_ok=True)
+        self._paths.records("-").parent.mkdir(mode=0o700, exist_ok=True)  # paths of users' requests are nobody else's
 
     def wishes(self) -> dict[str, EnvironmentRoute]:
         """The routes as applied, by environment key. One that a power cut left unreadable is left out: the engine

@@ -35,6 +35,7 @@ _BASE_IDS = 400_000_000  # Envoy multiplies by 10 and keeps 32 bits
 _BASE_ID_TAKEN = "see --base-id"
 _LOG_LIMIT = 4 << 20
 _START_SECONDS = 15.0
+_FLUSH_MS = 100
 
 # Envoy asks the kernel to be ended with its parent, and by "parent" the kernel means the thread that started it
 # (PR_SET_PDEATHSIG, in Envoy's hot restart). So a shell starts it and goes, while Envoy waits at a gate, a pipe we
@@ -215,6 +216,8 @@ class EnvoyProcess:
             *("--log-level", "warning", "--concurrency", str(s.concurrency)),
             *("--drain-strategy", "immediate", "--drain-time-s", str(s.drain_seconds)),
             *("--parent-shutdown-time-s", str(s.handover_seconds)),
+            # Records of requests reach the disk, and the judge, within this time; a dying Envoy loses no more of them.
+            *("--file-flush-interval-msec", str(_FLUSH_MS)),
         ]
 
     def _spawn(self, generation: str, epoch: int, base_id: int) -> Running:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from rebake.core.home import Home
 from rebake.errors import Permanent, PlatformError
@@ -27,8 +28,9 @@ from rebake.traffic.envoy.admin import AdminClient, ClusterNumbers, Session
 from rebake.traffic.envoy.documents import Documents
 from rebake.traffic.envoy.keeper import EnvoyKeeper
 from rebake.traffic.envoy.process import EdgeSettings, EnvoyProcess, Running
+from rebake.traffic.envoy.recorder import Recorder
 from rebake.traffic.envoy.watches import check_watches
-from rebake.traffic.ports import Counters, EnvironmentRoute, FleetRoute, RouteObservation
+from rebake.traffic.ports import Counters, EnvironmentRoute, FleetRoute, RouteObservation, Samples
 
 _PATIENCE_SECONDS = 1.0
 _POLL_SECONDS = 0.001
@@ -56,6 +58,7 @@ class EnvoyRouter:
         self._pending: set[str] = set()
         self._blocked: set[str] = set()
         self._departed: dict[str, float] = {}
+        self._recorders: dict[str, Recorder] = {}
         self._seen_of: Running | None = None
         self._seen_names: set[str] = set()
 
@@ -124,6 +127,24 @@ class EnvoyRouter:
             with AdminClient(running.admin).session() as session:
                 _until(lambda: not _listens(session.ask(admin.open_listeners()), key))
             self._forget_others()
+        self._recorder(service, environment).drop()
+
+    def samples(self, service: str, environment: str, cursor: Mapping[str, Any] | None) -> Samples | None:
+        """What Envoy wrote down of users' requests since `cursor`.
+
+        Raises: Permanent `records-unreadable` when the disk refuses.
+        """
+        try:
+            return self._recorder(service, environment).read(cursor)
+        except OSError as error:
+            raise _unreadable(error) from error
+
+    def forget_samples(self, service: str, environment: str, cursor: Mapping[str, Any]) -> None:
+        """Keep the records small. Raises: Transient `edge-unreachable`; Permanent `records-unreadable`."""
+        try:
+            self._recorder(service, environment).forget(cursor)
+        except OSError as error:
+            raise _unreadable(error) from error
 
     def environments(self) -> list[tuple[str, str]]:
         """Service and environment of every route known here."""
@@ -137,6 +158,20 @@ class EnvoyRouter:
     def stop(self) -> None:
         """End Envoy. The routes are kept, and served again at the next `resume` or `apply`."""
         self._keeper.stop()
+
+    def _recorder(self, service: str, environment: str) -> Recorder:
+        key = names.environment_key(service, environment)
+        with self._lock:
+            if key not in self._recorders:
+                prefix = names.cluster_name(service, environment, "")
+                self._recorders[key] = Recorder(self._process.paths.records(key), prefix, self._reopen_records)
+            return self._recorders[key]
+
+    def _reopen_records(self) -> None:
+        running = self._keeper.running
+        if running is not None:
+            with AdminClient(running.admin).session() as session:
+                session.reopen_records()
 
     # --- handing over
 
@@ -395,6 +430,15 @@ def _plain(address: str) -> str:
 
 def _counters(numbers: ClusterNumbers) -> Counters:
     return Counters(numbers.completed, numbers.failed)
+
+
+def _unreadable(error: OSError) -> Permanent:
+    return Permanent(
+        "records-unreadable",
+        f"expected to read what Envoy wrote down of the requests, found {error.strerror}",
+        where=str(error.filename),
+        remedy="make the edge folder readable and writable for this user; the judge waits meanwhile",
+    )
 
 
 def _taken_by(other: EnvironmentRoute, route: EnvironmentRoute) -> Permanent:

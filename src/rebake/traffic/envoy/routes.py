@@ -1,6 +1,7 @@
 """The users' way through Envoy: one `RouteConfiguration` per environment. Pure; the only document a switch changes.
 
 Rules:
+- The name of each users' route is the weights it deals by: it stands in the record of every request (`records`).
 - Requests with `x-rebake-preview: candidate` go to the preview cluster, before anything else, and are not counted.
 - The others are dealt by weight, stable first: Envoy takes a number modulo 10 000 and walks the weights in order, so
   a larger candidate weight only takes numbers away from stable's end.
@@ -16,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from rebake.core.units import FULL
-from rebake.traffic.envoy import names
+from rebake.traffic.envoy import names, records
 from rebake.traffic.ports import EnvironmentRoute, Sticky
 
 Document = dict[str, Any]
@@ -90,12 +91,13 @@ def _users(route: EnvironmentRoute) -> list[Document]:
     if route.mirror is not None and route.mirror.share_basis_points > 0:
         copied = {**safe, **_mirrored(route)}
         kinds = [*(([method, {**_UPGRADE, "invert_match": True}], copied) for method in _SAFE), *kinds]
+    dealt = {"name": records.dealt_by(route)}
     if route.sticky is None:
-        return [_entry(headers, action) for headers, action in kinds]
+        return [dealt | _entry(headers, action) for headers, action in kinds]
     has_cookie = _has_cookie(route.sticky)
     return [
-        *(_entry([*headers, has_cookie], action) for headers, action in kinds),
-        *(_entry(headers, action) | _sets_cookie(route.sticky) for headers, action in kinds),
+        *(dealt | _entry([*headers, has_cookie], action) for headers, action in kinds),
+        *(dealt | _entry(headers, action) | _sets_cookie(route.sticky) for headers, action in kinds),
     ]
 
 

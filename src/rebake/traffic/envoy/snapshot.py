@@ -20,7 +20,7 @@ from rebake.core.digest import digest_of, short
 from rebake.core.units import FULL
 from rebake.errors import BrokenInvariant
 from rebake.release.manifest import Health
-from rebake.traffic.envoy import names
+from rebake.traffic.envoy import names, records
 from rebake.traffic.ports import Endpoint, EnvironmentRoute, FleetRoute
 
 Document = dict[str, Any]
@@ -53,6 +53,10 @@ class EdgePaths:
 
     def endpoints(self, cluster: str) -> Path:
         return self.root / "eds" / names.file_name(cluster)
+
+    def records(self, key: str) -> Path:
+        """Where Envoy writes down what became of each request of users."""
+        return self.root / "records" / f"{key}.log"
 
     def wish(self, key: str) -> Path:
         """The `EnvironmentRoute` as applied, so that a restarted agent or Envoy serves the same."""
@@ -245,11 +249,13 @@ def _connection_manager(route: EnvironmentRoute, paths: EdgePaths) -> Document:
         "stat_prefix": key,
         "codec_type": "AUTO",
         "rds": {"route_config_name": key, "config_source": _watch(paths.route(key))},
+        "access_log": [records.access_log(str(paths.records(key)), route.sticky)],
         "http_filters": [
+            *records.callers(route.sticky),
             {
                 "name": "router",
                 "typed_config": {"@type": f"{filters}.http.router.v3.Router", "suppress_envoy_headers": True},
-            }
+            },
         ],
         "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": route.listen},
         "http2_protocol_options": {"allow_connect": True},

@@ -1,0 +1,249 @@
+"""One line for each user's request, as Envoy writes it and as it is counted. Pure.
+
+Every line carries the weights that dealt its request (they are the name of the route that matched), so that it does
+not matter how late it is read. Columns, separated by tabs, the ones that callers choose last:
+
+    second, weights, cluster, instance, status, flags, microseconds, milliseconds, caller, method, path without query
+
+The microseconds run from the request's first byte to the last byte of the instance's answer: not until a slow caller
+has fetched it. Where the answer has no end the milliseconds say how long the caller waited. The caller stands there
+only where callers stick.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+from urllib.parse import quote, unquote
+
+from rebake.judge.samples import LATENCY_BUCKETS, Arm
+from rebake.traffic.endpoints import Endpoints, fold
+from rebake.traffic.ports import EnvironmentRoute, Sample, Sticky
+
+Document = dict[str, Any]
+
+_COLUMNS = (
+    "%EMIT_TIME(%s)%",
+    "%ROUTE_NAME%",
+    "%UPSTREAM_CLUSTER_RAW%",
+    "%UPSTREAM_HOST%",
+    "%RESPONSE_CODE%",
+    "%RESPONSE_FLAGS%",
+    "%COMMON_DURATION(DS_RX_BEG:US_RX_END:us)%",
+    "%DURATION%",
+)
+_ASKED = ("%REQ(:METHOD):16%", "%PATH(NQ:PATH):256%")
+_BROKEN = frozenset({"UF", "UC", "UT", "UH", "UO", "UR", "LR", "URX", "UPE", "UMSDR", "NC", "DF"})
+"""The fleet did not answer, or broke off in the middle. Source: Envoy, "Access logging", %RESPONSE_FLAGS%."""
+_LEFT = frozenset({"DC", "DR"})
+"""The caller left before the end of the answer."""
+_UPGRADED = 101
+_BUCKETS_PER_NAT = 1.0 / math.log(1.05)
+_MOST_TARGETS = 8192
+MINUTE = 60
+
+
+def dealt_by(route: EnvironmentRoute) -> str:
+    """The name of the users' routes: their weights, to be found again in each line.
+
+    Nothing in it splits a line: fleets are quoted.
+    """
+    return ",".join(f"{quote(f.fleet, safe='')}:{f.weight_basis_points}" for f in route.fleets if f.weight_basis_points)
+
+
+def weights_of(name: str) -> dict[str, int] | None:
+    """The weights behind a route's name; None when it is none of users' routes."""
+    found = {}
+    for part in name.split(","):
+        fleet, colon, points = part.rpartition(":")
+        if not colon or not points.isdigit():
+            return None
+        found[unquote(fleet)] = int(points)
+    return found
+
+
+def access_log(path: str, sticky: Sticky | None) -> Document:
+    """Envoy's access log of one environment."""
+    caller = "-" if sticky is None else "%DYNAMIC_METADATA(rebake:caller):64%/%REQ(X-REQUEST-ID):64%"
+    line = "\t".join((*_COLUMNS, caller, *_ASKED)) + "\n"
+    kind = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
+    log_format = {"text_format_source": {"inline_string": line}}
+    return {"name": "records", "typed_config": {"@type": kind, "path": path, "log_format": log_format}}
+
+
+def callers(sticky: Sticky | None) -> list[Document]:
+    """The filters that let `access_log` see who calls, where callers stick: by our cookie alone, not by all cookies."""
+    if sticky is None:
+        return []
+    kind = "type.googleapis.com/envoy.extensions.filters.http.header_to_metadata.v3.Config"
+    found = {"metadata_namespace": "rebake", "key": "caller", "type": "STRING"}
+    rule = {"cookie": sticky.cookie, "on_header_present": found}
+    return [{"name": "callers", "typed_config": {"@type": kind, "request_rules": [rule]}}]
+
+
+def bucket(microseconds: int) -> int:
+    """The latency bucket: number i ends at 1.05**i milliseconds. Source: `judge.samples.LATENCY_BUCKETS`."""
+    if microseconds <= 1000:
+        return 0
+    return min(math.ceil(math.log(microseconds / 1000.0) * _BUCKETS_PER_NAT - 1e-9), LATENCY_BUCKETS - 1)
+
+
+@dataclass(slots=True)
+class _Count:
+    """What is added up to an `Arm`."""
+
+    n: int = 0
+    errors: int = 0
+    endpoints: dict[str, list[int]] = field(default_factory=dict)
+    latency: list[int] = field(default_factory=list)
+    instances: dict[str, _Count] = field(default_factory=dict)
+
+    def add(self, endpoint: str, failed: bool) -> None:
+        self.n += 1
+        self.errors += failed
+        pair = self.endpoints.get(endpoint)
+        if pair is None:
+            pair = self.endpoints[endpoint] = [0, 0]
+        pair[0] += 1
+        pair[1] += failed
+
+    def time(self, place: int) -> None:
+        if not self.latency:
+            self.latency = [0] * LATENCY_BUCKETS
+        self.latency[place] += 1
+
+    def of(self, instance: str) -> _Count:
+        found = self.instances.get(instance)
+        if found is None:
+            found = self.instances[instance] = _Count()
+        return found
+
+    def arm(self) -> Arm:
+        return Arm(
+            self.n,
+            self.errors,
+            {name: (n, errors) for name, (n, errors) in self.endpoints.items()},
+            tuple(self.latency),
+            {name: count.arm() for name, count in self.instances.items()},
+        )
+
+
+class Tally:
+    """Adds lines up to samples.
+
+    Args:
+        prefix: what the clusters of this environment begin with; the rest of their name is the fleet.
+        endpoints: which are told apart.
+    """
+
+    def __init__(self, prefix: str, endpoints: Endpoints) -> None:
+        self.endpoints = endpoints
+        self.callers = Callers()
+        self._prefix = prefix.encode()
+        self._counts: dict[tuple[bytes, bytes], dict[str, _Count]] = {}
+        self._fleets: dict[bytes, str | None] = {}
+        self._targets: dict[tuple[bytes, bytes], str] = {}
+
+    def add(self, lines: Iterable[bytes], *, silent: bool = False) -> None:
+        """Count whole lines. One that is not ours (somebody wrote into the file) is passed over.
+
+        Args:
+            silent: they were counted before: only who called in this minute is learnt.
+        """
+        for line in lines:
+            columns = line.split(b"\t", 10)
+            if len(columns) == 11 and (fleet := self._fleet(columns[2])) is not None:
+                try:
+                    self._one(columns, fleet, silent)
+                except ValueError:
+                    continue
+
+    def take(self) -> tuple[Sample, ...]:
+        """The samples added up so far, oldest first; counting begins anew."""
+        found = []
+        for second, name in sorted(self._counts, key=itemgetter(0)):  # within one, as they were met
+            weights = weights_of(name.decode("ascii", "replace"))
+            if weights is not None:
+                arms = {fleet: count.arm() for fleet, count in self._counts[second, name].items()}
+                found.append(Sample(int(second), weights, arms))
+        self._counts = {}
+        return tuple(found)
+
+    def _one(self, columns: list[bytes], fleet: str, silent: bool) -> None:
+        second, name, _, host, code, flags, micros, millis, caller, method, path = columns
+        status, failed, left = int(code), False, False
+        if flags != b"-":
+            words = flags.decode("ascii", "replace").split(",")
+            failed = not _BROKEN.isdisjoint(words)
+            left = not failed and not _LEFT.isdisjoint(words)
+        failed = failed or (status >= 500 and not left)
+        at = int(second)
+        if caller != b"-" and not left and not self.callers.counts(at // MINUTE, fleet, caller, failed):
+            return
+        if silent:
+            return
+        endpoint = self.endpoints.name(self._target(method, path), status, at)
+        counts = self._counts.get((second, name))
+        if counts is None:
+            counts = self._counts[second, name] = {}
+        count = counts.get(fleet)
+        if count is None:
+            count = counts[fleet] = _Count()
+        instance = count.of(host.decode("ascii", "replace"))
+        if not left:
+            count.add(endpoint, failed)
+            instance.n += 1
+            instance.errors += failed
+        if not failed and status != _UPGRADED:
+            place = bucket(int(millis) * 1000 if micros == b"-" else int(micros))
+            count.time(place)
+            instance.time(place)
+
+    def _fleet(self, cluster: bytes) -> str | None:
+        """The fleet whose users' cluster this is; None for testers', copies' and other environments' clusters."""
+        if cluster not in self._fleets:
+            ours = cluster.startswith(self._prefix) and not cluster.endswith((b"~preview", b"~mirror"))
+            self._fleets[cluster] = cluster[len(self._prefix) :].decode("utf-8", "replace") if ours else None
+        return self._fleets[cluster]
+
+    def _target(self, method: bytes, path: bytes) -> str:
+        key = (method, path)
+        found = self._targets.get(key)
+        if found is None:
+            if len(self._targets) >= _MOST_TARGETS:
+                self._targets.clear()
+            found = fold(method.decode("ascii", "replace"), path.decode("utf-8", "replace"))
+            self._targets[key] = found
+        return found
+
+
+class Callers:
+    """Callers that stick are counted by the minute: a caller who tries again and again is one unlucky caller.
+
+    The first request of a caller in a minute counts, and its first failure in that minute. A failure after a success
+    is one more request, so that the e-process sees more successes of the candidate than there were, never fewer.
+    """
+
+    def __init__(self) -> None:
+        self._minutes: dict[int, tuple[set[int], set[int]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._minutes)
+
+    def counts(self, minute: int, fleet: str, caller: bytes, failed: bool) -> bool:
+        """Whether this request counts."""
+        if minute not in self._minutes:
+            self._minutes[minute] = (set(), set())
+            for gone in [m for m in self._minutes if m < max(self._minutes) - 1]:
+                del self._minutes[gone]
+        met, unlucky = self._minutes.get(minute, (set(), set()))
+        cookie, _, request = caller.partition(b"/")
+        key = hash((fleet, request if cookie == b"-" else cookie))  # the first answer gives the request's id as cookie
+        first, first_failure = key not in met, failed and key not in unlucky
+        met.add(key)
+        if failed:
+            unlucky.add(key)
+        return first or first_failure

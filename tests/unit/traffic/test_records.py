@@ -1,0 +1,220 @@
+"""Lines of Envoy's records, and the files they stand in: read once each, whatever is killed, renamed or garbled."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from rebake.judge.samples import LATENCY_BUCKETS
+from rebake.traffic.endpoints import Endpoints
+from rebake.traffic.envoy import recorder
+from rebake.traffic.envoy.recorder import Recorder
+from rebake.traffic.envoy.records import Tally, bucket, dealt_by, weights_of
+from rebake.traffic.ports import EnvironmentRoute, FleetRoute, Sample, Samples
+
+SECOND = 1_800_000_000
+
+
+def line(
+    second: int = SECOND,
+    *,
+    fleet: str = "s1",
+    weights: str = "s1:9500,c1:500",
+    code: int = 200,
+    flags: str = "-",
+    micros: str = "12000",
+    caller: str = "-",
+    asked: str = "GET\t/orders/17",
+) -> bytes:
+    head = f"{second}\t{weights}\tshop/production/{fleet}\t127.0.0.1:7001\t{code}\t{flags}\t{micros}\t12\t{caller}"
+    return f"{head}\t{asked}".encode()
+
+
+def tally(*lines: bytes) -> tuple[Sample, ...]:
+    found = Tally("shop/production/", Endpoints(["GET /orders/{id}"]))
+    found.add(lines)
+    return found.take()
+
+
+def only(*lines: bytes) -> Sample:
+    (sample,) = tally(*lines)
+    return sample
+
+
+def test_a_line_is_counted_with_everything_it_says() -> None:
+    sample = only(line(), line(code=503, fleet="c1"), line(micros="900"))
+    assert (sample.at, sample.weights) == (SECOND, {"s1": 9500, "c1": 500})
+    assert (sample.fleets["s1"].n, sample.fleets["s1"].errors) == (2, 0)
+    assert (sample.fleets["c1"].n, sample.fleets["c1"].errors) == (1, 1)
+    assert sample.fleets["c1"].endpoints == {"GET /orders/{id}": (1, 1)}
+    assert sample.fleets["c1"].latency == ()
+    latency = sample.fleets["s1"].latency
+    assert {i: c for i, c in enumerate(latency) if c} == {0: 1, bucket(12_000): 1}
+    assert sample.fleets["s1"].instances["127.0.0.1:7001"].n == 2
+
+
+def test_seconds_and_weights_are_never_pooled() -> None:
+    found = tally(line(SECOND + 1), line(), line(weights="s1:5000,c1:5000"))
+    assert [(s.at, s.weights["c1"]) for s in found] == [(SECOND, 500), (SECOND, 5000), (SECOND + 1, 500)]
+
+
+@pytest.mark.parametrize("flags", ["UF", "UF,URX", "UC", "UT", "UH", "LR"])
+def test_broken_connections_are_failures_even_of_an_answer_that_began_well(flags: str) -> None:
+    assert only(line(flags=flags, code=200)).fleets["s1"].errors == 1
+
+
+def test_a_caller_who_left_is_no_request_but_has_waited() -> None:
+    arm = only(line(code=0, flags="DC", micros="-")).fleets["s1"]
+    assert (arm.n, arm.errors, sum(arm.latency)) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"\t" * 50,
+        b"x" * 9000,
+        b"\xff\xfe\x00",
+        line().replace(b"200", b"many"),
+        line().replace(b"shop/production/", b"other/production/"),
+        line(fleet="c1~preview"),
+        line(fleet="c1~mirror"),
+        line(weights="-"),
+    ],
+)
+def test_what_is_not_a_users_request_is_passed_over(garbage: bytes) -> None:
+    found = tally(garbage, line())
+    assert [arm.n for sample in found for arm in sample.fleets.values()] == [1]
+
+
+def test_tabs_that_a_caller_sends_harm_nothing() -> None:
+    assert only(line(asked="GET\t/a\tb\tc")).fleets["s1"].n == 1
+
+
+def test_weights_are_found_again_whatever_fleets_are_called() -> None:
+    fleets = (FleetRoute("a,b:1\t ü", (), 9_999), FleetRoute("c", (), 1), FleetRoute("idle", (), 0))
+    route = EnvironmentRoute("shop", "production", "127.0.0.1:1", fleets)
+    assert dealt_by(route).isascii()
+    assert weights_of(dealt_by(route)) == {"a,b:1\t ü": 9_999, "c": 1}
+
+
+def test_a_bucket_ends_at_its_edge() -> None:
+    for place in (0, 1, 17, 100, 224):
+        edge = 1.05**place * 1000
+        assert bucket(int(edge * 0.9999)) <= place
+        assert bucket(int(edge * 1.001) + 1) == place + 1
+    assert bucket(10**12) == LATENCY_BUCKETS - 1
+
+
+def test_a_caller_that_sticks_counts_once_a_minute_and_fails_once() -> None:
+    minute = SECOND - SECOND % 60
+    same = [line(minute, caller="-/id1"), *[line(minute + 1, caller="id1/id2", code=500)] * 5]
+    arms = [s.fleets["s1"] for s in tally(*same, line(minute + 60, caller="id1/id9"))]
+    assert [(a.n, a.errors) for a in arms] == [(1, 0), (1, 1), (1, 0)]
+
+
+class Disk:
+    """One environment's records, and the Envoy that writes them: it goes on in a renamed file until told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "shop.production.log"
+        self.file = self.path.open("ab")
+        self.written = 0
+
+    def write(self, count: int, **more: str) -> None:
+        for _ in range(count):
+            self.file.write(line(SECOND + self.written // 100, **more) + b"\n")  # type: ignore[arg-type]
+            self.written += 1
+        self.file.flush()
+
+    def reopen(self) -> None:
+        self.file.close()
+        self.file = self.path.open("ab")
+
+    def recorder(self) -> Recorder:
+        return Recorder(self.path, "shop/production/", self.reopen)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    return Disk(tmp_path)
+
+
+def requests(found: Samples) -> int:
+    return sum(arm.n for sample in found.samples for arm in sample.fleets.values())
+
+
+def test_half_a_line_waits_for_its_end(disk: Disk) -> None:
+    reader, whole = disk.recorder(), line() + b"\n"
+    disk.file.write(whole + whole[:40])
+    disk.file.flush()
+    first = reader.read(None)
+    disk.file.write(whole[40:])
+    disk.file.flush()
+    assert (requests(first), requests(reader.read(first.cursor))) == (1, 1)
+
+
+def test_no_request_is_lost_or_counted_twice_whenever_the_reader_is_killed(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand acts in some order: write, read, keep, be killed, put aside, remove."""
+    monkeypatch.setattr(recorder, "LARGEST", 3000)
+    monkeypatch.setattr(recorder, "AT_ONCE", 2500)
+    monkeypatch.setattr(recorder, "LINGER_SECONDS", -1.0)
+    chance = random.Random(7)
+    reader, cursor, counted = disk.recorder(), None, 0
+    kept: tuple[dict[str, object] | None, int] = (None, 0)
+    for _ in range(1000):
+        act = chance.choice(("write", "write", "read", "read", "keep", "kill", "forget"))
+        if act == "write":
+            disk.write(chance.randrange(30))
+        elif act == "read":
+            found = reader.read(cursor)
+            cursor, counted = found.cursor, counted + requests(found)
+        elif act == "keep":
+            kept = (None if cursor is None else dict(cursor), counted)
+        elif act == "kill":
+            reader, (cursor, counted) = disk.recorder(), kept
+        elif kept[0] is not None:
+            reader.forget(kept[0])
+    while (found := reader.read(cursor)).more or requests(found):
+        cursor, counted = found.cursor, counted + requests(found)
+    assert counted == disk.written
+    assert len(list(disk.path.parent.iterdir())) < 20, "what was read is removed"
+
+
+def test_an_envoy_that_was_not_told_yet_loses_nothing(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "LARGEST", 10)
+    reader = Recorder(disk.path, "shop/production/", lambda: None)
+    disk.write(3)
+    first = reader.read(None)
+    reader.forget(first.cursor)
+    disk.write(4)
+    second = reader.read(first.cursor)
+    disk.reopen()
+    disk.write(5)
+    assert [requests(f) for f in (first, second, reader.read(second.cursor))] == [3, 4, 5]
+
+
+def test_a_restarted_reader_knows_who_called_in_this_minute(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rebake.traffic.envoy.recorder.time.time", lambda: float(SECOND))
+    disk.write(1, caller="id1/id2")
+    first = disk.recorder().read(None)
+    disk.write(3, caller="id1/id2")
+    assert requests(disk.recorder().read(first.cursor)) == 0
+
+
+def test_a_lagging_reader_is_told_that_there_is_more(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "AT_ONCE", 1000)
+    disk.write(100)
+    found = disk.recorder().read(None)
+    assert found.more
+    assert 0 < requests(found) < 100
+
+
+def test_dropped_records_are_gone(disk: Disk) -> None:
+    disk.write(2)
+    disk.recorder().drop()
+    assert not list(disk.path.parent.iterdir())
