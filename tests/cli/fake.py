@@ -254,6 +254,11 @@ class FakeApplication:
         self.slow_verify.wait(10)
         return {"entries": 3, "head": f"{3:064x}", "faults": self.faults}
 
+    def leases(self) -> Doc:
+        moment = "2026-01-02T03:04:05.000Z"
+        row = {"environment": "guestbook/production", "owner": "home:1", "token": 7, "reason": "deploy r-0001, holding"}
+        return {"leases": [{**row, "since": moment, "until": moment}]}
+
     def quarantine(self) -> Doc:
         return {"quarantine": self.quarantined}
 

@@ -440,6 +440,13 @@ class TestReading:
         assert typed.code == 5
         assert typed.doc["faults"][0]["seq"] == 2
 
+    @pytest.mark.usefixtures("application")
+    def test_ledger_leases(self, terminal: Terminal) -> None:
+        typed = terminal("ledger", "leases")
+        assert "guestbook/production" in typed.out
+        assert "deploy r-0001, holding" in typed.out
+        assert terminal("ledger", "leases", "--json").doc["leases"][0]["token"] == 7
+
     def test_ledger_export(self, terminal: Terminal, application: FakeApplication) -> None:
         lines = [json.loads(text) for text in terminal("ledger", "export").out.splitlines()]
         assert [entry["seq"] for entry in lines] == [1, 2, 3]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from difflib import get_close_matches
 from typing import Any
 
@@ -178,6 +179,11 @@ class Answers:
             "head": found.head,
             "faults": [{"seq": f.seq, "problem": f.problem} for f in found.faults],
         }
+
+    def leases(self) -> Doc:
+        held = self._ledger.held(at=self._clock.now())
+        rows = [{**asdict(lease), "since": iso(lease.since), "until": iso(lease.until)} for lease in held]
+        return {"leases": [{"environment": row.pop("key"), **row} for row in rows]}
 
     def quarantine(self) -> Doc:
         rows = [dict(doc) for _, doc in self._ledger.list("quarantine")]

@@ -44,6 +44,18 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """Who leads one environment: until when unless it is renewed, since when, and what for. Times: seconds."""
+
+    key: str
+    owner: str
+    token: int
+    reason: str
+    since: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Put:
     """A document to write (or, with None, to delete) together with the entries. Outside the chain; floats allowed."""
 
@@ -114,8 +126,13 @@ class Ledger(Protocol):
         earlier export) also a chain cut short and rewritten. `progress` is told now and then how many were read."""
         ...
 
-    def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float) -> Fence | None:
-        """Take or renew the lease; None while another owner holds it. A taken-over lease gets a larger token."""
+    def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float, reason: str = "") -> Fence | None:
+        """Take or renew the lease; None while another owner holds it. A taken-over lease gets a larger token.
+        `reason` says in a few words what for."""
         ...
 
     def release_lease(self, fence: Fence) -> None: ...
+
+    def held(self, *, at: float) -> Sequence[Lease]:
+        """Every lease that is held at this time, by key. Those whose engine is gone end by themselves."""
+        ...

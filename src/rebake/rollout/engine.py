@@ -336,7 +336,8 @@ class Engine:
         if memory.fence is not None and 0 <= memory.fence_until - now <= self.ports.renew_seconds:
             return memory.fence
         key = memory.environment.key
-        fence = self.ports.ledger.lease(key, self.ports.owner, at=now, ttl_seconds=self.ports.lease_seconds)
+        seconds, reason = self.ports.lease_seconds, _led_for(memory.environment)
+        fence = self.ports.ledger.lease(key, self.ports.owner, at=now, ttl_seconds=seconds, reason=reason)
         if fence is None:
             raise LedgerConflict(
                 "lease-held",
@@ -578,6 +579,12 @@ def _forget_other_routes(memory: Memory, action: str) -> None:
 
 def _said(shares: Mapping[str, int]) -> str:
     return ", ".join(f"{fleet} {format_share(points)}" for fleet, points in shares.items() if points)
+
+
+def _led_for(environment: Environment) -> str:
+    """What an engine leads an environment for, in a few words."""
+    rollout = environment.rollout
+    return "keeps what serves" if rollout is None else f"{rollout.kind} {rollout.id}, {rollout.state}"
 
 
 def _rollout_of(environment: Environment) -> str | None:

@@ -50,7 +50,8 @@ class Homes:
             if found is not None:
                 return found
             now = self._clock.now()
-            fence = self._ledger.lease(key, self._owner, at=now, ttl_seconds=self._lease_seconds)
+            seconds = self._lease_seconds
+            fence = self._ledger.lease(key, self._owner, at=now, ttl_seconds=seconds, reason="takes it in")
             if fence is None:
                 return None
             found = self._settled(key)  # another home may have come first

@@ -213,6 +213,7 @@ def read_routes(api: Api, application: Application) -> list[Route]:
         (f"{of}/history", api.history),
         ("/v1/ledger", api.ledger),
         ("/v1/ledger/verify", api.verify),
+        ("/v1/leases", plain(application.leases)),
         ("/v1/quarantine", plain(application.quarantine)),
         ("/v1/revisions/{revision}", api.revision),
         ("/v1/kept", plain(application.kept)),

@@ -113,6 +113,11 @@ class Application(Protocol):
         now and then how many entries were read."""
         ...
 
+    def leases(self) -> Doc:
+        """Who leads what now: `{"leases": [{"environment": "SERVICE/ENV", "owner", "token", "reason", "since",
+        "until"}]}`."""
+        ...
+
     def quarantine(self) -> Doc:
         """`{"quarantine": [{"service", "environment", "revision", "release", "reason", "at"}]}`."""
         ...

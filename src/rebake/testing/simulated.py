@@ -17,7 +17,7 @@ from rebake.core.units import FULL
 from rebake.errors import LedgerConflict
 from rebake.judge.samples import Arm
 from rebake.ledger.fencing import Tokens
-from rebake.ledger.ports import Draft, Entry, EntryKind, Fence, Put, Verification, unheard
+from rebake.ledger.ports import Draft, Entry, EntryKind, Fence, Lease, Put, Verification, unheard
 from rebake.platforms.model import Drift, Instance, InstanceSpec
 from rebake.platforms.ports import Progress
 from rebake.release.manifest import Release, RunContract
@@ -279,6 +279,8 @@ class MemoryLedger:
     rows: list[Entry] = field(default_factory=list)
     documents: dict[tuple[str, str], Any] = field(default_factory=dict)
     leases: dict[str, tuple[str, int, float]] = field(default_factory=dict)
+    since: dict[str, float] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
     fail: Callable[[str], None] = lambda _call: None
 
     def commit(
@@ -353,18 +355,23 @@ class MemoryLedger:
         progress(len(self.rows))
         return Verification(len(self.rows), self.head()[1])
 
-    def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float) -> Fence | None:
+    def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float, reason: str = "") -> Fence | None:
         holder, token, until = self.leases.get(key, ("", 0, 0.0))
         if holder not in ("", owner) and at < until:
             return None
-        token = token if holder == owner else token + 1
-        self.leases[key] = (owner, token, at + ttl_seconds)
+        if holder != owner:
+            token, self.since[key] = token + 1, at
+        self.leases[key], self.reasons[key] = (owner, token, at + ttl_seconds), reason
         return Fence(key, token)
 
     def release_lease(self, fence: Fence) -> None:
         holder, token, _ = self.leases.get(fence.key, ("", 0, 0.0))
         if token == fence.token and holder:
             self.leases[fence.key] = ("", token, 0.0)  # the token goes on counting: an old fence stays stale
+
+    def held(self, *, at: float) -> Sequence[Lease]:
+        held = sorted((key, *lease) for key, lease in self.leases.items() if lease[0] and at < lease[2])
+        return [Lease(k, owner, token, self.reasons[k], self.since[k], until) for k, owner, token, until in held]
 
     def copy(self) -> MemoryLedger:
         """What a crash leaves behind."""

@@ -99,9 +99,9 @@ def test_who_lost_the_race_sees_the_winner(world: World) -> None:
     """The other home writes between the look and the lease."""
 
     class Late(MemoryLedger):
-        def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float) -> Fence | None:
+        def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float, reason: str = "") -> Fence | None:
             world.inhabit(THERE)
-            return super().lease(key, owner, at=at, ttl_seconds=ttl_seconds)
+            return super().lease(key, owner, at=at, ttl_seconds=ttl_seconds, reason=reason)
 
     world.ledger = Late()
     with pytest.raises(UsageError, match="on berta"):

@@ -73,6 +73,7 @@ def api(application: FakeApplication, host: FakeHost) -> TestClient:
         ("/v1/environments/guestbook/production/history", "history"),
         ("/v1/ledger", "head"),
         ("/v1/ledger/verify", "faults"),
+        ("/v1/leases", "leases"),
         ("/v1/quarantine", "quarantine"),
         ("/v1/kept", "releases"),
     ],

@@ -92,6 +92,23 @@ def verify(*, as_json: bool, expect_head: str | None) -> int:
     return _DAMAGED if doc["faults"] else 0
 
 
+@command.command()
+@json_option
+def leases(*, as_json: bool) -> int:
+    """Who leads which environment now, what for and until when. A lease that is not renewed ends within seconds."""
+    doc = _session().get("/v1/leases")
+    if as_json:
+        emit_json(doc)
+    elif not doc["leases"]:
+        line("no environment is led now: nothing is under way")
+    else:
+        rows = [["ENVIRONMENT", "OWNER", "TOKEN", "SINCE", "UNTIL", "REASON"]]
+        names = ("environment", "owner", "token", "since", "until", "reason")
+        for text in table([*rows, *([str(row[name]) for name in names] for row in doc["leases"])]):
+            line(text)
+    return 0
+
+
 def _verified(session: Session, expect_head: str | None) -> Any:
     """What `verify` finds. A long one says on standard error how far it is."""
     doc: Any = {}

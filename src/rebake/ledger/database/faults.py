@@ -164,7 +164,7 @@ def _busy(error: BaseException, where: str) -> RebakeError:
         "ledger-busy",
         f"the ledger is kept busy by others: {_said(error)}",
         where=where,
-        remedy="try again; `rebake doctor` names who leads what",
+        remedy="try again; `rebake ledger leases` names who leads what",
         retry_after_seconds=1.0,
     )
 

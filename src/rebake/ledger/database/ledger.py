@@ -18,7 +18,7 @@ from rebake.ledger.database.engine import BUSY_SECONDS, WRITES, shown
 from rebake.ledger.database.faults import translated
 from rebake.ledger.database.tables import DOCUMENTS, ENTRIES, HEAD, LEASES
 from rebake.ledger.entries import Record, document_text, entry_of
-from rebake.ledger.ports import Draft, Entry, EntryKind, Fence, Put, Verification, unheard
+from rebake.ledger.ports import Draft, Entry, EntryKind, Fence, Lease, Put, Verification, unheard
 
 _CHUNK = 5000  # rows held at a time while verifying
 
@@ -171,19 +171,21 @@ class DatabaseLedger:
             records = cast(Iterable[Record], flatten.from_iterable(_counted(rows.partitions(), progress)))
             return chain.verify(records, head=None if head is None else (head.seq, head.hash), expect_head=expect_head)
 
-    def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float) -> Fence | None:
+    def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float, reason: str = "") -> Fence | None:
         """See `Ledger.lease`. The same owner renews with the same token, also when it is late but was not replaced."""
         now_ms = round(at * 1000)
-        values = {"owner": owner, "expires_ms": now_ms + round(ttl_seconds * 1000)}
+        values = {"owner": owner, "expires_ms": now_ms + round(ttl_seconds * 1000), "reason": reason}
         with self._writing() as connection:
             self._locked_head(connection)
             row = connection.execute(_LEASE, {"k": key}).one_or_none()
             if row is None:
-                connection.execute(insert(LEASES), {"key": key, "token": 1, **values})
+                connection.execute(insert(LEASES), {"key": key, "token": 1, "since_ms": now_ms, **values})
                 return Fence(key, 1)
             if row.owner not in ("", owner) and row.expires_ms > now_ms:
                 return None
-            token = row.token if row.owner == owner else row.token + 1
+            token = row.token
+            if row.owner != owner:
+                token, values = token + 1, values | {"since_ms": now_ms}
             connection.execute(update(LEASES).where(LEASES.c.key == key).values(token=token, **values))
         return Fence(key, token)
 
@@ -192,6 +194,16 @@ class DatabaseLedger:
         held = (LEASES.c.key == fence.key) & (LEASES.c.token == fence.token)
         with self._writing() as connection:
             connection.execute(update(LEASES).where(held).values(owner="", expires_ms=0))
+
+    def held(self, *, at: float) -> Sequence[Lease]:
+        """Every lease that is held at this time, by key."""
+        held = (LEASES.c.owner != "") & (LEASES.c.expires_ms > round(at * 1000))
+        with self._reading() as connection:
+            rows = connection.execute(select(LEASES).where(held).order_by(LEASES.c.key)).all()
+        # An engine of the version before writes neither reason nor since.
+        return [
+            Lease(r.key, r.owner, r.token, r.reason or "", (r.since_ms or 0) / 1000, r.expires_ms / 1000) for r in rows
+        ]
 
 
 def _counted(pages: Iterable[Sequence[Any]], progress: Callable[[int], None]) -> Iterator[Sequence[Any]]:

@@ -21,7 +21,7 @@ import pytest
 from rebake.core.digest import digest_of
 from rebake.errors import BrokenInvariant, LedgerConflict
 from rebake.ledger.chain import GENESIS
-from rebake.ledger.ports import Draft, Entry, EntryKind, Ledger, Put
+from rebake.ledger.ports import Draft, Entry, EntryKind, Lease, Ledger, Put
 
 OpenLedger = Callable[[], Ledger]
 
@@ -191,6 +191,18 @@ class LedgerConformance:
         again = ledger.lease("shop/production", "b", at=100.0, ttl_seconds=1000)
         assert again is not None
         assert again.token > fence.token
+
+    def test_a_held_lease_tells_its_owner_reason_and_end_and_ends_by_itself(self, ledger: Ledger) -> None:
+        ledger.lease("shop/production", "a", at=100.0, ttl_seconds=10, reason="deploy r-1, preparing")
+        ledger.lease("shop/production", "a", at=104.0, ttl_seconds=10, reason="deploy r-1, holding")
+        gone = ledger.lease("shop/staging", "b", at=100.0, ttl_seconds=10)
+        assert gone is not None
+        ledger.release_lease(gone)
+        held = ledger.held(at=113.9)
+        assert held == [Lease("shop/production", "a", 1, "deploy r-1, holding", 100.0, 114.0)]
+        assert ledger.held(at=114.0) == []
+        ledger.lease("shop/production", "b", at=115.0, ttl_seconds=10, reason="deploy r-1, holding")
+        assert [(lease.owner, lease.token, lease.since) for lease in ledger.held(at=116.0)] == [("b", 2, 115.0)]
 
     def test_releasing_a_lost_lease_takes_nothing_from_its_owner(self, ledger: Ledger) -> None:
         stale = ledger.lease("shop/production", "a", at=100.0, ttl_seconds=1)

@@ -251,9 +251,9 @@ class FaultyLedger(_Port):
         self.store("list")
         return self.reality.ledger.list(kind, prefix)
 
-    def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float) -> Fence | None:
+    def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float, reason: str = "") -> Fence | None:
         self.store("lease")
-        return self.reality.ledger.lease(key, owner, at=at, ttl_seconds=ttl_seconds)
+        return self.reality.ledger.lease(key, owner, at=at, ttl_seconds=ttl_seconds, reason=reason)
 
     def release_lease(self, fence: Fence) -> None:
         self.reality.ledger.release_lease(fence)
