@@ -79,6 +79,30 @@ def test_a_user_without_rights_is_told_who_must_own_the_database(
     assert "OWNER TO" in str(error.remedy)
 
 
+def test_a_full_disk_of_the_server_is_told_and_leaves_a_whole_chain(
+    postgresql: PostgresqlServer, guarded: Callable[[str], str]
+) -> None:
+    """The server says it as on a full disk; only why it says so is ours."""
+    ledger = open_ledger(guarded(PASSWORD))
+    _note(ledger)
+    raising = "BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END"
+    postgresql.sql(f"CREATE FUNCTION out_of_space() RETURNS trigger LANGUAGE plpgsql AS $$ {raising} $$", "guarded")
+    postgresql.sql("CREATE TRIGGER out_of_space BEFORE UPDATE ON head EXECUTE FUNCTION out_of_space()", "guarded")
+    error = _refused(lambda: _note(ledger), "disk-full")
+    assert "database server" in str(error.remedy)
+    postgresql.sql("DROP TRIGGER out_of_space ON head", "guarded")
+    _note(ledger)
+    found = ledger.verify()
+    assert (found.entries, found.faults) == (2, ())
+    ledger.close()
+
+
+def test_a_server_that_is_too_old_is_told(guarded: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rebake.ledger.database.engine.OLDEST_SERVER", 99_00_00)
+    error = _refused(lambda: open_ledger(guarded(PASSWORD)), "database-too-old")
+    assert "PostgreSQL 99 or newer" in error.problem
+
+
 def test_a_server_that_is_away_is_told_and_met_again(
     postgresql: PostgresqlServer, guarded: Callable[[str], str]
 ) -> None:

@@ -16,8 +16,8 @@ def open_ledger(where: Path | str) -> DatabaseLedger:
     Args:
         where: path of an SQLite file, or a URL (`sqlite:///…`, `postgresql://…`).
     Raises: Permanent `database-newer`, `ledger-damaged`, `disk-full`, `store-read-only`, `ledger-unavailable`,
-        `database-refused`, `database-absent`; Transient `ledger-busy`, `ledger-unreachable`; UsageError `database-url`,
-        `database-driver-missing`.
+        `database-refused`, `database-absent`, `database-too-old`; Transient `ledger-busy`, `ledger-unreachable`;
+        UsageError `database-url`, `database-driver-missing`.
     """
     engine = make_engine(where)
     try:

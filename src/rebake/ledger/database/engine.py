@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
-from rebake.errors import UsageError
+from rebake.errors import Permanent, UsageError
 from rebake.ledger.database.faults import translated
 
 BUSY_SECONDS = 10.0
@@ -38,6 +38,9 @@ _CONNECT = {
     "tcp_user_timeout": 15_000,
 }
 """A server that is gone is noticed within seconds. Source: PostgreSQL manual, libpq, parameter key words."""
+
+OLDEST_SERVER = 12_00_00
+"""As libpq counts versions. Source: PostgreSQL manual, libpq, PQserverVersion."""
 
 _PATIENCE = {
     "lock_timeout": BUSY_SECONDS,
@@ -93,11 +96,20 @@ def _postgresql(url: URL) -> Engine:
             where="REBAKE_DATABASE",
             remedy="pip install 'psycopg[binary]'",
         ) from error
-    event.listen(engine, "connect", _set_patience)
+    event.listen(engine, "connect", _greet)
     return engine
 
 
-def _set_patience(connection: Any, _record: object) -> None:
+def _greet(connection: Any, _record: object) -> None:
+    """What is asked of a server before it is used. Raises: Permanent `database-too-old`."""
+    found = connection.info.server_version
+    if found < OLDEST_SERVER:
+        raise Permanent(
+            "database-too-old",
+            f"expected PostgreSQL {OLDEST_SERVER // 10_000} or newer, found {found // 10_000}.{found % 10_000}",
+            where="REBAKE_DATABASE",
+            remedy="upgrade the server, or name another one",
+        )
     for setting, seconds in _PATIENCE.items():
         connection.execute(f"SET SESSION {setting} = '{seconds:g}s'")
     connection.commit()

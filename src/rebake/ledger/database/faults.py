@@ -73,7 +73,7 @@ _BY_SQLITE = {
 }
 # Source: PostgreSQL manual, appendix A, error codes
 _BY_SQLSTATE = {
-    "53100": "full",
+    "53100": "server-full",
     "25006": "server-read-only",
     "42501": "no-right",
     "25P03": "unreachable",
@@ -111,6 +111,15 @@ def _full(error: BaseException, where: str) -> RebakeError:
         f"the ledger cannot be written: {_said(error)}",
         where=where,
         remedy="free space on that disk: `rebake gc`",
+    )
+
+
+def _server_full(error: BaseException, where: str) -> RebakeError:
+    return Permanent(
+        "disk-full",
+        f"the ledger cannot be written: {_said(error)}",
+        where=where,
+        remedy="free space on the disk of the database server; what serves goes on, and so does the agent then",
     )
 
 
@@ -199,6 +208,7 @@ def _unavailable(error: BaseException, where: str) -> RebakeError:
 
 _ERRORS: dict[str, Callable[[BaseException, str], RebakeError]] = {
     "full": _full,
+    "server-full": _server_full,
     "read-only": _read_only,
     "server-read-only": _server_read_only,
     "no-right": _no_right,
