@@ -21,7 +21,7 @@ from rebake.bake.refusals import refuse
 from rebake.bake.source import Source, load_patterns, open_source
 from rebake.core.digest import digest_of
 from rebake.errors import BakeError
-from rebake.release.blobs import Pin
+from rebake.release.blobs import Pin, full_disks
 from rebake.release.documents import StoredLayer, image_documents
 from rebake.release.manifest import Release, Runtime
 from rebake.release.store import Store
@@ -71,7 +71,7 @@ class Baker:
 
         Raises: BakeError for what is wrong with the source; Permanent `disk-full`, `store-read-only`.
         """
-        with _without_collector():
+        with _without_collector(), full_disks(self._store.root):
             return self._bake(request, progress)
 
     def _bake(self, request: BakeRequest, progress: Progress) -> BakeResult:

@@ -13,6 +13,7 @@ import mmap
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,7 @@ from rebake.bake.plan import (
     stretches,
 )
 from rebake.bake.ports import Item, Seen
+from rebake.bake.remember import is_young
 from rebake.bake.secret import HEAD
 from rebake.bake.walk import Stamp, stamp_of
 from rebake.core.atomic import write_all
@@ -183,9 +185,8 @@ def _mapped(path: Path) -> Iterator[tuple[int, memoryview]]:
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         populate = getattr(mmap, "MAP_POPULATE", 0)
-        area = mmap.mmap(handle, 0, flags=mmap.MAP_SHARED | populate, prot=mmap.PROT_READ)
-        with area, memoryview(area) as view:
-            yield handle, view
+        # not closed by hand: it goes with its last slice, which after an error may be held by that error's traceback
+        yield handle, memoryview(mmap.mmap(handle, 0, flags=mmap.MAP_SHARED | populate, prot=mmap.PROT_READ))
     finally:
         os.close(handle)
 
@@ -250,6 +251,8 @@ class Reader:
                 chunks: Iterable[bytes] = _again(source, size, digest)
             else:
                 head = _exactly(handle, size)
+                if is_young(before, time.time_ns()):
+                    _still(handle, head)
                 digest, chunks = hashlib.sha256(head).digest(), (head,)
             if stamp_of(os.fstat(handle)) != before:
                 raise Changed
@@ -268,6 +271,16 @@ def _exactly(handle: int, size: int) -> bytes:
     if len(data) != size:
         raise Changed
     return data
+
+
+def _still(handle: int, data: bytes) -> None:
+    """Read a young file again: a change within one tick of the file system's clock leaves no trace in the stamp.
+
+    Raises: Changed.
+    """
+    os.lseek(handle, 0, os.SEEK_SET)
+    if _exactly(handle, len(data)) != data:
+        raise Changed
 
 
 def _digest_of(handle: int, size: int) -> tuple[bytes, bytes]:

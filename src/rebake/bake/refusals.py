@@ -24,9 +24,14 @@ REFUSALS: dict[str, tuple[str, str, str]] = {
         "remove it, or add it to `exclude`",
     ),
     "name-not-utf8": (
-        "has a name that is not UTF-8",
+        "has a name (or, as a link, a target) that is not UTF-8",
         "names must be the same on every machine",
         "rename it, or add its folder to `exclude`",
+    ),
+    "path-too-long": (
+        "is too long a path",
+        "a path of more than 3,000 bytes cannot be unpacked everywhere",
+        "shorten its names, or add the outermost of its folders to `exclude`",
     ),
     "source-unreadable": (
         "cannot be read",

@@ -2,14 +2,16 @@
 
 Like git's index: a file whose stamp (times, size, inode, mode) is the remembered one has the remembered digest. A file
 that was changed so shortly before it was read that a later change could get the same time is remembered without a
-stamp, and read again the next time ("racily clean").
+stamp, and read again the next time ("racily clean"). So is, for a minute, each of a few changed files: a program that
+writes through a mapping leaves a time only when it first touches a page, and the next one after the kernel has written
+the page back. (Never so in a tmpfs; nor are many files changed at once, such as a fresh checkout, read for a minute.)
 
 The file is a cache of this machine and user: a header line of fixed length with the digest of the rest and the layer's
 name, then the walk, the layer's entries and all else, each by `marshal`, the fastest encoding Python has; anything
 unexpected means: remember nothing. The first two are known before the layer is, and are most of it: a `Draft` writes
 them while the layer is still being made.
 
-Source: git documentation, technical/racy-git.
+Source: git documentation, technical/racy-git; Linux admin guide, vm: dirty_expire_centisecs (30 s); mmap(2).
 """
 
 from __future__ import annotations
@@ -29,6 +31,10 @@ Packed = bytes | memoryview
 
 RACY_NS = 2_000_000_000
 """The coarsest clock of a file system in use (FAT: 2 s)."""
+MAPPED_NS = 60_000_000_000
+"""Twice what Linux lets a page be dirty before it is written back."""
+_FEW, _LITTLE = 256, 16 << 20
+"""Files, and bytes of them all, that are read again at no cost worth speaking of."""
 
 
 @dataclass(slots=True)
@@ -63,19 +69,27 @@ class Tree:
         return entries
 
 
-def settled(stamp: Stamp, read_at_ns: int) -> Stamp:
-    """The stamp to remember for a file read at this time: one that never matches when a change could hide behind it."""
-    return stamp if stamp[1] < read_at_ns - RACY_NS else (-1, *stamp[1:])
+def is_young(stamp: Stamp, read_at_ns: int) -> bool:
+    """Whether a change at the time of reading, or later, could leave the stamp as it is."""
+    return stamp[1] >= read_at_ns - RACY_NS
+
+
+def settled(stamp: Stamp, border_ns: int) -> Stamp:
+    """The stamp to remember: one that never matches if it is not from before this time."""
+    return stamp if stamp[1] < border_ns else (-1, *stamp[1:])
 
 
 def settle(found: Found, read_at_ns: int) -> Found:
     """A walk as it is to be remembered."""
     border = read_at_ns - RACY_NS
+    mapped = read_at_ns - MAPPED_NS
+    recent = [stamp[2] for stamp in found.files.values() if stamp[1] >= mapped]
+    files = mapped if len(recent) <= _FEW and sum(recent) <= _LITTLE else border
     return replace(
         found,
-        files={p: s if s[1] < border else settled(s, read_at_ns) for p, s in found.files.items()},
-        steering={p: settled(s, read_at_ns) for p, s in found.steering.items()},
-        folders={p: (settled(s, read_at_ns), count) for p, (s, count) in found.folders.items()},
+        files={p: s if s[1] < files else settled(s, files) for p, s in found.files.items()},
+        steering={p: settled(s, border) for p, s in found.steering.items()},
+        folders={p: (settled(s, border), count) for p, (s, count) in found.folders.items()},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,9 @@ from pathlib import Path
 
 from rebake.bake.ports import ToolResult
 from rebake.errors import BakeError
+from rebake.release.blobs import disk_full
 
+_FULL = re.compile(r"no space left on device|disk quota exceeded|\bENOSPC\b|\bEDQUOT\b", re.IGNORECASE)
 _REMEDIES = {
     "npm": "install Node.js with npm (Debian: apt-get install npm)",
     "node": "install Node.js (Debian: apt-get install nodejs)",
@@ -22,7 +25,7 @@ class SystemTools:
     """Programs from PATH; `uv` is the one that came with rebake."""
 
     def run(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> ToolResult:
-        """See `ports.Tools`."""
+        """See `ports.Tools`. Raises: Permanent `disk-full` when that is why the program failed."""
         full = {**os.environ, **(env or {})}
         full = {name: value for name, value in full.items() if value and name != "REBAKE_DATABASE"}  # has a password
         done = subprocess.run(
@@ -33,7 +36,10 @@ class SystemTools:
             capture_output=True,
             check=False,
         )
-        return ToolResult(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        result = ToolResult(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        if result.status != 0 and _FULL.search(result.stdout + result.stderr):
+            raise disk_full(command[0], cwd, result.tail())
+        return result
 
     def path(self, name: str) -> str:
         """Where a program is. Raises: BakeError `tool-missing`."""

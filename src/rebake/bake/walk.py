@@ -25,6 +25,10 @@ Stamp = tuple[int, int, int, int, int]
 """mtime and ctime in nanoseconds, size, inode, mode: equal stamps mean equal content, unless the file is younger than
 the file system's clock is fine (see `remember.py`)."""
 
+_LONGEST = 3000
+"""Bytes of the longest path that goes in: below any usual folder it can still be unpacked (PATH_MAX is 4096)."""
+_PATH_MAX = 4096
+
 _STEERING = frozenset({b".gitignore", b".dockerignore"})
 _EXACT_FOLDER_TIMES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs", "zfs", "f2fs", "bcachefs", "overlay"})
 
@@ -211,16 +215,17 @@ class Walker:
         is_folder = entry.is_dir(follow_symlinks=False)
         if self._stays_out(path, entry.name, is_folder):
             return
-        try:
-            path.decode()
-        except UnicodeDecodeError:
+        if not _is_utf8(path):
             self._seen.add("name-not-utf8", repr(path)[2:-1])
+            return
+        if len(path) > _LONGEST or len(entry.path) >= _PATH_MAX:
+            self._seen.add("path-too-long", f"{_text(path[:60])}… ({len(path)} bytes)")
             return
         try:
             if is_folder:
                 below.append(path + b"/")
             elif entry.is_symlink():
-                self._found.links[path] = os.readlink(entry.path)
+                self._meet_link(path, os.readlink(entry.path))
             elif entry.is_file(follow_symlinks=False):
                 here[path] = stamp_of(entry.stat(follow_symlinks=False))
                 if secret_by_name(path) and not self._rules.keeps_by_name(path):
@@ -229,6 +234,12 @@ class Walker:
                 self._seen.add("special-file", _text(path))
         except FileNotFoundError:
             self._seen.add("file-changed-while-read", _text(path))
+
+    def _meet_link(self, path: bytes, target: bytes) -> None:
+        if _is_utf8(target):
+            self._found.links[path] = target
+        else:
+            self._seen.add("name-not-utf8", f"{_text(path)} -> {repr(target)[2:-1]}")
 
     def _stays_out(self, path: bytes, name: bytes, is_folder: bool) -> bool:
         if name in self._never or (path in NEVER_AT_ROOT and not is_folder):
@@ -242,6 +253,14 @@ class Walker:
                 return False
         self._found.left_out.add(remembered)
         return True
+
+
+def _is_utf8(path: bytes) -> bool:
+    try:
+        path.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _text(path: bytes) -> str:

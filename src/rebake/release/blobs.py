@@ -26,19 +26,35 @@ from rebake.errors import BrokenInvariant, Permanent
 _CHUNK = 1 << 20
 
 
+def disk_full(what: str, where: Path, evidence: Iterable[str] = ()) -> Permanent:
+    """The error for a disk or quota that is used up. Args: what: who has no space, and how that was said."""
+    return Permanent(
+        "disk-full",
+        f"no space is left for {what}",
+        where=str(where),
+        remedy="run `rebake gc`, free some space, or set REBAKE_HOME to a folder on a larger disk",
+        evidence=tuple(evidence),
+    )
+
+
 @contextlib.contextmanager
-def disk_errors(where: Path) -> Iterator[None]:
-    """Say in our words what the disk said. Raises: Permanent `disk-full` or `store-read-only`."""
+def full_disks(where: Path) -> Iterator[None]:
+    """Say in our words that a disk is full, wherever it was met. Raises: Permanent `disk-full`."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Permanent(
-                "disk-full",
-                f"no space is left for the store ({os.strerror(error.errno)})",
-                where=str(where),
-                remedy="run `rebake gc`, free some space, or set REBAKE_HOME to a folder on a larger disk",
-            ) from error
+            raise disk_full(f"the store ({os.strerror(error.errno)})", where) from error
+        raise
+
+
+@contextlib.contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """Say in our words what the store's disk said. Raises: Permanent `disk-full` or `store-read-only`."""
+    try:
+        with full_disks(where):
+            yield
+    except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise Permanent(
                 "store-read-only",
@@ -85,8 +101,8 @@ class Pin:
     def hold(self, digests: Iterable[str]) -> None:
         """Keep these blobs (or releases) for as long as the pin lives. Whoever then finds a blob may rely on it."""
         text = "".join(f"{digest}\n" for digest in digests)
-        with locked(self._blobs.lock, shared=True):
-            os.write(self._handle, text.encode())
+        with disk_errors(self._blobs.root), locked(self._blobs.lock, shared=True):
+            write_all(self._handle, text.encode())
 
     def read(self, digest: str) -> bytes:
         """A small blob, verified. Raises: Permanent `release-damaged`."""

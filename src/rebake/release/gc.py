@@ -1,7 +1,8 @@
 """Mark and sweep of the store. Runs while nobody may pin, add or record: the caller holds the store's lock alone.
 
-Order: records first, then what was unpacked, then blobs. Killed in the middle, it leaves blobs nobody names, which the
-next run removes; never a record without its blobs.
+Order: records first, then what was unpacked, then blobs, the index at last. Killed in the middle, it leaves blobs
+nobody names and no index, which the next run removes and writes; never a record without its blobs. Nothing is written
+before something was freed: a full disk is when a collection is needed most.
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ def sweep(store: Store, doomed: Doomed, on_removed: Callable[[str], int] | None)
         path.unlink(missing_ok=True)
     freed += _sweep_temporary(store.blobs.temporary, doomed.pins)
     _sweep_cache(store)
+    store.renew_index()
     report = doomed.report()
     return GcReport(report.removed, report.blobs, report.bytes + freed, report.kept)
 

@@ -108,7 +108,11 @@ class Store:
             self._records.mkdir(exist_ok=True)
             self.cache.mkdir(exist_ok=True)
             write_atomic(record, canonical({"digest": digest, "service": service, "size": size}))
-            self._write_index()
+            try:
+                self._write_index()
+            except BaseException:
+                record.unlink()
+                raise
         return digest
 
     def knows(self, manifest: bytes) -> bool:
@@ -200,11 +204,24 @@ class Store:
             return mark(self, keep_releases, grace_seconds).report()
 
     def forget_releases(self, digests: Iterable[str]) -> None:
-        """Drop the records of releases; only a collection calls this."""
+        """Drop the records of releases; only a collection calls this, and calls `renew_index` once it has freed space.
+
+        Until then there is no index: on a full disk there may be no room for two.
+        """
         with locked(self.root / "index.lock"):
+            (self.root / "index.json").unlink(missing_ok=True)
             for digest in digests:
                 self._record(digest).unlink(missing_ok=True)
-            self._write_index()
+
+    def renew_index(self) -> None:
+        """Write the list of releases that other tools read, if it is not as the records say, and remove what killed
+        writers of either left behind."""
+        with locked(self.root / "index.lock"):
+            for folder in (self.root, self._records):
+                for path in folder.glob(".*"):
+                    path.unlink()
+            if self._records.is_dir():
+                self._write_index()
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -231,6 +248,12 @@ class Store:
                     descriptor(MANIFEST_TYPE, record.digest, size)
                     | {"annotations": {"org.opencontainers.image.ref.name": f"{record.service}-{short(record.digest)}"}}
                 )
-        write_atomic(self.root / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests}
-        write_atomic(self.root / "index.json", canonical(index))
+        _renew(self.root / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        _renew(self.root / "index.json", canonical(index))
+
+
+def _renew(path: Path, data: bytes) -> None:
+    """Write a file, unless it holds this already."""
+    if not path.exists() or path.read_bytes() != data:
+        write_atomic(path, data)
