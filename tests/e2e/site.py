@@ -18,6 +18,7 @@ from typing import Any
 
 from rebake.tour.load import Load, Request
 from rebake.tour.stage import free_ports
+from rebake.traffic.envoy.names import PREVIEW_HEADER, PREVIEW_VALUE
 
 SERVER = """\
 import os, signal, sys, threading
@@ -137,10 +138,12 @@ class Site:
     def status(self) -> dict[str, Any]:
         return self.rebake("status", "production", "--json").doc
 
-    def get(self, path: str = "/") -> tuple[int, str]:
-        """What a user sees; status 0 when there is no answer."""
+    def get(self, path: str = "/", *, preview: bool = False) -> tuple[int, str]:
+        """What a user sees, or a tester who asks for the candidate; status 0 when there is no answer."""
+        headers = {PREVIEW_HEADER: PREVIEW_VALUE} if preview else {}
+        request = urllib.request.Request(self.url + path, headers=headers)
         try:
-            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+            with urllib.request.urlopen(request, timeout=5) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -1,14 +1,18 @@
-"""The judge on real traffic: what only records of single requests can show."""
+"""The judge on real traffic: what only records of single requests can show. `python -m benchmarks live` is the whole
+form: more releases, two rates, and the simulation beside them."""
 
 from __future__ import annotations
 
 import pytest
 
 from rebake.tour.load import Load, Request
-from tests.e2e.site import Site
+from tests.e2e.releases import steady, write_release
+from tests.e2e.site import SERVER, Site, until
 
 pytestmark = pytest.mark.real
 
+PROFILE = "    strategy: {canary: {profile: default}}\n    soak: 5m\n"
+STEP = "    strategy: {canary: {steps: [20%], hold: 5m}}\n    soak: 5m\n"
 HALF = "    strategy: {canary: {steps: [50%], hold: 30s}}\n    soak: 5m\n"
 PATHS = (*[Request("/")] * 9, Request("/orders/17"))
 
@@ -23,3 +27,40 @@ def test_one_endpoint_that_fails_is_named(site: Site) -> None:
     assert taken_back.code == 3, taken_back.err
     assert "GET /orders/{id}" in taken_back.doc["verdict"]["reason"], taken_back.doc
     assert report.lost == 0, report.losses
+
+
+def test_a_release_that_crashes_costs_a_handful_of_requests_on_the_judges_own_ramp(site: Site) -> None:
+    site.describe(PROFILE)
+    assert site.deploy().code == 0
+    write_release(site, SERVER, "crash")
+    with steady(site, 100) as load:
+        bad = site.deploy()
+        report = load.stop()
+    assert bad.code == 3, bad.err
+    assert bad.doc["verdict"]["verdict"] == "harmful"
+    assert 0 < report.errors <= 25  # 2 to 4; more only where this machine stands still
+    assert 0 < bad.doc["requests"]["candidate"]["errors"] <= report.errors  # some may finish after the decision
+    assert report.lost == 0
+
+
+def test_what_a_tester_asks_of_the_candidate_is_not_held_against_it(site: Site) -> None:
+    site.describe(STEP)
+    assert site.deploy().code == 0
+    write_release(site, SERVER, "endpoint")
+    assert site.rebake("deploy", "production", "--detach").code == 0
+    until(lambda: (site.status()["rollout"] or {}).get("state") == "holding")
+    answers = [site.get("/orders/17", preview=True)[0] for _ in range(20)]
+    seen = [site.get("/notes")[0] for _ in range(20)]
+    assert answers == [500] * 20
+    assert seen == [200] * 20
+    rollout = until(lambda: _judged(site, 20))
+    assert rollout["requests"]["candidate"]["errors"] == 0
+    assert rollout["state"] == "holding"
+
+
+def _judged(site: Site, requests: int) -> dict[str, object] | None:
+    """The rollout, once the judge knows of at least so many users' requests."""
+    rollout = site.status()["rollout"]
+    assert rollout is not None
+    found = rollout["requests"]
+    return rollout if found["stable"]["total"] + found["candidate"]["total"] >= requests else None
