@@ -25,6 +25,7 @@ from rebake.rollout.decide import decide
 from rebake.rollout.homes import Homes
 from rebake.rollout.jobs import Jobs, Work
 from rebake.rollout.judging import Judging
+from rebake.rollout.places import is_vacant
 from rebake.rollout.recording import Recording
 from rebake.rollout.route import desired_route, weights
 from rebake.rollout.states import State
@@ -145,13 +146,18 @@ class Engine:
     def memory(self, key: str) -> Memory:
         with self._lock:
             known = self._memories.get(key)
-            if known is None or self.elsewhere(known.environment) is not None:  # of others only the ledger knows
+            if known is None or self._may_be_others(known):  # of those only the ledger knows
                 known = self._memories[key] = self._recall(key)
             return known
 
     def elsewhere(self, environment: Environment) -> Place | None:
         """The home that has an environment, when it is not this one."""
         return self._homes.elsewhere(environment)
+
+    def _may_be_others(self, memory: Memory) -> bool:
+        """Whether another home has this environment, or may have taken it since this one gave it away."""
+        given_away = self.ports.place is not None and memory.fence is None and is_vacant(memory.environment)
+        return given_away or self.elsewhere(memory.environment) is not None
 
     def settle(self, key: str) -> Environment | None:
         """See `Homes.settle`."""
@@ -208,6 +214,8 @@ class Engine:
             self._tidy(memory, decision)
             judged = memory.judging is not None and memory.judging.begun
             memory.recording.forget(self.ports.router, memory.environment, now, judged=judged)
+            if not (changed or acted or commands):
+                self._give_away(memory)
         if changed or acted:
             self.on_change(key)
         if acted or memory.recording.behind:
@@ -502,6 +510,14 @@ class Engine:
         self.ports.jobs.start(job, work, lambda: self.wake(key))
 
     # Tidy
+
+    def _give_away(self, memory: Memory) -> None:
+        """When nothing of an environment is left here, another home may have it at once."""
+        nothing = is_vacant(memory.environment) and not memory.world.instances and memory.world.route is None
+        if memory.fence is None or self.ports.place is None or not nothing:
+            return
+        self.ports.ledger.release_lease(memory.fence)
+        memory.fence = None
 
     def _tidy(self, memory: Memory, decision: Decision) -> None:
         """Forget the pacing and the jobs of what is over, so that memory does not grow."""

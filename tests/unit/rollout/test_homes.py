@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -12,7 +14,7 @@ from rebake.errors import UsageError
 from rebake.ledger.ports import Draft, Fence, Put
 from rebake.rollout.engine import Engine, Ports
 from rebake.rollout.homes import Homes
-from rebake.rollout.world import Environment, Fleet, Place
+from rebake.rollout.world import Command, Environment, Fleet, Place, Rollout
 from rebake.testing.simulated import (
     InlineJobs,
     ManualClock,
@@ -136,6 +138,39 @@ def test_an_engine_leaves_alone_what_is_elsewhere_and_shows_it_with_a_sentence(w
     assert view["route"] == {revision_of("a", 0).digest: 1.0}
     assert len(view["problems"]) == 1
     assert "on berta" in view["problems"][0]
+
+
+def test_a_home_that_has_nothing_left_gives_the_environment_away_at_once(world: World) -> None:
+    here, there = world.engine(HERE), world.engine(THERE)
+    assert here.settle(KEY) is not None
+    _ask(world, "begin", Rollout("r-1", "deploy", revision_of("a", 0), plan_of(1, 0), "ann", world.clock.at))
+    _look(world, here, until=lambda: here.memory(KEY).environment.rollout is None)
+    assert here.memory(KEY).environment.stable is not None
+    with pytest.raises(UsageError, match="on anna"):
+        there.settle(KEY)
+    _ask(world, "down")
+    _look(world, here, until=lambda: not world.ledger.held(at=world.clock.at))
+    assert not world.ledger.leases[KEY][0], "it was not given back, it ran out"
+    taken = there.settle(KEY)
+    assert taken is not None
+    assert taken.place == THERE
+    assert here.view(KEY)["home"] == {"host": "berta", "folder": "/home/b", "here": False}
+
+
+def _ask(world: World, verb: Literal["begin", "down"], rollout: Rollout | None = None) -> None:
+    command = Command(f"c-{verb}", verb, "ann", world.clock.at, rollout)
+    world.ledger.commit([], [Put("command", f"{KEY}/{command.id}", dump(command))], at=world.clock.at)
+
+
+def _look(world: World, engine: Engine, until: Callable[[], bool]) -> None:
+    """Ticks, more often than a lease needs to run out, until it is so."""
+    for _ in range(200):
+        engine.tick(KEY)
+        engine.memory(KEY)
+        world.clock.advance(0.5)
+        if not world.ledger.list("command") and until():
+            return
+    raise AssertionError("not within 100 s")
 
 
 def test_what_another_home_does_is_seen_at_the_next_look(world: World) -> None:
