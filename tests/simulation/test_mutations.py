@@ -3,7 +3,7 @@ seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,8 @@ from rebake.rollout.engine import Engine, Memory
 from rebake.rollout.states import IGNORED, TABLE, Event, State
 from rebake.rollout.world import Fleet, Leaving, World
 from rebake.testing.simulation import draw, simulate
+
+from .mistakes import MISTAKES
 
 Patch = pytest.MonkeyPatch
 
@@ -242,7 +244,7 @@ def believe_times_that_lie_in_the_future(patch: Patch) -> None:
     patch.setattr(deciding, "in_the_present", lambda environment, _now: environment)
 
 
-MUTATIONS: Mapping[Callable[[Patch], None], int] = {
+MUTATIONS: dict[Callable[[Patch], None], int] = {
     skip_the_read_back: 10,
     end_the_soak_at_once: 10,
     retire_stable_before_the_soak_ends: 10,
@@ -255,7 +257,7 @@ MUTATIONS: Mapping[Callable[[Patch], None], int] = {
     give_weight_before_the_checks_pass: 20,
     give_weight_before_all_are_healthy: 20,
     give_the_candidate_a_little_from_the_start: 10,
-    ignore_stop_while_holding: 300,
+    ignore_stop_while_holding: 200,
     ignore_stop_while_launching: 100,
     forget_the_quarantine: 100,
     launch_without_limit: 10,
@@ -269,10 +271,10 @@ MUTATIONS: Mapping[Callable[[Patch], None], int] = {
     leave_strangers_alone: 100,
     begin_the_next_at_once: 20,
     trust_the_memory_after_a_failed_commit: 100,
-    never_read_again_what_another_wrote: 400,
+    never_read_again_what_another_wrote: 50,
     retire_without_asking_the_balancer: 900,
     empty_the_route_when_nothing_is_seen: 100,
-    believe_times_that_lie_in_the_future: 900,
+    believe_times_that_lie_in_the_future: 300,
 }
 """Each mistake, and the number of seeds within which it must be caught."""
 
@@ -282,7 +284,9 @@ def seeds_until_caught(limit: int) -> int | None:
     return next((seed for seed in range(1, limit + 1) if simulate(draw(seed)).violations), None)
 
 
-@pytest.mark.parametrize(("mutation", "limit"), MUTATIONS.items(), ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("mutation", "limit"), (MUTATIONS | MISTAKES).items(), ids=lambda value: getattr(value, "__name__", "")
+)
 def test_a_mistake_in_the_engine_is_caught(monkeypatch: Patch, mutation: Callable[[Patch], None], limit: int) -> None:
     mutation(monkeypatch)
     assert seeds_until_caught(limit) is not None, f"{mutation.__name__} was not caught within {limit} seeds"

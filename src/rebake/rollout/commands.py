@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rebake.core.digest import short
 from rebake.rollout.draft import Draft
 from rebake.rollout.events import Seen
 from rebake.rollout.journey import apply_event, end_rollout
@@ -106,7 +107,10 @@ def _undo(draft: Draft, command: Command) -> None:
     _drop_queue(draft, f"undone by {command.by}")
     rollout = draft.environment.rollout
     if rollout is not None and not TABLE[rollout.state, Event.UNDO].refused:
-        if rollout.state is not State.RETURNING:
+        if rollout.kind == "undo" and rollout.state is not State.RETURNING:
+            gone = short(rollout.revision.digest)
+            draft.refused[command.id] = f"{rollout.id} goes back to {gone} already; a stop would end it"
+        elif rollout.state is not State.RETURNING:
             _ask_rollout(draft, command, Event.UNDO, "undone")
             draft.put_in_quarantine(rollout.revision.digest, f"undone by {command.by}")
         return

@@ -232,6 +232,7 @@ class Engine:
         instances, instances_known = self._instances(memory)
         route, route_known = self._route(environment)
         samples = memory.recording.read(self.ports.router, environment)
+        self._judge_this_one(memory)
         if memory.judging is not None:
             memory.judging.look(environment, route if route_known else None, now, samples)
         rollout = environment.rollout
@@ -425,7 +426,8 @@ class Engine:
         if moved:
             view = rollout_view(environment, world, rollout, judging, now)
             puts.append(Put("rollout", f"{environment.key}/{rollout.id}", view))
-        if judging is not None and (moved or not 0 <= now - memory.judging_saved_at < SAVE_JUDGE_SECONDS):
+        mine = judging is not None and judging.rollout == rollout.id  # never the evidence against the one before it
+        if judging is not None and mine and (moved or not 0 <= now - memory.judging_saved_at < SAVE_JUDGE_SECONDS):
             memory.judging_saved_at = now
             state = judging.state()
             puts += [Put("judging", rollout.id, state)] if state is not None else []
@@ -524,6 +526,16 @@ class Engine:
         for ended in decision.ended:
             self.ports.jobs.forget(f"prepare:{ended.id}")
             self.ports.jobs.forget(f"check:{ended.id}:")
+        self._judge_this_one(memory)
+        wanted = {a.id for a in decision.actions}
+        now = self.ports.clock.now()
+        for name in [n for n in memory.attempts if n not in wanted]:
+            if name not in memory.blocked or now > memory.attempts[name].next_at + 5.0:
+                del memory.attempts[name]
+                memory.blocked.pop(name, None)
+
+    def _judge_this_one(self, memory: Memory) -> None:
+        """Each rollout has a judge of its own, also when the look in which it began was cut short."""
         rollout = memory.environment.rollout
         if rollout is None:
             memory.judging = None
@@ -531,12 +543,7 @@ class Engine:
             stable, now = memory.environment.stable, self.ports.clock.now()
             history = None if stable is None else memory.recording.hour.of(stable.id, now)
             memory.judging = Judging(rollout, rate_hint=memory.pace.per_second, history=history)
-        wanted = {a.id for a in decision.actions}
-        now = self.ports.clock.now()
-        for name in [n for n in memory.attempts if n not in wanted]:
-            if name not in memory.blocked or now > memory.attempts[name].next_at + 5.0:
-                del memory.attempts[name]
-                memory.blocked.pop(name, None)
+            memory.blocked.clear()  # what was refused before it began is asked for anew
 
     def route_drift(self, key: str) -> Drift | None:
         """How the route that is served differs from the one the ledger knows as served; None when it does not."""

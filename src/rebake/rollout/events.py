@@ -257,7 +257,7 @@ def _undecided(look: Look, waited_ms: float, hold_ms: int) -> Seen | None:
     """What the file says about too little evidence at the end of a hold."""
     plan, verdict = look.plan, look.world.verdict
     numbers = verdict.reason if verdict is not None else "no request was counted yet"
-    braked = verdict is not None and (verdict.brake or verdict.fault is not None)
+    braked = _gone(look) or (verdict is not None and (verdict.brake or verdict.fault is not None))
     if plan.undecided == "promote" and not braked:
         return Seen(Event.UNDECIDED_PROMOTE, f"undecided at the end of the hold, and the file says promote: {numbers}")
     if plan.undecided == "roll-back":
@@ -275,7 +275,14 @@ def _undecided(look: Look, waited_ms: float, hold_ms: int) -> Seen | None:
 
 def _proved(look: Look) -> bool:
     verdict = look.world.verdict
-    return verdict is not None and verdict.kind == "healthy" and not verdict.brake and verdict.fault is None
+    if verdict is None or verdict.kind != "healthy" or _gone(look):
+        return False
+    return not verdict.brake and verdict.fault is None
+
+
+def _gone(look: Look) -> bool:
+    """No instance of the candidate is healthy: whatever the judge said of it is of another time."""
+    return look.environment.candidate_lost_at is not None
 
 
 def _hold(look: Look) -> Seen | None:

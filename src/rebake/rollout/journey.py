@@ -150,7 +150,9 @@ def _turn_back(draft: Draft, left: Rollout, rollout: Rollout) -> None:
     draft.update(rollout=replace(rollout, weight=0))
     if rollout.ending is State.ROLLED_BACK:
         draft.put_in_quarantine(rollout.revision.digest, rollout.reason)
-    if left.promoted_at is not None:
+    stable = draft.environment.stable
+    serves_on = stable is not None and stable.revision.release == rollout.revision.release  # under other settings
+    if left.promoted_at is not None and not serves_on:
         draft.withdrawn.append(rollout.revision.release)
 
 

@@ -218,6 +218,28 @@ def test_undo_skips_a_quarantined_revision_and_goes_further_back(shop: Shop) -> 
     assert shop.stable_release == A
 
 
+def test_a_second_undo_does_not_undo_the_first(shop: Shop) -> None:
+    for release in (A, B):
+        shop.serving(release)
+    shop.command("undo", rollout_id="r-undo-1")
+    shop.tick()
+    again = shop.command("undo", rollout_id="r-undo-2")
+    assert shop.until_over("r-undo-1")["outcome"] == "promoted"
+    assert shop.stable_release == A
+    refusal = shop.ledger.get("refusal", f"{KEY}/{again}")
+    assert refusal is not None
+    assert "goes back to" in refusal["reason"]
+
+
+def test_a_release_that_serves_on_under_other_settings_keeps_its_success(shop: Shop) -> None:
+    shop.serving(A)
+    shop.deploy(A, env={"GREETING": "welcome"})
+    shop.until_state(State.SOAKING)
+    shop.command("undo", rollout_id="r-undo")
+    shop.until(lambda: shop.environment.rollout is None)
+    assert shop.ledger.get("success", f"{KEY}/{A}") is not None
+
+
 def test_undo_without_an_earlier_revision_is_refused(shop: Shop) -> None:
     shop.serving(A)
     command = shop.command("undo", rollout_id="r-undo")

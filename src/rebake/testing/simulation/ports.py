@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rebake.errors import Permanent, Transient
+from rebake.errors import Permanent, RebakeError, Transient
 from rebake.ledger.ports import Draft, Entry, Fence, Put
 from rebake.platforms.model import Instance, InstanceSpec
 from rebake.platforms.ports import Progress
@@ -39,8 +39,17 @@ class _Port:
         self.watch = watch
         self.owner = owner
 
-    def effect(self, call: str, what: str, do: Callable[[], None]) -> None:
-        """Do an effect, or what its fault makes of it."""
+    def effect(self, call: str, what: str, do: Callable[[], None], action: str = "") -> None:
+        """Do an effect, or what its fault makes of it; the watch is told what the engine was told of it."""
+        done = self.watch.keeping.of(self.owner).done
+        try:
+            self._meet(call, what, do)
+        except RebakeError:
+            done[action] = False
+            raise
+        done[action] = True
+
+    def _meet(self, call: str, what: str, do: Callable[[], None]) -> None:
         reality = self.reality
         mode, value = reality.faults.take(call)
         if mode == "kill-before":
@@ -93,19 +102,23 @@ class FaultyPlatform(_Port):
 
     def prepare(self, release: Release, progress: Progress) -> None:
         self.watch.effect(self.owner, "prepare", release.digest)
-        self.effect("prepare", "prepare", lambda: self.reality.platform.prepare(release, progress))
+        self._meet("prepare", "prepare", lambda: self.reality.platform.prepare(release, progress))
 
     def launch(self, spec: InstanceSpec, *, fence: Fence | None = None) -> None:
         self.watch.carries(fence)
         self.watch.launch(self.owner, spec)
+        self.effect("launch", "launch", lambda: self._launch(spec, fence), f"launch:{spec.id}")
+
+    def _launch(self, spec: InstanceSpec, fence: Fence | None) -> None:
         if self.reality.clock.at < self.reality.quota_until:
             raise Permanent("quota", "the platform is out of quota", where=spec.id, remedy="ask for more")
-        self.effect("launch", "launch", lambda: self.reality.launch(spec, fence))
+        self.reality.launch(spec, fence)
 
     def retire(self, instance: str, grace_ms: int, *, fence: Fence | None = None) -> None:
         self.watch.carries(fence)
-        self.watch.retire(self.owner, instance)
-        self.effect("retire", "retire", lambda: self.reality.platform.retire(instance, grace_ms, fence=fence))
+        self.watch.retire(self.owner, instance, grace_ms)
+        platform = self.reality.platform
+        self.effect("retire", "retire", lambda: platform.retire(instance, grace_ms, fence=fence), f"retire:{instance}")
 
     def observe(self, service: str, environment: str) -> Sequence[Instance]:
         reality = self.reality
@@ -138,12 +151,12 @@ class FaultyRouter(_Port):
     def apply(self, route: EnvironmentRoute, *, fence: Fence | None = None) -> None:
         self.watch.carries(fence)
         self.watch.apply(self.owner, route)
-        self.effect("apply", "route", lambda: self.reality.apply(route, fence))
+        self.effect("apply", "route", lambda: self.reality.apply(route, fence), f"route:{route.version}")
 
     def remove(self, service: str, environment: str, *, fence: Fence | None = None) -> None:
         self.watch.carries(fence)
         self.watch.effect(self.owner, "remove-route", KEY)
-        self.effect("remove", "route", lambda: self.reality.remove(fence))
+        self.effect("remove", "route", lambda: self.reality.remove(fence), f"remove-route:{KEY}")
 
     def observe(self, service: str, environment: str) -> RouteObservation | None:
         reality = self.reality
@@ -186,7 +199,7 @@ class FaultyJobs(_Port):
             self.watch.effect(self.owner, "check", f"{rollout}:{name}")
             passes = self.watch.kind_of_rollout(rollout) != "unchecked"
             result = Job("done") if passes else Job("failed", "expected status 200, found 500")
-            self.effect("check", "check", lambda: self._check(job, result))
+            self.effect("check", "check", lambda: self._check(job, result), job)
         else:
             self.jobs[job] = (self.reality.clock.at, guarded(work, _never()))
         on_end()

@@ -1,19 +1,15 @@
-"""One simulated run: phase one with everything going wrong and the promises checked after every step; phase two with
-everything healed, in which every rollout must end, with no orphan and no lost capacity."""
+"""One simulated run: everything goes wrong, and the promises are checked after every step; then `settle` takes over."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rebake.core.codec import dump
-from rebake.core.units import FULL
 from rebake.errors import RebakeError
 from rebake.ledger.ports import Draft, Put
 from rebake.rollout.engine import LEASE_SECONDS, Engine, Ports
-from rebake.rollout.fleets import GIVE_UP_AFTER
 from rebake.rollout.world import Command, Rollout
 from rebake.testing.simulated import simulated_release
 from rebake.testing.simulation.ports import FaultyJobs, FaultyLedger, FaultyPlatform, FaultyRouter
@@ -21,19 +17,20 @@ from rebake.testing.simulation.scenario import (
     ENVIRONMENT,
     HOUR,
     KEY,
+    RELEASES,
     SERVICE,
+    STAGING,
     Happening,
     Scenario,
+    digest,
     plan_of,
     revision_of,
+    succeeded_elsewhere,
 )
+from rebake.testing.simulation.settle import settle
 from rebake.testing.simulation.watch import Watch
 from rebake.testing.simulation.world import EMPTY, Killed, Reality
 
-MOST_TICKS = 600
-"""Ticks in which every rollout must have ended, once the world is healed."""
-QUICK_TICKS = 60
-"""After so many ticks the clock goes faster: only long ramps are left then."""
 PAUSE_SECONDS = LEASE_SECONDS + 1.0
 PACES = (0.05, 0.2, 0.5, 0.5, 1.0, 1.0, 1.5)
 
@@ -69,12 +66,15 @@ class Run:
         self.number = 0
         self.paused = False
         self.begun: list[str] = []
+        self.aims: list[Happening] = []
         self.reality.pause = self._pause
         self.reality.stall = lambda seconds: self.watch.lost(self.reality.advance(seconds / 2))
         self.owners = [f"engine-{n}" for n in range(scenario.engines)]
         self.engines = {owner: self._engine(owner) for owner in self.owners}
         self.due: dict[str, float] = dict.fromkeys(self.owners, 0.0)
-        self.reality.ledger.commit([], [Put("environment", KEY, dump(EMPTY))], at=self.reality.clock.at)
+        gone_well = [digest(r) for r in RELEASES if succeeded_elsewhere(scenario.seed, r)]
+        puts = [Put("success", f"{SERVICE}/{STAGING}/{release}", {"at": 0.0}) for release in gone_well]
+        self.reality.ledger.commit([], [Put("environment", KEY, dump(EMPTY)), *puts], at=self.reality.clock.at)
 
     def _engine(self, owner: str) -> Engine:
         reality, watch = self.reality, self.watch
@@ -98,14 +98,15 @@ class Run:
         for step in range(self.scenario.steps):
             for happening in by_step.get(step, ()):
                 self.happen(happening)
-            self._step(self.pace.choice(PACES), self.owners[self.pace.randrange(len(self.owners))])
+            self._take_aim()
+            self.step(self.pace.choice(PACES), self.owners[self.pace.randrange(len(self.owners))])
             if self.watch.violations:
                 break
         else:
-            self._settle()
+            settle(self)
         return self._outcome()
 
-    def _step(self, seconds: float, owner: str) -> None:
+    def step(self, seconds: float, owner: str) -> None:
         self.tick(owner)
         self.watch.lost(self.reality.advance(seconds))
         if not any(h.what == "reroute" for h in self.scenario.happenings):
@@ -116,7 +117,9 @@ class Run:
         self.ticks += 1
         self.watch.looked_at = self.reality.wall.now(), self.reality.clock.at
         try:
-            self.due[owner] = self.engines[owner].tick(KEY)
+            again = self.due[owner] = self.engines[owner].tick(KEY)
+            self.watch.keeping.looked(owner, self.watch.doc, again)
+            return
         except Killed:
             self.engines[owner] = self._engine(owner)
             self.due[owner] = self.reality.wall.now()
@@ -124,6 +127,7 @@ class Run:
             self.due[owner] = self.reality.wall.now() + 1.0
         except Exception as error:
             self.watch.fail("engine", f"{type(error).__name__}: {error}")
+        self.watch.keeping.looked(owner, self.watch.doc, None)
 
     def _pause(self, owner: str) -> None:
         """This engine stands still for longer than its lease, in the middle of a tick; others go on meanwhile."""
@@ -134,15 +138,16 @@ class Run:
         for other in self.owners:
             for _ in range(3):
                 if other != owner:
-                    self._step(0.3, other)
+                    self.step(0.3, other)
         self.paused = False
 
     # What happens
 
     def happen(self, happening: Happening) -> None:
         what, value, reality = happening.what, happening.value, self.reality
+        self.watch.keeping.disturbed += 1
         if what in ("deploy", "undo", "stop", "approve", "down", "resize"):
-            self._person(happening)
+            self.person(happening)
         elif what == "fault":
             reality.faults.arm(happening.on, happening.mode, value)
         elif what == "quota":
@@ -151,8 +156,12 @@ class Run:
             reality.wall.skew += value if abs(value) >= HOUR else value - 20
         elif what == "edge-restart":
             reality.restart_edge()
-        elif what == "rot":
-            reality.rot(happening.on)
+        elif what in ("rot", "sour"):
+            getattr(reality, what)(happening.on)
+        elif what == "aim":
+            self.aims.append(happening)
+        elif what == "pardon":
+            self._pardon(value)
         elif what == "stranger":
             reality.stranger(value)
         elif what == "reroute":
@@ -162,15 +171,31 @@ class Run:
         else:
             reality.harm(what, happening.on, value)
 
-    def _person(self, happening: Happening) -> None:
+    def _take_aim(self) -> None:
+        """Who waited for a rollout to come into a state asks now."""
+        rollout = self.reality.environment.get("rollout") if self.aims else None
+        for aim in [a for a in self.aims if rollout is not None and a.on == rollout["state"]]:
+            self.aims.remove(aim)
+            self.happen(Happening(aim.step, aim.mode, RELEASES[aim.value % len(RELEASES)], value=aim.value))
+
+    def _pardon(self, value: int) -> None:
+        """A person lets a revision out of quarantine."""
+        ledger = self.reality.ledger
+        rows = ledger.list("quarantine")
+        if rows:
+            key, doc = rows[value % len(rows)]
+            ledger.commit([], [Put("quarantine", key, None)], at=self.reality.wall.now())
+            self.watch.people.quarantine.discard(str(doc["revision"]))
+
+    def person(self, happening: Happening, **changes: Any) -> None:
+        """A person asks for something. `changes`: of the plan."""
         self.number += 1
         number, now = self.number, self.reality.wall.now()
         parts: dict[str, Any] = {}
-        plan = plan_of(self.scenario.seed, happening.value)
+        plan = replace(plan_of(self.scenario.seed, happening.value), **changes)
         if happening.what == "deploy":
             revision = revision_of(happening.on, happening.value)
             rollout = Rollout(f"r-{number:03}", "deploy", revision, plan, "ann", now)
-            self.watch.ask(rollout.id, "deploy", revision, plan)
             self.begun.append(rollout.id)
             parts = {"rollout": rollout}
         elif happening.what == "undo":
@@ -179,81 +204,11 @@ class Run:
             parts = {"plan": plan}
         verb: Any = "begin" if happening.what == "deploy" else happening.what
         command = Command(f"c-{number:03}", verb, "ann", now, **parts)
+        self.watch.asks(command)
         puts = [Put("command", f"{KEY}/{command.id}", dump(command))]
         drafts = [Draft("request", SERVICE, ENVIRONMENT, None, {"request": command.id})]
         self.reality.ledger.commit(drafts, puts, at=now)
         self.due = dict.fromkeys(self.owners, 0.0)
-
-    # Phase two
-
-    def _settle(self) -> None:
-        """Heal the world, keep one engine, and wait for the end of everything."""
-        self.reality.heal()
-        self.owners = self.owners[:1]
-        owner = self.owners[0]
-        for tick in range(MOST_TICKS):
-            wait = self.due[owner] - self.reality.wall.now()
-            self._step(min(max(wait, 0.5), 1.5) if tick < QUICK_TICKS else 5.0, owner)
-            if self.watch.violations:
-                return
-            if self._settled():
-                break
-            self._answer()
-        else:
-            self.watch.fail("9", f"not settled {MOST_TICKS} ticks after the last fault: {self._where()}")
-            return
-        self._ended_well()
-
-    def _answer(self) -> None:
-        """A person answers whatever rebake asks."""
-        rollout = self.reality.environment.get("rollout")
-        if rollout is not None and rollout["state"] == "asking" and not self.reality.ledger.list("command"):
-            self._person(Happening(0, "approve"))
-
-    def _settled(self) -> bool:
-        doc, reality = self.reality.environment, self.reality
-        if doc.get("rollout") or doc.get("queue") or doc.get("leaving") or reality.later:
-            return False
-        if reality.ledger.list("command"):
-            return False
-        stable = doc.get("stable")
-        if stable is None:
-            return not reality.platform.processes and reality.route is None
-        members = [n for n, p in reality.platform.processes.items() if p.spec.fleet == stable["id"]]
-        others = len(reality.platform.processes) - len(members)
-        fit = [n for n in members if reality.accepts(n) and not reality.platform.processes[n].drift]
-        whole = len(members) == len(fit) == stable["plan"]["instances"]
-        return others == 0 and (whole or self._hopeless(stable)) and (self._routed(stable, fit) or not whole)
-
-    def _hopeless(self, stable: Mapping[str, Any]) -> bool:
-        """Stable cannot stay up by its own nature, or ten failures made rebake call a person."""
-        streak = [f for f in stable["failures"] if f["at"] > stable["good_at"]]
-        nature = self.reality.kinds[stable["revision"]["release"]]
-        return nature in ("frail", "sickly") or len(streak) >= GIVE_UP_AFTER
-
-    def _routed(self, stable: Mapping[str, Any], fit: list[str]) -> bool:
-        route = self.reality.route
-        shares = {f.fleet: f.weight_basis_points for f in route.fleets} if route is not None else {}
-        endpoints = {e.instance for f in route.fleets for e in f.endpoints} if route is not None else set()
-        return shares == {stable["id"]: FULL} and endpoints == set(fit)
-
-    def _ended_well(self) -> None:
-        for rollout in self.begun:
-            view = self.reality.ledger.get("rollout", f"{KEY}/{rollout}")
-            if view is None or view["ended"] is None:
-                self.watch.fail("11", f"{rollout} was asked for, and nothing tells how it ended")
-        stable = self.reality.environment.get("stable")
-        if (stable["id"] if stable else None) != self.watch.stable:
-            self.watch.fail("11", f"stable is {stable and stable['id']}, but {self.watch.stable} was promoted last")
-
-    def _where(self) -> str:
-        doc = self.reality.environment
-        rollout = doc.get("rollout")
-        parts = [f"{rollout['id']} is {rollout['state']} ({rollout['reason']})" if rollout else "no rollout"]
-        parts += [f"{len(doc.get(n) or ())} in {n}" for n in ("queue", "leaving")]
-        alive = {n: "fit" if self.reality.accepts(n) else "unfit" for n in self.reality.platform.processes}
-        parts.append(f"instances {alive}, wanted {(doc.get('stable') or {}).get('id')}")
-        return "; ".join(parts)
 
     def _outcome(self) -> Outcome:
         endings: dict[str, int] = {}

@@ -11,9 +11,14 @@ from dataclasses import dataclass, replace
 
 from rebake.release.manifest import Health, Revision, RunContract, Settings
 from rebake.rollout.plan import HttpCheck, Plan, Strategy
+from rebake.rollout.states import FINAL, State
 
 SERVICE, ENVIRONMENT = "shop", "production"
 KEY = f"{SERVICE}/{ENVIRONMENT}"
+STAGING = "staging"
+RELEASES = "abcdef"
+PROBE = 100
+"""A variant that no drawn rollout has: its revision cannot be in quarantine."""
 
 EFFECTS = ("launch", "retire", "apply", "remove", "prepare", "check")
 MODES = (
@@ -52,7 +57,7 @@ class Happening:
     Attributes:
         step: when; steps are counted from 0.
         what: a person's `deploy`, `stop`, `undo`, `approve`, `down`, `resize`; `fault` (the next call `on` meets
-            `mode`);
+            `mode`); `aim` (a person asks for `mode` when a rollout comes into the state `on`);
             or something in the world: see `run.Run.happen`.
         on: a release, a call, or a cohort.
         mode: how a fault shows.
@@ -90,8 +95,9 @@ def digest(release: str) -> str:
 
 
 def revision_of(release: str, variant: int) -> Revision:
-    """A release with one of three settings: a changed setting is another revision."""
-    return Revision(SERVICE, ENVIRONMENT, digest(release), Settings({"VARIANT": str(variant % 3)}))
+    """A release with one of three settings: a changed setting is another revision. From `PROBE` on each is its own."""
+    name = str(variant if variant >= PROBE else variant % 3)
+    return Revision(SERVICE, ENVIRONMENT, digest(release), Settings({"VARIANT": name}))
 
 
 def _strategy(chance: random.Random) -> Strategy:
@@ -113,7 +119,7 @@ def plan_of(seed: int, variant: int) -> Plan:
     """The plan of one request. Times are short: a rollout should be a few dozen ticks, not a day."""
     chance = random.Random(f"{seed}/plan/{variant}")
     health = Health(start_timeout_ms=8000)
-    return Plan(
+    plan = Plan(
         service=SERVICE,
         environment=ENVIRONMENT,
         platform="simulated",
@@ -129,7 +135,15 @@ def plan_of(seed: int, variant: int) -> Plan:
         when_busy=chance.choice(("supersede", "supersede", "wait")),
         approval=chance.random() < 0.1,
         drift_interval_ms=5000,
+        after=STAGING if chance.random() < 0.15 else None,
+        keep=chance.choice((1, 2, 3)),
     )
+    return replace(plan, soak_ms=20_000, hold_back_basis_points=2000) if chance.random() < 0.15 else plan
+
+
+def succeeded_elsewhere(seed: int, release: str) -> bool:
+    """Whether a release counts as successful in the environment that gates name; `a` always does."""
+    return release == "a" or random.Random(f"{seed}/staging/{release}").random() < 0.6
 
 
 def draw(seed: int) -> Scenario:
@@ -143,6 +157,7 @@ def draw(seed: int) -> Scenario:
     happenings += [_world(chance, steps) for _ in range(round(trouble * chance.randint(0, 5)))]
     happenings += _crowd(chance, steps)
     happenings += _rot(chance, steps)
+    happenings += _aims(chance, steps) + _set_back(chance, steps)
     engines = 2 if chance.random() < 0.3 else 1
     ordered = sorted(happenings, key=lambda h: h.step)
     return Scenario(seed, steps, engines, tuple(ordered))
@@ -171,6 +186,27 @@ def _rot(chance: random.Random, steps: int) -> list[Happening]:
     return [Happening(step, "rot", "stable"), fix]
 
 
+def _aims(chance: random.Random, steps: int) -> list[Happening]:
+    """Requests that wait for a rollout to come into one state: so each state meets each of them."""
+    states = [s.value for s in State if s not in FINAL]
+    verbs = ("stop", "undo", "deploy", "approve", "down")
+    return [
+        Happening(
+            chance.randrange(3, steps),
+            "aim",
+            chance.choice(states),
+            chance.choices(verbs, (4, 4, 3, 1, 0.3))[0],
+            chance.randrange(PROBE),
+        )
+        for _ in range(chance.choice((0, 1, 2)))
+    ]
+
+
+def _set_back(chance: random.Random, steps: int) -> list[Happening]:
+    """A clock set back by an hour while something is waited for."""
+    return [Happening(chance.randrange(10, steps), "clock", value=-HOUR)] if chance.random() < 0.08 else []
+
+
 def _fault(chance: random.Random, steps: int) -> Happening:
     step = chance.randrange(steps)
     kind = chance.choices(("effect", "look", "commit", "store"), (6, 2, 3, 1))[0]
@@ -190,8 +226,11 @@ def _fault(chance: random.Random, steps: int) -> Happening:
 def _world(chance: random.Random, steps: int) -> Happening:
     step = chance.randrange(steps)
     what = chance.choices(
-        ("die", "hang", "lie", "drift", "die-all", "quota", "clock", "edge-restart", "stranger", "reroute", "quiet"),
-        (4, 3, 2, 2, 1, 1, 1, 1, 1, 1, 2),
+        (
+            *("die", "hang", "lie", "drift", "die-all", "quota", "clock", "edge-restart", "stranger", "reroute"),
+            *("quiet", "sour", "pardon"),
+        ),
+        (4, 3, 2, 2, 1, 1, 1, 1, 1, 1, 2, 2, 1),
     )[0]
     value = chance.choice((-HOUR, HOUR)) if what == "clock" and chance.random() < 0.5 else chance.randint(1, 40)
     return Happening(step, what, chance.choice(("stable", "candidate")), value=value)

@@ -15,6 +15,10 @@ from rebake.platforms.model import Instance, InstanceSpec
 from rebake.release.manifest import Revision
 from rebake.rollout.plan import Plan
 from rebake.rollout.states import TABLE, Event, State
+from rebake.rollout.world import Command
+from rebake.testing.simulation.causes import Causes
+from rebake.testing.simulation.keeping import Keeping, streak_of
+from rebake.testing.simulation.people import People, digest_in
 from rebake.testing.simulation.scenario import KEY
 from rebake.testing.simulation.world import Reality
 from rebake.traffic.ports import EnvironmentRoute, RouteObservation
@@ -24,6 +28,9 @@ FINAL = ("promoted", "rolled-back", "refused", "stopped", "failed")
 HARM = ("harmful", "candidate-lost", "cannot-start", "check-failed", "undecided-roll-back")
 ENDINGS = {"stop": "stopped", "superseded": "stopped", "blocked": "failed", **dict.fromkeys(HARM, "rolled-back")}
 SPARE_INSTANCES = 2
+MOST_FAILURES = 10
+LONGEST_PAUSE = 60.0
+LISTEN = "127.0.0.1:8080"
 
 
 class Watch:
@@ -46,11 +53,11 @@ class Watch:
         self.endings: dict[str, str] = {}
         self.soaked: set[str] = set()
         self.waived: set[str] = set()
-        self.quarantined: set[str] = set()
         self.promoted: set[str] = set()
         self.intents: set[str] = set()
-        self.seen: dict[str, dict[str, Instance]] = {}
-        self.routes: dict[str, RouteObservation | None] = {}
+        self.people = People(self.fail)
+        self.causes = Causes(reality, self.people, self.fail)
+        self.keeping = Keeping(reality, self.fail)
         self.whole: set[str] = set()
         self.met: set[str] = set()
         self.proved: set[str] = set()
@@ -66,6 +73,12 @@ class Watch:
         self.asked[rollout] = (kind, revision, plan)
         self.revisions[revision.digest] = revision
 
+    def asks(self, command: Command) -> None:
+        """A person asks for anything."""
+        self.people.asks(command)
+        if command.rollout is not None:
+            self.ask(command.rollout.id, "deploy", command.rollout.revision, command.rollout.plan)
+
     def kind_of_rollout(self, rollout: str) -> str:
         asked = self.asked.get(rollout)
         return "good" if asked is None else self.reality.kinds[asked[1].release]
@@ -80,7 +93,7 @@ class Watch:
     # What an engine was shown
 
     def shown(self, owner: str, instances: Sequence[Instance], honest: bool) -> None:
-        self.seen[owner] = {i.id: i for i in instances}
+        self.keeping.of(owner).instances = {i.id: i for i in instances}
         by_fleet: dict[str, list[Instance]] = {}
         for instance in instances:
             by_fleet.setdefault(instance.fleet, []).append(instance)
@@ -97,14 +110,14 @@ class Watch:
                 self.whole.add(fleet)
         if self.under_way is not None and not any(i.healthy for i in by_fleet.get(self.stable or "", ())):
             self.waived.add(self.under_way)
-
+            self.causes.alone.add(self.under_way)
         self._spare()
 
     def _spare(self) -> None:
         """Where there is one too many, which one goes is the engine's choice."""
-        for seen in self.seen.values():
+        for seen in self.keeping.seen.values():
             counts: dict[str, list[str]] = {}
-            for instance in seen.values():
+            for instance in seen.instances.values():
                 if instance.state in ("starting", "running"):
                     counts.setdefault(instance.fleet, []).append(instance.id)
             for fleet, members in counts.items():
@@ -112,7 +125,7 @@ class Watch:
                     self.unfit.update(members)
 
     def read(self, owner: str, seen: RouteObservation | None) -> None:
-        self.routes[owner] = seen
+        self.keeping.of(owner).route = seen
 
     # What an engine does
 
@@ -136,6 +149,7 @@ class Watch:
         fleets = [self.doc[c]["id"] for c in ("stable", "candidate") if self.doc.get(c)]
         if spec.fleet not in fleets:
             self.fail("9", f"{spec.id} was launched for a fleet that is neither stable nor candidate")
+        self._backs_off(spec)
         known = self.revisions.get(spec.revision)
         if known is None or spec.run.env.get("VARIANT") != known.settings.env["VARIANT"]:
             self.fail("8", f"{spec.id} was launched with settings that are not its revision's")
@@ -143,11 +157,23 @@ class Watch:
         if self.reality.live(spec.fleet) >= room:
             self.fail("9", f"{spec.id} is one more than {room} instances of {spec.fleet}")
 
-    def retire(self, owner: str, instance: str) -> None:
+    def _backs_off(self, spec: InstanceSpec) -> None:
+        """Promise 12: what cannot stay up is started again ever later, and after ten times a person is told."""
+        docs = (self.doc.get(cohort) for cohort in ("stable", "candidate"))
+        streak = next((streak_of(doc) for doc in docs if doc is not None and doc["id"] == spec.fleet), [])
+        if len(streak) >= MOST_FAILURES:
+            self.fail("12", f"{spec.id} was launched after {len(streak)} failures in a row")
+        pause = min(2.0 ** (len(streak) - 2), LONGEST_PAUSE) if len(streak) > 1 else 0.0
+        if streak and self.looked_at[0] < streak[-1]["at"] + pause - 0.01:
+            self.fail("12", f"{spec.id} was launched without {pause:g}s of pause after {len(streak)} failures")
+
+    def retire(self, owner: str, instance: str, grace_ms: int) -> None:
         self.effect(owner, "retire", instance)
         process = self.reality.platform.processes.get(instance)
         if process is None or not self.reality.accepts(instance):
             return
+        if instance in self.reality.weighted_at and grace_ms < process.spec.run.drain_ms:
+            self.fail("5", f"{instance} had users, and was given {grace_ms} ms to finish")
         fleet = process.spec.fleet
         if fleet == self.stable and instance not in self.unfit:
             self.fail("4", f"{instance} of stable was retired, healthy and wanted")
@@ -169,6 +195,11 @@ class Watch:
         total = sum(f.weight_basis_points for f in route.fleets)
         if total not in (0, FULL):
             self.fail("5", f"a route was written whose weights sum to {total}")
+        shares = {f.fleet: f.weight_basis_points for f in route.fleets if f.weight_basis_points}
+        if shares != _intended(self.doc):
+            self.fail("5", f"a route was written with {shares}, intended was {_intended(self.doc)}")
+        if route.listen != LISTEN:
+            self.fail("5", f"a route was written that listens on {route.listen}")
         for fleet in route.fleets:
             if fleet.weight_basis_points:
                 self._meets_users(fleet.fleet, [e.instance for e in fleet.endpoints])
@@ -188,6 +219,8 @@ class Watch:
         asked = self.asked.get(fleet)
         if asked is None or asked[0] == "undo":
             return
+        if asked[2].approval and fleet not in self.causes.approved:
+            self.fail("3", f"{fleet} got users, and nobody approved it")
         for check in asked[2].checks:
             if f"check:{fleet}:{check.name}" not in self.reality.checked:
                 self.fail("3", f"{fleet} got users before check {check.name} passed")
@@ -197,7 +230,7 @@ class Watch:
         if self.under_way is not None and self.under_way in self.soaked:
             return
         registered = {e.instance for f in route.fleets if f.fleet == stable for e in f.endpoints}
-        for instance in self.seen.get(owner, {}).values():
+        for instance in self.keeping.of(owner).instances.values():
             fit = instance.fleet == stable and instance.state == "running" and instance.healthy
             if fit and instance.id not in registered and instance.id not in self.unfit:
                 self.fail("4", f"{instance.id} of stable was taken out of the route, healthy and wanted")
@@ -215,24 +248,37 @@ class Watch:
                 self.intents.add(str(draft.body["action"]))
                 if draft.body.get("do") == "Prepare":
                     self.intents.add(f"prepare:{draft.body['release']}")
+            elif draft.kind == "outcome":
+                self.keeping.outcome(draft.body)
+            elif draft.kind == "decision" and "verb" in draft.body:
+                self.people.decision(draft.body)
             elif draft.kind == "transition":
                 self._transition(owner, str(draft.rollout), draft.body)
-        if self.doc.get("stable") is None and any(d.body.get("verb") == "down" for d in entries):
-            self.stable = None
-        self._obeyed(entries, puts)
-
-    def _obeyed(self, entries: Sequence[Draft], puts: Sequence[Put]) -> None:
-        """Promise 7: a stop that was taken in ends the rollout, or is refused aloud."""
-        verbs = [str(d.body["verb"]) for d in entries if d.kind == "decision" and "verb" in d.body]
-        if verbs != ["stop"] or any(p.kind == "refusal" for p in puts):
-            return
+        self.people.commit_ends(self.doc, puts)
+        self._sizes(entries)
         rollout = self.doc.get("rollout")
-        if rollout is not None and rollout["state"] != "returning":
-            self.fail("7", f"a stop was ignored in {rollout['state']}")
+        if rollout is not None and rollout["id"] in self.asked:
+            self.causes.weight(self.doc, self.asked[rollout["id"]][2])
+
+    def _sizes(self, entries: Sequence[Draft]) -> None:
+        """Promise 7: what is taken down is gone, and a size that was asked for is the size."""
+        decided = [d.body for d in entries if d.kind == "decision" and "verb" in d.body]
+        stable = self.doc.get("stable")
+        for body in decided:
+            plan = self.people.commands[str(body["request"])].plan
+            if body["verb"] == "down":
+                self.stable = None
+                if stable is not None:
+                    self.fail("7", "it was taken down, and stable is still there")
+            elif body["verb"] == "resize" and plan is not None and stable is not None and len(decided) == 1:
+                same = (self.before.get("stable") or {}).get("id") == stable["id"]
+                if same and stable["plan"]["instances"] != plan.instances:
+                    self.fail("7", f"stable has {stable['plan']['instances']} instances, asked for {plan.instances}")
 
     def _transition(self, owner: str, rollout: str, body: Mapping[str, Any]) -> None:
         before, after = body["from"], str(body["to"])
         event = body.get("event")
+        self.people.moved(rollout, before and str(before), after, None if event is None else Event(event))
         if before is None:
             self._begun(rollout)
         elif event is None:  # taken out of the queue, or down
@@ -252,6 +298,7 @@ class Watch:
         self.under_way = rollout
         if self.stable is None:
             self.waived.add(rollout)
+            self.causes.alone.add(rollout)
         if rollout not in self.asked:
             self._undo_begun(rollout)
 
@@ -264,26 +311,29 @@ class Watch:
         from rebake.core.codec import load
 
         revision, plan = load(Revision, docs[0]["revision"]), load(Plan, docs[0]["plan"])
-        if revision.digest not in self.promoted:
-            self.fail("8", f"{rollout} goes back to a revision that never served")
+        if digest_in(docs[0]) != self.people.going_back.get(rollout):
+            self.fail("8", f"{rollout} does not go back to the newest revision that may serve again")
+        if plan.checks or plan.approval or plan.after or plan.strategy.steps or plan.strategy.profile:
+            self.fail("8", f"{rollout} has gates, steps or checks in its way")
         self.asked[rollout] = ("undo", revision, plan)
+        self.people.plans[rollout] = plan
 
     def _stepped(self, owner: str, rollout: str, before: State, after: str, event: Event) -> None:
         cell = CELLS[before, event]
         if event is not Event.RETURNED and str(cell.to) != after:
             self.fail("11", f"{rollout} went from {before} to {after} on {event}: not in the table")
+        if rollout in self.asked:
+            asked = self.asked[rollout]
+            self.causes.event(rollout, asked, before, event, self.looked_at)
+            self.causes.entered(rollout, asked[2], State(after), event, self.looked_at)
         if event in (Event.SHIFTED, Event.SHIFTED_LAST, Event.RETURNED):
             self._read_back(owner, rollout, before)
         if event in (Event.APPROVE, Event.STABLE_BROKEN):
             self.waived.add(rollout)
         if after == State.RETURNING:
             self.endings[rollout] = self._ending(before, event)
-            if self.endings[rollout] == "rolled-back" and rollout in self.asked:
-                self.quarantined.add(self.asked[rollout][1].digest)
-        if after == State.PREPARING and rollout in self.asked:
-            kind, revision, _ = self.asked[rollout]
-            if kind == "deploy" and revision.digest in self.quarantined:
-                self.fail("6", f"{rollout} deploys a revision that was taken back before")
+            if self.endings[rollout] == "rolled-back":
+                self.people.shut_away(rollout)
         if after in (State.FINISHING, State.PROMOTED):
             self.soaked.add(rollout)
         if after == State.SOAKING:
@@ -305,8 +355,8 @@ class Watch:
         """Promise 5: a switch is over when the balancer reports it, not when it was asked for."""
         remembered = self.before.get("rollout")
         same = remembered is not None and remembered["id"] == rollout and remembered["state"] == before
-        intended = _intended(self.before if same else self.doc, rollout)
-        route = self.routes.get(owner)
+        intended = _intended(self.before if same else self.doc)
+        route = self.keeping.of(owner).route
         found = {f: w for f, w in route.weights.items() if w} if route is not None else {}
         if before is State.RETURNING or not same:
             stable = self.doc.get("stable")
@@ -350,7 +400,7 @@ class Watch:
             self.fail("5", "users find no route, although a release was promoted")
 
 
-def _intended(doc: Mapping[str, Any], rollout: str) -> dict[str, int]:
+def _intended(doc: Mapping[str, Any]) -> dict[str, int]:
     """The weights that a document asks for."""
     under_way, stable, candidate = doc.get("rollout"), doc.get("stable"), doc.get("candidate")
     share = int(under_way["weight"]) if under_way is not None and candidate is not None else 0

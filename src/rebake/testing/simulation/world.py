@@ -14,13 +14,14 @@ from contextlib import suppress
 from typing import Any
 
 from rebake.core.units import FULL
-from rebake.errors import LedgerConflict
+from rebake.errors import RebakeError
+from rebake.judge.samples import Arm
 from rebake.ledger.ports import Fence
 from rebake.platforms.model import Drift, Instance, InstanceSpec
 from rebake.rollout.world import Environment
 from rebake.testing.simulated import Behaviour, ManualClock, MemoryLedger, SimulatedPlatform, SimulatedRouter
-from rebake.testing.simulation.scenario import ENVIRONMENT, KEY, SERVICE, Scenario, digest, kind_of
-from rebake.traffic.ports import Counters, EnvironmentRoute
+from rebake.testing.simulation.scenario import ENVIRONMENT, KEY, RELEASES, SERVICE, Scenario, digest, kind_of
+from rebake.traffic.ports import Counters, EnvironmentRoute, Sample
 
 FRAIL_SECONDS = 4.0
 REMEMBERED_LOOKS = 8
@@ -107,7 +108,7 @@ class Reality:
         self.weighted_at: dict[str, tuple[float, float]] = {}
         self.pause: Callable[[str], None] = lambda _owner: None
         self.stall: Callable[[float], None] = lambda _seconds: None
-        for release in "abcdef":
+        for release in RELEASES:
             self._behave(release)
 
     def _behave(self, release: str) -> None:
@@ -198,7 +199,7 @@ class Reality:
         for entry in [e for e in self.later if e[0] <= self.clock.at]:
             if entry in self.later:
                 self.later.remove(entry)
-                with suppress(LedgerConflict):  # too late: another engine leads, and the platform knows
+                with suppress(RebakeError):  # refused, as from an engine that leads no more: nobody is there to be told
                     entry[2]()
         for name, process in list(self.platform.processes.items()):
             if process.stop_at is not None and self.clock.at >= process.stop_at:
@@ -212,6 +213,7 @@ class Reality:
 
     def _serve(self, requests: int) -> int:
         route, lost = self.route, 0
+        met: dict[str, Arm] = {}
         self._weigh()
         for fleet in route.fleets if route is not None else ():
             if not fleet.weight_basis_points:
@@ -222,18 +224,22 @@ class Reality:
             share = self.router._even("share", fleet.fleet, requests * fleet.weight_basis_points / FULL)
             accepting = [e.instance for e in fleet.endpoints if self.accepts(e.instance)]
             if accepting:
-                self._count(self.router.counters, fleet.fleet, share, accepting)
+                met[fleet.fleet] = self._count(self.router.counters, fleet.fleet, share, accepting)
             elif fleet.fleet not in self.touched:
                 lost += max(share, 1)
+        if route is not None and met:
+            weights = {f.fleet: f.weight_basis_points for f in route.fleets if f.weight_basis_points}
+            self.router.records.append(Sample(int(self.wall.now()), weights, met))
         return lost
 
-    def _count(self, counters: dict[str, Counters], fleet: str, share: int, instances: list[str]) -> None:
+    def _count(self, counters: dict[str, Counters], fleet: str, share: int, instances: list[str]) -> Arm:
         process = self.platform.processes.get(instances[0]) if instances else None
         if process is None:
-            return
+            return Arm(0, 0)
         errors = self.router._even("errors", fleet, share * self.platform.behaviours[process.spec.release].error_rate)
         before = counters.get(fleet, Counters())
         counters[fleet] = Counters(before.requests + share, before.errors + errors)
+        return Arm(share, errors)
 
     # What goes wrong by itself
 
@@ -272,6 +278,14 @@ class Reality:
         self.kinds[release] = "sickly"
         self.platform.behaviours[release].healthy = False
         self.touched |= {p.spec.fleet for p in self.platform.processes.values() if p.spec.release == release}
+
+    def sour(self, cohort: str) -> None:
+        """The release of a cohort begins to fail half of its requests, as when a certificate ends."""
+        fleet = self.environment.get(cohort)
+        release = fleet and fleet["revision"]["release"]
+        if release is not None and release != digest("a") and self.kinds[release] == "good":
+            self.kinds[release] = "sour"
+            self.platform.behaviours[release].error_rate = 0.5
 
     def stranger(self, value: int) -> None:
         """Somebody starts an instance with our mark."""

@@ -1,0 +1,184 @@
+"""What must happen, and soon: outcomes written down, stable kept whole, a broken stable replaced, harm taken back, and
+the next look planned in time. Checked after every look of an engine that ended by itself.
+
+Promises 4, 6, 9, 10 and 11. A thing that is due counts as missed only when enough looks and enough time passed, by
+every clock, in which nothing went wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rebake.core.units import FULL
+from rebake.platforms.model import Instance
+from rebake.rollout.fleets import GIVE_UP_AFTER, backoff_seconds
+from rebake.rollout.states import State
+from rebake.testing.simulation.world import Reality
+from rebake.traffic.ports import RouteObservation
+
+LOOKS = 6
+"""So many looks in which a thing is due, and is not done, are too many ..."""
+SECONDS = 5.0
+"""... when they took at least this long."""
+NEXT_SECONDS = 1.0
+"""While a rollout is under way the next look is at most this far away ..."""
+IDLE_SECONDS = 61.0
+"""... and this far at any other time."""
+LOST_AFTER = 3
+"""Failures in a row after which a candidate counts as one that does not stay up."""
+TELLING_REQUESTS = 150
+"""Requests of each cohort after which half of them failing can be no accident."""
+MET = frozenset({State.SHIFTING, State.HOLDING, State.ASKING})
+WATCHED = MET | {State.SOAKING, State.FINISHING}
+
+
+def streak_of(fleet: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Failures of a fleet's document since it last proved that it stays up."""
+    return [f for f in fleet["failures"] if f["at"] > fleet["good_at"]]
+
+
+@dataclass(slots=True)
+class Due:
+    """One thing that is due, and since when."""
+
+    since: tuple[float, float]
+    looks: int = 0
+
+
+@dataclass(slots=True)
+class Seen:
+    """What one look showed, and what it did: by action, whether it was reported done."""
+
+    instances: Mapping[str, Instance] = field(default_factory=dict)
+    route: RouteObservation | None = None
+    done: dict[str, bool] = field(default_factory=dict)
+
+
+class Keeping:
+    """Follows what is due from look to look.
+
+    Attributes:
+        disturbed: counts whatever happens to the world or to an effect; what is due then is due anew.
+    """
+
+    def __init__(self, reality: Reality, fail: Callable[[str, str], None]) -> None:
+        self.reality = reality
+        self.fail = fail
+        self.seen: dict[str, Seen] = {}
+        self.outcomes: dict[str, bool] = {}
+        self.disturbed = 0
+        self._known = (0, 0)
+        self._due: dict[str, Due] = {}
+        self._latest: str | None = None
+        self._harm: tuple[str, int, int] | None = None
+
+    def of(self, owner: str) -> Seen:
+        return self.seen.setdefault(owner, Seen())
+
+    def outcome(self, body: Mapping[str, Any]) -> None:
+        self.outcomes[str(body["action"])] = bool(body["ok"])
+
+    def looked(self, owner: str, doc: Mapping[str, Any], again: float | None) -> None:
+        """An engine's look ended.
+
+        Args:
+            again: when it wants to look again, by the clock on the wall; None when the look failed.
+        """
+        seen = self.of(owner)
+        if again is not None:
+            self._written_down(seen)
+            self._look_again(owner, doc, again)
+            self._overdue("4", "stable is not kept whole", self._short(seen, doc), doc)
+            self._overdue("6", "a broken stable blocks its fix", self._blocked(seen, doc), doc)
+            self._overdue("3", "a candidate that does not stay up keeps its users", self._failing(seen, doc), doc)
+            self._overdue("10", "harm that everybody sees goes on", self._harmful(doc), doc)
+        seen.done = {}
+
+    def _written_down(self, seen: Seen) -> None:
+        for action, ok in seen.done.items():
+            if self.outcomes.get(action) is not ok:
+                self.fail("9", f"{action} was {'done' if ok else 'refused'}, and no outcome in the ledger says so")
+
+    def _look_again(self, owner: str, doc: Mapping[str, Any], again: float) -> None:
+        wait = again - self.reality.wall.now()
+        if wait > (NEXT_SECONDS if doc.get("rollout") else IDLE_SECONDS):
+            state = doc["rollout"]["state"] if doc.get("rollout") else "over"
+            self.fail("9", f"{owner} looks again in {wait:g}s only, with a rollout that is {state}")
+
+    def _overdue(self, promise: str, what: str, due: bool | float, doc: Mapping[str, Any]) -> None:
+        """Count looks in which a thing is due. `due`: whether, or how many seconds more it may take."""
+        reality = self.reality
+        known = (self.disturbed, reality.faults.met)
+        if known != self._known:
+            self._known = known
+            self._due.clear()
+            self._harm = None
+        now = (reality.wall.now(), reality.clock.at)
+        if due is False:
+            self._due.pop(what, None)
+            return
+        entry = self._due.setdefault(what, Due(now))
+        entry.looks += 1
+        passed = min(at - since for at, since in zip(now, entry.since, strict=True))
+        if entry.looks > LOOKS and passed > SECONDS + float(due):
+            rollout = doc.get("rollout")
+            self.fail(promise, f"{what} for {passed:.1f}s ({rollout['state'] if rollout else 'no rollout'})")
+
+    def _short(self, seen: Seen, doc: Mapping[str, Any]) -> bool | float:
+        """Whether stable has fewer instances than wanted, running or on their way; failures let it wait."""
+        stable = doc.get("stable")
+        if stable is None:
+            return False
+        alive = [i for i in seen.instances.values() if i.fleet == stable["id"] and i.state in ("starting", "running")]
+        streak = streak_of(stable)
+        latest = streak[-1]["instance"] if streak else None
+        if latest != self._latest:
+            self._latest = latest
+            return False
+        if len(streak) >= GIVE_UP_AFTER or len(alive) + len(stable["pending"]) >= stable["plan"]["instances"]:
+            return False
+        return backoff_seconds(len(streak)) or 0.001
+
+    def _blocked(self, seen: Seen, doc: Mapping[str, Any]) -> bool:
+        """Whether a candidate that is ready waits behind a stable of which nothing is healthy."""
+        rollout, stable, candidate = doc.get("rollout"), doc.get("stable"), doc.get("candidate")
+        if rollout is None or stable is None or candidate is None or rollout["state"] not in MET:
+            return False
+        if rollout["weight"] == FULL or rollout["asking"] == "approval" or seen.route is None:
+            return False
+        fit = {i.id for i in seen.instances.values() if i.healthy and not i.drift}
+        if any(i.healthy for i in seen.instances.values() if i.fleet == stable["id"]):
+            return False
+        ready = fit & seen.route.healthy.get(candidate["id"], frozenset())
+        return len(ready) >= int(rollout["plan"]["instances"])
+
+    def _failing(self, seen: Seen, doc: Mapping[str, Any]) -> bool:
+        """Whether users are sent to a candidate that is gone, or comes and goes, though stable is there for them."""
+        rollout, stable, candidate = doc.get("rollout"), doc.get("stable"), doc.get("candidate")
+        if rollout is None or stable is None or candidate is None or rollout["state"] not in WATCHED:
+            return False
+        healthy = {i.fleet for i in seen.instances.values() if i.healthy}
+        unfit = candidate["id"] not in healthy or len(streak_of(candidate)) >= LOST_AFTER
+        return bool(rollout["weight"]) and stable["id"] in healthy and unfit
+
+    def _harmful(self, doc: Mapping[str, Any]) -> bool:
+        """Whether both cohorts served enough, side by side, to show that the candidate alone fails half of it."""
+        rollout, stable, candidate = doc.get("rollout"), doc.get("stable"), doc.get("candidate")
+        if rollout is None or stable is None or candidate is None or rollout["state"] not in WATCHED:
+            self._harm = None
+            return False
+        rates = [self.reality.platform.behaviours[d["revision"]["release"]].error_rate for d in (stable, candidate)]
+        served = (self._requests(stable["id"]), self._requests(candidate["id"]))
+        if rates[0] or not rates[1]:
+            self._harm = None
+            return False
+        if self._harm is None or self._harm[0] != rollout["id"]:
+            self._harm = (rollout["id"], *served)
+        assert self._harm is not None
+        return all(now - then >= TELLING_REQUESTS for now, then in zip(served, self._harm[1:], strict=True))
+
+    def _requests(self, fleet: str) -> int:
+        counted = self.reality.router.counters.get(fleet)
+        return counted.requests if counted is not None else 0

@@ -1,0 +1,156 @@
+"""After the trouble: everything is healed, every rollout must end with no orphan and no lost capacity. Then the engine
+must prove that it can still do what it is for: deploy, undo, and nothing when a stop finds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rebake.core.units import FULL
+from rebake.rollout.fleets import GIVE_UP_AFTER
+from rebake.rollout.plan import Strategy
+from rebake.testing.simulation.keeping import streak_of
+from rebake.testing.simulation.people import digest_in
+from rebake.testing.simulation.scenario import KEY, PROBE, Happening
+from rebake.testing.simulation.watch import LISTEN
+
+if TYPE_CHECKING:
+    from rebake.testing.simulation.run import Run
+
+MOST_TICKS = 600
+"""Ticks in which every rollout must have ended, once the world is healed."""
+QUICK_TICKS, SLOW_TICKS = 60, 200
+"""After so many ticks the clock goes faster: only long ramps are left then."""
+HOPELESS = ("frail", "sickly", "exits")
+
+
+def settle(run: Run) -> None:
+    """Heal the world, keep one engine, wait for the end of everything, and let the engine prove itself."""
+    run.reality.heal()
+    run.owners = run.owners[:1]
+    if _ends(run) and _ended_well(run):
+        _prove(run)
+
+
+def _ends(run: Run) -> bool:
+    """Wait until nothing is left to do; an engine is asked to look when it said it would, or a little later."""
+    owner = run.owners[0]
+    for tick in range(MOST_TICKS):
+        wait = run.due[owner] - run.reality.wall.now()
+        run.step(max(wait, _pace(tick)), owner)
+        if run.watch.violations:
+            return False
+        if _settled(run):
+            return True
+        _answer(run)
+    run.watch.fail("9", f"not settled {MOST_TICKS} ticks after the last fault: {_where(run)}")
+    return False
+
+
+def _pace(tick: int) -> float:
+    """How much time passes at least between two looks: in all more than the hour that a clock may be set back, which is
+    how long the lease of an engine that is gone then lasts."""
+    if tick < QUICK_TICKS:
+        return 0.5
+    return 5.0 if tick < SLOW_TICKS else 10.0
+
+
+def _answer(run: Run) -> None:
+    """A person answers whatever rebake asks."""
+    rollout = run.reality.environment.get("rollout")
+    if rollout is not None and rollout["state"] == "asking" and not run.reality.ledger.list("command"):
+        run.person(Happening(0, "approve"))
+
+
+def _settled(run: Run) -> bool:
+    doc, reality = run.reality.environment, run.reality
+    if doc.get("rollout") or doc.get("queue") or doc.get("leaving") or reality.later:
+        return False
+    if reality.ledger.list("command"):
+        return False
+    stable = doc.get("stable")
+    if stable is None:
+        return not reality.platform.processes and reality.route is None
+    members = [n for n, p in reality.platform.processes.items() if p.spec.fleet == stable["id"]]
+    others = len(reality.platform.processes) - len(members)
+    fit = [n for n in members if reality.accepts(n) and not reality.platform.processes[n].drift]
+    whole = len(members) == len(fit) == stable["plan"]["instances"]
+    return others == 0 and (whole or _hopeless(run, stable)) and (_routed(run, stable, fit) or not whole)
+
+
+def _hopeless(run: Run, stable: Mapping[str, Any]) -> bool:
+    """Stable cannot stay up by its own nature, or ten failures made rebake call a person."""
+    return run.reality.kinds[stable["revision"]["release"]] in HOPELESS or len(streak_of(stable)) >= GIVE_UP_AFTER
+
+
+def _routed(run: Run, stable: Mapping[str, Any], fit: list[str]) -> bool:
+    route = run.reality.route
+    if route is None or route.listen != LISTEN or route.mirror is not None:
+        return False
+    shares = {f.fleet: f.weight_basis_points for f in route.fleets}
+    return shares == {stable["id"]: FULL} and {e.instance for f in route.fleets for e in f.endpoints} == set(fit)
+
+
+def _ended_well(run: Run) -> bool:
+    for rollout in run.begun:
+        view = run.reality.ledger.get("rollout", f"{KEY}/{rollout}")
+        if view is None or view["ended"] is None:
+            run.watch.fail("11", f"{rollout} was asked for, and nothing tells how it ended")
+        elif view["outcome"] != run.watch.states.get(rollout):
+            run.watch.fail("11", f"{rollout} is told as {view['outcome']}, and ended {run.watch.states.get(rollout)}")
+    stable = run.reality.environment.get("stable")
+    if (stable["id"] if stable else None) != run.watch.stable:
+        run.watch.fail("11", f"stable is {stable and stable['id']}, but {run.watch.stable} was promoted last")
+    release = stable and stable["revision"]["release"]
+    undone = run.watch.people.serving in run.watch.people.taken_back
+    if release and not undone and run.reality.ledger.get("success", f"{KEY}/{release}") is None:
+        run.watch.fail("11", f"{run.watch.stable} serves, and its release does not count as successful")
+    return not run.watch.violations
+
+
+def _prove(run: Run) -> None:
+    """In a world in which nothing goes wrong a good release is promoted, undone, and a late stop does no harm."""
+    run.reality.rate = 200
+    run.person(Happening(0, "deploy", "a", value=PROBE), **_plain(run))
+    rollout = run.begun[-1]
+    if not _ends(run) or not _ended_well(run):
+        return
+    if run.watch.states.get(rollout) != "promoted":
+        run.watch.fail("6", f"{rollout} is good, nothing went wrong, and it ended {run.watch.states.get(rollout)}")
+        return
+    _prove_undo(run)
+    run.person(Happening(0, "stop"))
+    before = run.reality.environment.get("stable")
+    if _ends(run) and (run.reality.environment.get("stable") or {}).get("id") != (before or {}).get("id"):
+        run.watch.fail("7", "a stop that found nothing to stop changed what serves")
+
+
+def _plain(run: Run) -> dict[str, Any]:
+    """No gate, and no end that depends on how much traffic there is."""
+    ways = (Strategy("blue-green"), Strategy("all-at-once"), Strategy("canary", steps=(1000, 5000), hold_ms=1000))
+    strategy = ways[run.scenario.seed % len(ways)]
+    return {"strategy": strategy, "undecided": "promote", "approval": False, "after": None, "keep": 3}
+
+
+def _prove_undo(run: Run) -> None:
+    run.person(Happening(0, "undo"))
+    target = f"r-{run.number:03}"
+    if not _ends(run):
+        return
+    stable = run.reality.environment.get("stable")
+    revision = run.watch.people.going_back.get(target)
+    if revision is None or stable is None:
+        return
+    fit = run.reality.kinds[run.watch.revisions[revision].release] in ("good", "slow", "harmful", "sour", "unchecked")
+    if fit and digest_in(stable) != revision:
+        run.watch.fail("8", f"{target} was to go back to {revision[7:13]}, and {digest_in(stable)[7:13]} serves")
+
+
+def _where(run: Run) -> str:
+    doc = run.reality.environment
+    rollout = doc.get("rollout")
+    parts = [f"{rollout['id']} is {rollout['state']} ({rollout['reason']})" if rollout else "no rollout"]
+    parts += [f"{len(doc.get(n) or ())} in {n}" for n in ("queue", "leaving")]
+    alive = {n: "fit" if run.reality.accepts(n) else "unfit" for n in run.reality.platform.processes}
+    parts.append(f"instances {alive}, wanted {(doc.get('stable') or {}).get('id')}")
+    return "; ".join(parts)
