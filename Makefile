@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help tour test check lint types contracts simulate simulate-ci bench bench-judge clean
+.PHONY: help tour test check lint types contracts simulate simulate-ci torture bench bench-judge clean
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -42,6 +42,11 @@ simulate-ci: .venv/.ready ## the simulated rollouts that CI demands: 20,000, wit
 SEEDS ?= 1+5000
 simulate: .venv/.ready ## simulated rollouts with every fault: make simulate SEEDS=FIRST+COUNT
 	@$(BIN)/python -m rebake.testing.simulation --seeds $(SEEDS) --workers 2
+
+KILLS ?= 200
+SEED ?= 1
+torture: .venv/.ready ## kill agent, Envoy, instances and machine under load: make torture KILLS=200 SEED=1 (half an hour)
+	@$(BIN)/python -m tests.torture --kills $(KILLS) --seed $(SEED)
 
 bench: .venv/.ready ## the measured figures, as ratios against peers in the same run
 	@$(BIN)/python -m benchmarks

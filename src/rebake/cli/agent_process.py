@@ -168,7 +168,9 @@ def tail(home: Home, lines: int = 8) -> list[str]:
 def stop(home: Home, *, seconds: float = STOP_SECONDS) -> int | None:
     """End the agent and return once its lock is free. Returns its pid, or None when none ran.
 
-    Raises: Transient `agent-does-not-stop`.
+    One that does not end when it is told is killed, which loses nothing: the next agent takes over.
+
+    Raises: Transient `agent-does-not-stop` when even that does not help.
     """
     pid = lock_holder(home.agent_lock)
     if pid is None:
@@ -176,13 +178,21 @@ def stop(home: Home, *, seconds: float = STOP_SECONDS) -> int | None:
     try:
         Client(home.agent_socket).call("POST", "/v1/agent/stop", {}, timeout=2.0, any_version=True)
     except (AgentAbsent, RebakeError):
-        _signal(pid)  # it hangs, or is only starting: SIGTERM says the same
+        # It hangs, or is only starting: SIGTERM says the same, once it is no longer held still.
+        _signal(pid, signal.SIGTERM, signal.SIGCONT)
     deadline = time.monotonic() + seconds
+    killed = False
     while lock_holder(home.agent_lock) == pid:
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline and not killed:
+            notice(
+                f"the agent (pid {pid}) did not end in {seconds:g} seconds: it is killed. Nothing that serves stops."
+            )
+            _signal(pid, signal.SIGKILL)
+            killed, deadline = True, time.monotonic() + seconds
+        elif time.monotonic() > deadline:
             raise Transient(
                 "agent-does-not-stop",
-                f"the agent (pid {pid}) did not end within {seconds:g} seconds",
+                f"the agent (pid {pid}) did not end when it was told to, nor when it was killed",
                 where=str(home.agent_log),
                 remedy=f"kill -9 {pid} (safe: nothing that serves stops, and the next agent takes over)",
                 evidence=tail(home),
@@ -191,12 +201,12 @@ def stop(home: Home, *, seconds: float = STOP_SECONDS) -> int | None:
     return pid
 
 
-def _signal(pid: int) -> None:
+def _signal(pid: int, *signals: signal.Signals) -> None:
     import contextlib
 
-    if pid:
+    for each in signals if pid else ():
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, each)
 
 
 def _parts(version: str) -> tuple[int, ...]:

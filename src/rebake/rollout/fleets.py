@@ -75,7 +75,8 @@ def instance_spec(fleet: Fleet, number: int) -> InstanceSpec:
 def _failure(fleet: Fleet, instance: Instance, now: float) -> Failure | None:
     """Why this instance failed, or None."""
     if instance.state == "exited":
-        return Failure(instance.id, now, f"instance {instance.id} ended: {instance.exit or 'exit unknown'}")
+        why = f"instance {instance.id} ended: {instance.exit or 'exit unknown'}"
+        return Failure(instance.id, now, why, served=instance.was_healthy)
     limit = fleet.plan.run.health.start_timeout_ms / 1000
     if instance.state == "starting" and now - fleet.starting.get(instance.id, now) > limit:
         seen = instance.detail or "no answer"

@@ -14,6 +14,9 @@ from rebake.rollout.states import FINAL, State
 from rebake.traffic.ports import RouteObservation
 from rebake.traffic.ramp import RampState
 
+MOST_FAILURES = 100
+"""More than a fleet has instances on one machine: each is remembered until it is gone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -21,12 +24,14 @@ class Failure:
 
     Attributes:
         decisive: another try would show nothing more (it used its whole start time).
+        served: it had been healthy once.
     """
 
     instance: str
     at: float
     why: str
     decisive: bool = False
+    served: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ class Fleet:
     Attributes:
         id: named after the rollout that raised it, so that a revision raised twice is two fleets.
         next: number of the next instance; makes instance names unique without chance.
-        failures: the last failures, newest last, at most 20.
+        failures: the last failures, newest last, at most `MOST_FAILURES`.
         good_at: when an instance last proved that it stays up.
         leaving: instances taken out of the route, and since when; retired once they had time to finish.
         sick: instances that run without being healthy, and since when.
@@ -59,8 +64,14 @@ class Fleet:
 
     @property
     def streak(self) -> tuple[Failure, ...]:
-        """Failures since an instance of this fleet last proved that it stays up."""
-        return tuple(f for f in self.failures if f.at > self.good_at)
+        """Failures since an instance of this fleet last proved that it stays up.
+
+        Instances that served and fell together (a reboot, a machine out of memory) failed once: that they fell says
+        nothing against their starting again.
+        """
+        found = [f for f in self.failures if f.at > self.good_at]
+        fell = {f.at: f for f in found if f.served}
+        return tuple(f for f in found if not f.served or fell[f.at] is f)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,4 +252,4 @@ def with_failure(fleet: Fleet, failure: Failure) -> Fleet:
     """Remember one failure, once per instance."""
     if any(f.instance == failure.instance for f in fleet.failures):
         return fleet
-    return replace(fleet, failures=(*fleet.failures, failure)[-20:])
+    return replace(fleet, failures=(*fleet.failures, failure)[-MOST_FAILURES:])

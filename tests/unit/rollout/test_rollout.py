@@ -296,6 +296,15 @@ def test_a_dead_instance_is_replaced(shop: Shop) -> None:
     assert shop.notes("note")
 
 
+def test_instances_that_fall_together_say_nothing_against_their_starting_again(shop: Shop) -> None:
+    """A reboot of a large fleet is one failure, not as many as it has instances."""
+    shop.serving("v1", instances=12)
+    for name in list(shop.platform.processes):
+        shop.platform.kill(name)
+    shop.start_engine()
+    shop.until(lambda: sum(i.healthy is True for i in shop.platform.observe("shop", "production")) == 12, 20)
+
+
 def test_an_instance_that_cannot_stay_up_is_not_restarted_for_ever(shop: Shop) -> None:
     shop.serving(A)
     shop.platform.behaviour(A).exits = "exit 7"

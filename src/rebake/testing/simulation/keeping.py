@@ -36,7 +36,9 @@ WATCHED = MET | {State.SOAKING, State.FINISHING}
 
 def streak_of(fleet: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Failures of a fleet's document since it last proved that it stays up."""
-    return [f for f in fleet["failures"] if f["at"] > fleet["good_at"]]
+    found = [f for f in fleet["failures"] if f["at"] > fleet["good_at"]]
+    last = {f["at"]: f["instance"] for f in found if f["served"]}
+    return [f for f in found if not f["served"] or last[f["at"]] == f["instance"]]
 
 
 @dataclass(slots=True)

@@ -20,7 +20,8 @@ from rebake.traffic.envoy.process import EdgeSettings, EnvoyProcess, Running, aw
 _LOG = logging.getLogger("rebake.edge")
 _IDLE_SECONDS = 30.0
 _ADOPT_SECONDS = 10.0
-_LONGEST_PAUSE = 1.0
+_LONGEST_PAUSE = 0.5
+"""An Envoy that is killed again and again is back within a second each time: half of it to wait, half to start."""
 _COLLECT_SECONDS = 0.05
 _SHORT_LIFE_SECONDS = 5.0
 

@@ -1,0 +1,239 @@
+"""SIGKILL to the agent at random instants, over rollouts, undos and stops, while users send requests.
+
+Real agents, real Envoy, real processes. The seed chooses what people ask for and how long after an agent's start it is
+killed; the machine's own timing does the rest. What must hold:
+- no request is lost, and none is answered by the edge in the service's place;
+- every rollout ends as the table and the release deserve;
+- nothing is left that no view accounts for: processes, folders, Envoy's clusters, leases;
+- the ledger is whole, and tells a story that the table allows.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rebake.rollout.commands import undo_target
+from tests.torture.audit import broken_rules, endings
+from tests.torture.ground import Findings, Ground, ground, unserved
+
+AT_ONCE = "    strategy: all-at-once\n    soak: 0s\n"
+QUICK = "    strategy: blue-green\n    soak: 1s\n"
+STEPS = "    strategy: {canary: {steps: [20%, 50%], hold: 300ms}}\n    soak: 1s\n"
+JUDGED = "    strategy: {canary: {steps: [50%], hold: 10m}}\n    soak: 1s\n"
+HELD = "    strategy: {canary: {steps: [10%], hold: 10m}}\n    soak: 10m\n"
+SMOKE = "checks:\n  - {name: smoke, http: {path: /, expect_body: never}}\n"
+
+SETTLE_SECONDS = 90.0
+MISTAKES = 10
+"""So many sentences about what does not hold are enough."""
+
+
+class Killer(threading.Thread):
+    """Ends the agent again and again: mostly after a while, sometimes as soon as it has begun to live."""
+
+    def __init__(self, site: Ground, wanted: int, seed: int) -> None:
+        super().__init__(name="killer", daemon=True)
+        self.site, self.wanted, self.chance = site, wanted, random.Random(seed)
+        self.kills = 0
+        self.pauses: list[float] = []
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while self.kills < self.wanted and not self._over.wait(self._pause()):
+            if self.site.kill_holder():
+                self.kills += 1
+                self._revive()
+
+    def stop(self) -> None:
+        self._over.set()
+        self.join()
+
+    def _pause(self) -> float:
+        early = self.chance.random() < 0.3
+        return self.chance.uniform(0.05, 0.6) if early else self.chance.uniform(0.6, 3.5)
+
+    def _revive(self) -> None:
+        """Half of the time at once; else whoever types the next command does it."""
+        if self.chance.random() < 0.5:
+            began = time.monotonic()
+            self.site.rebake("agent", "start")
+            self.pauses.append(time.monotonic() - began)
+
+
+@dataclass
+class Course:
+    """A day of a team: one thing after the other is asked for, and its end is known beforehand."""
+
+    site: Ground
+    chance: random.Random
+    seen: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    number: int = 0
+    releases: int = 0
+    outcomes: frozenset[str] = frozenset()
+
+    def first(self) -> None:
+        self.site.source("v0")
+        self.site.describe(AT_ONCE)
+        done = self.site.deploy()
+        assert done.code == 0, done.err
+
+    def episode(self) -> None:
+        """One thing people do, to its end."""
+        self.number += 1
+        episodes: tuple[Callable[[], None], ...] = (
+            *(self.good, self.stopped, self.fails, self.back, self.steps),
+            *(self.crash, self.unchecked, self.undone, self.superseded),
+        )
+        ordered = self.number <= len(episodes)
+        chosen = episodes[self.number - 1] if ordered else self.chance.choice(episodes)
+        self.seen[chosen.__name__] += 1
+        before = set(endings(self.site.entries()))
+        chosen()
+        self._settle(chosen.__name__, before)
+
+    # What people do
+
+    def good(self) -> None:
+        self._release(QUICK)
+        self._expect("promoted")
+
+    def steps(self) -> None:
+        self._release(STEPS)
+        self._expect("promoted")
+
+    def crash(self) -> None:
+        self._release(QUICK, crash=True)
+        self._expect("rolled-back")
+
+    def fails(self) -> None:
+        self._release(JUDGED, fail_every=2)
+        self._expect("rolled-back")
+
+    def unchecked(self) -> None:
+        self._release(QUICK, before=SMOKE)
+        self._expect("rolled-back")
+
+    def stopped(self) -> None:
+        self._release(HELD)
+        time.sleep(self.chance.uniform(0.0, 2.5))
+        self._ask("stop", "production")
+        self._expect("stopped")
+
+    def undone(self) -> None:
+        """Undo in the middle of a rollout."""
+        self._release(HELD)
+        time.sleep(self.chance.uniform(0.0, 2.5))
+        self._undo()
+        self._expect("stopped", "rolled-back")
+
+    def superseded(self) -> None:
+        self._release(HELD)
+        time.sleep(self.chance.uniform(0.0, 2.5))
+        self._release(QUICK)
+        self._expect("stopped", "promoted")
+
+    def back(self) -> None:
+        """Undo with nothing under way: the previous revision is raised again."""
+        if undo_target(self.site.remembered(), self.site.quarantined()) is None:
+            return self.good()
+        self._undo()
+        return self._expect("promoted")
+
+    # How they do it
+
+    def _release(self, how: str, *, before: str = "", crash: bool = False, fail_every: int = 0) -> None:
+        self.releases += 1
+        self.site.source(f"v{self.releases}", crash=crash, fail_every=fail_every)
+        self.site.describe(how)
+        path = self.site.folder / "rebake.yaml"
+        path.write_text(before + path.read_text())
+        self._ask("deploy", "production", "--detach", "--json", also=(3, 4))
+
+    def _ask(self, *words: str, also: tuple[int, ...] = ()) -> None:
+        done = self.site.insist(*words)
+        if done.code not in (0, *also):
+            self.wrong.append(f"{self.number}: {' '.join(words)} ended with {done.code}: {done.err[-600:]}")
+
+    def _undo(self) -> None:
+        """Typed again only if the ledger does not know of it: a second undo would go one further back."""
+        asked = self._undos()
+        while True:
+            done = self.site.rebake("undo", "production")
+            if done.code == 0 or self._undos() > asked:
+                return
+            if "[agent-" not in done.err:
+                self.wrong.append(f"{self.number}: undo ended with {done.code}: {done.err[-600:]}")
+                return
+
+    def _undos(self) -> int:
+        return sum(e.kind == "request" and e.body.get("verb") == "undo" for e in self.site.entries())
+
+    def _expect(self, *outcomes: str) -> None:
+        self.outcomes = frozenset(outcomes)
+
+    # What is demanded
+
+    def _settle(self, what: str, before: set[str]) -> None:
+        began = time.monotonic()
+        while not self.site.settled():
+            if time.monotonic() - began > SETTLE_SECONDS:
+                self.wrong.append(f"{self.number} {what}: not settled after {SETTLE_SECONDS:g}s: {self.site.brief()}")
+                self._ask("stop", "production")
+                break
+            time.sleep(0.1)
+            if self.site.holder is None:
+                self.site.rebake("agent", "start")
+        found = {rollout: state for rollout, state in endings(self.site.entries()).items() if rollout not in before}
+        if not found or {str(state) for state in found.values()} - self.outcomes:
+            self.wrong.append(f"{self.number} {what}: expected {sorted(self.outcomes)}, found {found}")
+
+
+def run(kills: int, seed: int, *, seconds: float = 3600.0, say: Callable[[str], None] = lambda _text: None) -> Findings:
+    """Kill until it was done `kills` times, episode after episode.
+
+    Args:
+        seconds: an end in any case.
+        say: told a line after each episode.
+    """
+    findings = Findings("kills of the agent")
+    began = time.monotonic()
+    with ground() as site:
+        course = Course(site, random.Random(seed))
+        course.first()
+        with site.load() as load:
+            killer = Killer(site, kills, seed)
+            killer.start()
+            while killer.is_alive() and time.monotonic() - began < seconds and len(course.wrong) < MISTAKES:
+                course.episode()
+                so_far = load.report()
+                say(f"{course.number} episodes, {killer.kills} kills, {so_far.sent} sent, {unserved(so_far)} lost")
+                for sentence in course.wrong[-1:]:
+                    say(sentence)
+            killer.stop()
+            findings.violations += [*course.wrong, *site.calm()]
+            report = load.stop()
+        entries = site.entries()
+        ended = endings(entries)
+        findings.figures = {
+            "kills": killer.kills,
+            "episodes": course.number,
+            "rollouts": len(ended),
+            "ended": dict(Counter(map(str, ended.values()))),
+            "requests": report.sent,
+            "lost": unserved(report),
+            "ledger_entries": len(entries),
+            "agent_back_s_median": round(sorted(killer.pauses or [0.0])[len(killer.pauses) // 2], 2),
+            "agent_back_s_max": round(max(killer.pauses, default=0.0), 2),
+            "p99_ms": round(report.latency_ms.get("p99", 0.0), 1),
+            "seconds": round(time.monotonic() - began),
+        }
+        findings.demand(killer.kills >= kills, f"only {killer.kills} of {kills} kills within {seconds:g}s")
+        findings.demand(not unserved(report), f"lost {unserved(report)}: {report.reasons} {report.losses[:5]}")
+        findings.violations += [*broken_rules(entries), *site.swept()]
+    return findings
