@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from rebake.testing.postgresql import NotInstalled, PostgresqlServer
+
+# The same examples in every run, so that a change is judged by itself; other examples: REBAKE_EXPLORE=1 make test.
+settings.register_profile("same", derandomize=True)
+if not os.environ.get("REBAKE_EXPLORE"):
+    settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

@@ -120,13 +120,17 @@ def environments() -> st.SearchStrategy[Environment]:
 
 
 def _told_apart(environment: Environment) -> Environment:
-    stable, candidate = environment.stable, environment.candidate
+    """Fleets are named after the rollouts that raised them: no two alike, and none after one that is still to come."""
+    stable, candidate, rollout = environment.stable, environment.candidate, environment.rollout
+    if rollout is not None and rollout.id == "r-1":
+        environment = replace(environment, rollout=replace(rollout, id="r-2"))
     if stable is not None:
         environment = replace(environment, stable=replace(stable, id="r-1"))
     if candidate is not None:
         environment = replace(environment, candidate=replace(candidate, id="r-2"))
     gone = tuple(replace(g, fleet=replace(g.fleet, id=f"r-{n}")) for n, g in enumerate(environment.leaving, 3))
-    return replace(environment, leaving=gone)
+    queue = tuple(replace(waiting, id=f"r-{n}") for n, waiting in enumerate(environment.queue, 3 + len(gone)))
+    return replace(environment, leaving=gone, queue=queue)
 
 
 def instances() -> st.SearchStrategy[Instance]:

@@ -405,6 +405,6 @@ MISTAKES: dict[Callable[[Patch], None], int] = {
     restart_without_a_pause: 20,
     skip_the_preparation: 20,
     give_stable_nothing_on_the_way_back: 20,
-    wait_for_a_clock_that_was_set_back: 200,
+    wait_for_a_clock_that_was_set_back: 900,
 }
 """Each mistake, and the number of seeds within which it must be caught."""

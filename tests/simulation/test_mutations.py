@@ -274,7 +274,7 @@ MUTATIONS: dict[Callable[[Patch], None], int] = {
     never_read_again_what_another_wrote: 50,
     retire_without_asking_the_balancer: 900,
     empty_the_route_when_nothing_is_seen: 100,
-    believe_times_that_lie_in_the_future: 300,
+    believe_times_that_lie_in_the_future: 900,
 }
 """Each mistake, and the number of seeds within which it must be caught."""
 
