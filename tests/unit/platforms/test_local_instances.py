@@ -456,6 +456,8 @@ def stranger(world: World, instance: Instance) -> int:
     env = {**intent.launch.env, "REBAKE_INSTANCE": "by-hand"}
     child = subprocess.Popen(["/bin/sleep", "1000"], env=env, start_new_session=True)
     world.pids.append(child.pid)
+    # the kernel shows it a moment after the program began
+    eventually(lambda: processes.environ(child.pid), lambda: "no environment")
     return child.pid
 
 
