@@ -211,15 +211,10 @@ class ApplicationBaker:
 
     def _notes(self, found: Found, entries: list[Entry], read_at: int) -> _Notes:
         settled = remember.settle(found, read_at)
-        young = {path for path, stamp in settled.files.items() if stamp[0] == -1}
-        digests = {}
+        young = {_PREFIX + path for path, stamp in settled.files.items() if stamp[0] == -1}
         if young:
-            added = {entry[0] for entry in self._extra}
-            digests = {
-                name: token
-                for path, kind, _, token in entries
-                if kind in (FILE, PROGRAM) and (name := path[len(_PREFIX) :]) in young and path not in added
-            }
+            young.difference_update(entry[0] for entry in self._extra)
+        digests = {entry[0][len(_PREFIX) :]: entry[3] for entry in entries if entry[0] in young} if young else {}
         return _Notes(self._draft(settled, entries), digests)
 
     def _draft(self, settled: Found, entries: list[Entry] | remember.Packed) -> remember.Draft:

@@ -89,7 +89,7 @@ def settle(found: Found, read_at_ns: int) -> Found:
         found,
         files={p: s if s[1] < files else settled(s, files) for p, s in found.files.items()},
         steering={p: settled(s, border) for p, s in found.steering.items()},
-        folders={p: (settled(s, border), count) for p, (s, count) in found.folders.items()},
+        folders={p: f if f[0][1] < border else (settled(f[0], border), f[1]) for p, f in found.folders.items()},
     )
 
 

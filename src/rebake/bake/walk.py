@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat as modes
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -108,13 +108,22 @@ class Walker:
         intact: set[bytes] = set()
         listed: set[bytes] = {b""}
         fresh: list[bytes] = []
-        files = iter(self._last.files.items())
-        for path, (stamp, count) in self._last.folders.items():
+        kept = self._found.folders
+        root, lstat, files = self._root, os.lstat, iter(self._last.files.items())
+        for path, folder in self._last.folders.items():
+            stamp, count = folder
             mine = list(islice(files, count))
             if path not in listed and path.rpartition(b"/")[0] not in intact:
                 continue  # it is gone, or left out now
-            if self._is_intact(path, stamp) and (not mine or self._files_of(mine)):
-                self._found.folders[path] = (stamp, count)
+            try:
+                s = lstat(root + path)
+                # spelled out, here and below: these lines run once per folder and file of the tree
+                now = (s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino, s.st_mode)
+                same = now == stamp and self._trust and s.st_dev == self._device
+            except OSError:
+                same = False
+            if same and (not mine or self._files_of(mine)):
+                kept[path] = folder
                 intact.add(path)
             else:
                 below = self._enter(path + b"/" if path else b"")
@@ -123,29 +132,26 @@ class Walker:
         self._keep_the_rest(intact)
         return fresh
 
-    def _is_intact(self, path: bytes, stamp: Stamp) -> bool:
-        try:
-            s = os.lstat(self._root + path)
-        except OSError:
-            return False
-        # spelled out, here and below: these lines run once per folder and file of the tree
-        now = (s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino, s.st_mode)
-        return now == stamp and self._trust and s.st_dev == self._device
-
-    def _files_of(self, files: Iterable[tuple[bytes, Stamp]]) -> bool:
+    def _files_of(self, files: Sequence[tuple[bytes, Stamp]]) -> bool:
         """Look at the files of an intact folder; False when one is not as its folder says: it must be listed."""
-        root, lstat, here = self._root, os.lstat, {}
+        root, lstat, found = self._root, os.lstat, self._found.files
         try:
             for name, last in files:
                 s = lstat(root + name)
                 stamp = (s.st_mtime_ns, s.st_ctime_ns, s.st_size, s.st_ino, s.st_mode)
-                if stamp != last and not modes.S_ISREG(s.st_mode):
-                    return False
-                here[name] = stamp
+                if stamp == last:
+                    found[name] = last
+                elif modes.S_ISREG(s.st_mode):
+                    found[name] = stamp
+                else:
+                    break
+            else:
+                return True
         except OSError:
-            return False
-        self._found.files.update(here)
-        return True
+            pass
+        for name, _ in files:
+            found.pop(name, None)
+        return False
 
     def _keep_the_rest(self, intact: set[bytes]) -> None:
         """Links, names left out and ignore files of intact folders: a name's kind cannot change without its folder."""
