@@ -4,9 +4,9 @@
 
 The tree: the installed dependencies of datasette, django, flask and gunicorn, and a copy of django as the application,
 without bytecode; made once below the temporary folder (needs an index of Python packages). Peer: a Dockerfile of two
-COPY lines on `FROM scratch`, by the engine that `docker info` finds, else by a private one (root and Debian's
-`docker.io`); its caches are emptied before each cold run. Every figure is the median of its runs, ours and theirs taken
-in turn. Ends with exit code 1 when a bar is missed.
+COPY lines on `FROM scratch`, by an engine of our own (root and Debian's `docker.io`); its caches are emptied before
+each cold run. Every figure is the median of its runs, ours and theirs taken in turn. Ends with exit code 1 when a bar
+is missed.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from rebake.bake.ports import BakeRequest, BakeResult
 from rebake.bake.tools import SystemTools
 from rebake.release.manifest import RunContract
 from rebake.release.store import Store
+from rebake.testing.docker_engine import DockerEngine, NoEngine
 
 PACKAGES = ("datasette", "django", "flask", "gunicorn")
 COPIES = 2
@@ -233,44 +234,15 @@ def _fresh_process(tree: Path, work: Path) -> None:
 
 @contextlib.contextmanager
 def engine() -> Iterator[list[str] | None]:
-    """The command that builds with BuildKit: by the engine that answers, else by a private one; None without any."""
-    client = next((c for c in ("/usr/bin/docker", shutil.which("docker")) if c and Path(c).exists()), None)
-    daemon = shutil.which("dockerd") or shutil.which("dockerd", path="/usr/sbin")
-    if client and answers([client]):
-        yield [client]
-    elif client and daemon and os.geteuid() == 0:
-        folder = tempfile.TemporaryDirectory(prefix="rebake-bench-engine-", ignore_cleanup_errors=True)
-        with folder as name, private_engine(client, daemon, Path(name)) as command:
-            yield command
-    else:
-        say("SKIPPED: the figures beside BuildKit. Needs an engine: as root, `apt-get install docker.io`")
-        yield None
-
-
-def answers(command: list[str]) -> bool:
-    return subprocess.run([*command, "info"], capture_output=True, check=False).returncode == 0
-
-
-@contextlib.contextmanager
-def private_engine(client: str, daemon: str, folder: Path) -> Iterator[list[str] | None]:
-    """An engine of our own, with its own data, without network; gone afterwards."""
-    host = f"unix://{folder}/docker.sock"
-    command = [client, "--host", host]
-    options = ["--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid"]
-    network = ["--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([daemon, "--host", host, *options, *network], stdout=log, stderr=log)
+    """The command that builds with BuildKit, by an engine of our own without network; None where none can be had."""
     try:
-        deadline = time.monotonic() + 30
-        while not (up := answers(command)) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.2)
-        if not up:
-            tail = (folder / "log").read_text(errors="replace").splitlines()[-3:]
-            say("SKIPPED: the figures beside BuildKit. The engine does not start here: " + " | ".join(tail))
-        yield command if up else None
-    finally:
-        process.terminate()
-        process.wait(30)
+        started = DockerEngine()
+    except NoEngine as absent:
+        say(f"SKIPPED: the figures beside BuildKit: {absent}")
+        yield None
+        return
+    with started:
+        yield started.command
 
 
 def _docker(docker: list[str] | None, tree: Path, times: dict[str, list[float]], case: str) -> None:

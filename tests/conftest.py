@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from rebake.testing.docker_engine import DockerEngine, NoEngine
 from rebake.testing.postgresql import NotInstalled, PostgresqlServer
 
 # The same examples in every run, so that a change is judged by itself; other examples: REBAKE_EXPLORE=1 make test.
@@ -30,3 +31,14 @@ def postgresql_url(postgresql: PostgresqlServer) -> Iterator[str]:
     """The URL of an empty database of this test alone."""
     with postgresql.database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[DockerEngine]:
+    """A real Docker engine of our own, started when the first test asks for it and ended with the session."""
+    try:
+        engine = DockerEngine()
+    except NoEngine as absent:
+        pytest.skip(str(absent))
+    with engine:
+        yield engine
