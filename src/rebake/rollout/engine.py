@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
+from zlib import crc32
 
 from rebake.core.clock import Clock
 from rebake.core.codec import dump, load
@@ -23,6 +24,7 @@ from rebake.rollout.actions import Action, ApplyRoute, Decision, Launch, Prepare
 from rebake.rollout.checks import run_check
 from rebake.rollout.decide import decide
 from rebake.rollout.homes import Homes
+from rebake.rollout.inspections import Inspections
 from rebake.rollout.jobs import Jobs, Work
 from rebake.rollout.judging import Judging
 from rebake.rollout.places import is_vacant
@@ -39,6 +41,8 @@ TAIL_LINES = 20
 PACE_SECONDS = 3.0
 IDLE_SECONDS = 60.0
 """An environment that serves nothing is looked at this often."""
+LOOKS_TOGETHER = 25
+"""Idle environments that are looked at in one waking, about."""
 ELSEWHERE_SECONDS = 3600.0
 """How often a home looks whether an environment of another one has become its own; a deploy here looks at once."""
 
@@ -134,14 +138,17 @@ class Engine:
         self.on_change = on_change
         self.wake: Callable[[str], None] = lambda _key: None
         self._memories: dict[str, Memory] = {}
+        self._unread: set[str] = set()
+        self._inspections = Inspections(ports.jobs, self._drifted)
         self._lock = threading.Lock()
         self._homes = Homes(ports.ledger, ports.clock, ports.owner, ports.place, ports.lease_seconds)
 
     # What is remembered
 
     def known(self) -> list[str]:
-        """Every environment that the ledger knows."""
-        return [key for key, _ in self.ports.ledger.list("environment")]
+        """Every environment that the ledger knows; first those in which a rollout is under way or waits."""
+        docs = self.ports.ledger.list("environment")
+        return [key for key, doc in sorted(docs, key=lambda found: not (found[1]["rollout"] or found[1]["queue"]))]
 
     def memory(self, key: str) -> Memory:
         with self._lock:
@@ -174,8 +181,13 @@ class Engine:
         return memory
 
     def _led(self, key: str, now: float) -> Memory:
-        """What is remembered, read again where another engine may have led since: who follows takes over the truth."""
+        """What is remembered, read again where another engine may have led since: who follows takes over the truth.
+
+        What this home has is never led from elsewhere, so a look at it need not read anything.
+        """
         memory = self.memory(key)
+        if self.ports.place is not None and not is_vacant(memory.environment):
+            return memory
         ends = memory.fence_until + self.ports.lease_seconds - self.ports.renew_seconds
         if memory.fence is not None and now < ends:
             return memory
@@ -189,9 +201,12 @@ class Engine:
 
     # One tick
 
-    def tick(self, key: str) -> float:
+    def tick(self, key: str, asked: bool = True) -> float:
         """Look at one environment once.
 
+        Args:
+            asked: requests may be waiting in the ledger. False where only the time has come: whoever writes one down
+                wakes the environment, and the look that takes it up is repeated until it is written down.
         Returns: when to look again, seconds since the epoch.
         Raises: RebakeError when the ledger cannot be read or written; nothing was done then.
         """
@@ -200,7 +215,9 @@ class Engine:
         if self.elsewhere(memory.environment) is not None:
             return now + ELSEWHERE_SECONDS
         with memory.lock:
-            commands = self._commands(key)
+            if asked:
+                self._unread.add(key)
+            commands = self._commands(key) if key in self._unread else ()
             world = self._observe(memory, commands, now)
             decision = decide(memory.environment, world, now)
             try:
@@ -211,6 +228,7 @@ class Engine:
             except RebakeError:
                 self._forget(key)  # the ledger may know more than is remembered here, or less
                 raise
+            self._unread.discard(key)
             self._tidy(memory, decision)
             judged = memory.judging is not None and memory.judging.begun
             memory.recording.forget(self.ports.router, memory.environment, now, judged=judged)
@@ -220,7 +238,13 @@ class Engine:
             self.on_change(key)
         if acted or memory.recording.behind:
             return now
-        return max(now, min(decision.wake_at, _next_look(memory, now)))
+        return max(now, min(decision.wake_at, self._next_look(memory, now)))
+
+    def _next_look(self, memory: Memory, now: float) -> float:
+        """When to look again at an environment in which nothing is under way: within its drift interval."""
+        stable = memory.environment.stable
+        interval = IDLE_SECONDS if stable is None else stable.plan.drift_interval_ms / 1000
+        return next_look(memory.environment.key, interval, now, among=len(self._memories))
 
     def _commands(self, key: str) -> tuple[Command, ...]:
         return tuple(load(Command, doc) for _, doc in self.ports.ledger.list("command", f"{key}/"))
@@ -322,17 +346,8 @@ class Engine:
         stable, platform = environment.stable, self.platform_of(environment)
         if stable is None or platform is None or now < memory.inspect_at <= now + stable.plan.drift_interval_ms / 1000:
             return
-        memory.inspect_at = _next_look(memory, now)
-        job = f"inspect:{environment.key}"
-        self.ports.jobs.forget(job)
-
-        def work(_cancelled: threading.Event) -> Job:
-            found = platform.inspect(environment.service, environment.environment)
-            if any(i.drift for i in found):
-                self.wake(environment.key)
-            return Job("done")
-
-        self.ports.jobs.start(job, work, lambda: None)
+        memory.inspect_at = self._next_look(memory, now)
+        self._inspections.ask(environment, platform)
 
     # Record
 
@@ -380,6 +395,9 @@ class Engine:
         self.ports.ledger.commit(entries, puts, at=now, fence=self._fence(memory, now))
         memory.environment = after
         return bool(entries) or after is not before
+
+    def _drifted(self, key: str) -> None:
+        self.wake(key)
 
     def _forget(self, key: str) -> None:
         with self._lock:
@@ -582,14 +600,15 @@ class Engine:
         return None if doc is None else dict(doc)
 
 
-def _next_look(memory: Memory, now: float) -> float:
-    """When to look again at an environment in which nothing is under way: within its drift interval.
+def next_look(key: str, interval: float, now: float, among: int) -> float:
+    """An environment's own moment in the coming interval, seconds.
 
-    Rounded down to quarters of it, so that environments are looked at together, in few wakings of an idle agent.
+    Few environments are looked at together, in one waking of an idle agent. Many are spread over the interval, so that
+    none of them ever waits for a crowd, a rollout least of all.
     """
-    stable = memory.environment.stable
-    interval = IDLE_SECONDS if stable is None else stable.plan.drift_interval_ms / 1000
-    return now + interval - (now + interval) % (interval / 4)
+    groups = 1 + among // LOOKS_TOGETHER
+    mine = interval * (crc32(key.encode()) % groups) / groups
+    return now + interval - (now + interval - mine) % interval
 
 
 def _forget_other_routes(memory: Memory, action: str) -> None:

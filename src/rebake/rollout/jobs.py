@@ -6,6 +6,7 @@ In memory only: a job that a crash cut off is simply asked for again.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left, insort
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -40,11 +41,12 @@ def guarded(work: Work, cancelled: threading.Event) -> Job:
 
 
 class ThreadJobs:
-    """Jobs on a small pool of threads."""
+    """Jobs on a small pool of threads. What a call costs does not depend on how many other jobs there are."""
 
     def __init__(self, threads: int = 4) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rebake-job")
         self._lock = threading.Lock()
+        self._names: list[str] = []  # sorted
         self._jobs: dict[str, Job] = {}
         self._cancels: dict[str, threading.Event] = {}
 
@@ -54,6 +56,7 @@ class ThreadJobs:
                 return
             cancelled = self._cancels[job] = threading.Event()
             self._jobs[job] = Job("running")
+            insort(self._names, job)
 
         def run() -> None:
             result = guarded(work, cancelled)
@@ -66,13 +69,23 @@ class ThreadJobs:
 
     def results(self, prefix: str) -> dict[str, Job]:
         with self._lock:
-            return {name: job for name, job in self._jobs.items() if name.startswith(prefix)}
+            return {name: self._jobs[name] for name in self._found(prefix)}
 
     def forget(self, prefix: str) -> None:
         with self._lock:
-            for name in [n for n in self._jobs if n.startswith(prefix)]:
+            found = self._found(prefix)
+            for name in found:
                 self._cancels.pop(name).set()
                 del self._jobs[name]
+            first = bisect_left(self._names, prefix)
+            del self._names[first : first + len(found)]
+
+    def _found(self, prefix: str) -> list[str]:
+        """Names that start so; they stand side by side. With the lock held."""
+        first = end = bisect_left(self._names, prefix)
+        while end < len(self._names) and self._names[end].startswith(prefix):
+            end += 1
+        return self._names[first:end]
 
     def close(self) -> None:
         self.forget("")

@@ -18,6 +18,8 @@ _AT_ONCE = 0.0
 LOOK_UP_SECONDS = 10.0
 """The clock is read at least so often: somebody may have set it."""
 
+Tick = Callable[[str, bool], float]
+
 
 class Loop:
     """A due-time queue and a few threads. One environment is never ticked by two of them at once.
@@ -26,14 +28,16 @@ class Loop:
     are done one after the other by one thread, which is cheapest, until one of them takes long.
 
     Args:
-        tick: looks at one environment and returns when to look again.
+        tick: looks at one environment, told whether somebody asked for this look or only the time came; returns when
+            to look again.
     """
 
-    def __init__(self, tick: Callable[[str], float], clock: Clock, threads: int = 4) -> None:
+    def __init__(self, tick: Tick, clock: Clock, threads: int = 4) -> None:
         self._tick = tick
         self._clock = clock
         self._due: list[tuple[float, str]] = []
         self._next: dict[str, float] = {}
+        self._asked: set[str] = set()
         self._busy: set[str] = set()
         self._now = 0.0
         lock = threading.Lock()
@@ -47,14 +51,18 @@ class Loop:
         ]
 
     def start(self, keys: Sequence[str]) -> None:
-        for key in keys:
-            self.wake(key)
+        """Look at every one of them, in this order; what is asked for meanwhile comes first."""
+        with self._alarm:
+            for number, key in enumerate(keys, 1):
+                self._asked.add(key)
+                self._plan(key, _AT_ONCE + number * 1e-6)
         for thread in self._threads:
             thread.start()
 
     def wake(self, key: str) -> None:
         """Look at this environment as soon as possible."""
         with self._alarm:
+            self._asked.add(key)
             if self._plan(key, _AT_ONCE):
                 self._alarm.notify()
 
@@ -143,17 +151,19 @@ class Loop:
                 if key is None:
                     self._called.wait()
                     continue
+                asked = key in self._asked
+                self._asked.discard(key)
                 self._called.release()
                 try:
-                    again = self._guarded(key)
+                    again = self._guarded(key, asked)
                 finally:
                     self._called.acquire()
                 self._release(key, again)
 
-    def _guarded(self, key: str) -> float:
+    def _guarded(self, key: str, asked: bool) -> float:
         """One tick; a failing one is logged and tried again, it never ends the loop."""
         try:
-            return self._tick(key)
+            return self._tick(key, asked)
         except RebakeError as error:
             _LOG.warning("%s: %s [%s]; next try in %gs", key, error.problem, error.code, RETRY_SECONDS)
         except Exception:

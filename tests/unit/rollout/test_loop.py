@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rebake.core.clock import Clock, SystemClock
-from rebake.rollout.loop import Loop
+from rebake.rollout.loop import Loop, Tick
 from rebake.testing.simulated import ManualClock
 
 LATER = 3600.0
@@ -16,7 +16,7 @@ DEADLINE = 20.0
 
 
 @contextmanager
-def running(tick: Callable[[str], float], *keys: str, clock: Clock | None = None) -> Iterator[Loop]:
+def running(tick: Tick, *keys: str, clock: Clock | None = None) -> Iterator[Loop]:
     loop = Loop(tick, clock or SystemClock())
     loop.start(keys)
     try:
@@ -29,7 +29,7 @@ def test_a_wake_during_a_look_brings_another_look_and_never_two_at_once() -> Non
     began, go_on, again = threading.Event(), threading.Event(), threading.Event()
     inside: list[str] = []
 
-    def tick(key: str) -> float:
+    def tick(key: str, _asked: bool) -> float:
         assert not inside
         inside.append(key)
         (again if began.is_set() else began).set()
@@ -48,7 +48,7 @@ def test_a_wake_during_a_look_brings_another_look_and_never_two_at_once() -> Non
 def test_a_look_that_hangs_holds_up_nobody_else() -> None:
     hangs, others = threading.Event(), threading.Semaphore(0)
 
-    def tick(key: str) -> float:
+    def tick(key: str, _asked: bool) -> float:
         if key == "shop/a":
             assert hangs.wait(DEADLINE)
         else:
@@ -68,7 +68,7 @@ def test_looks_that_are_due_together_are_done_one_after_the_other_by_one_thread(
     threads: set[int] = set()
     first, second = threading.Semaphore(0), threading.Semaphore(0)
 
-    def tick(_key: str) -> float:
+    def tick(_key: str, _asked: bool) -> float:
         if clock.now() < moment:
             first.release()
             return moment
@@ -90,7 +90,7 @@ def test_a_look_comes_when_it_is_due_and_a_wake_brings_it_forward() -> None:
     seen: list[float] = []
     looked = threading.Semaphore(0)
 
-    def tick(_key: str) -> float:
+    def tick(_key: str, _asked: bool) -> float:
         seen.append(time.time())
         looked.release()
         return seen[0] + (0.05 if len(seen) == 1 else LATER)
@@ -107,7 +107,7 @@ def test_a_look_that_fails_is_tried_again_and_ends_nothing() -> None:
     looks: list[str] = []
     done = threading.Event()
 
-    def tick(key: str) -> float:
+    def tick(key: str, _asked: bool) -> float:
         looks.append(key)
         if len(looks) == 1:
             raise ValueError("a defect")
@@ -122,7 +122,7 @@ def test_a_look_that_fails_is_tried_again_and_ends_nothing() -> None:
 def test_closing_ends_every_thread() -> None:
     looked = threading.Event()
 
-    def tick(_key: str) -> float:
+    def tick(_key: str, _asked: bool) -> float:
         looked.set()
         return time.time() + LATER
 
@@ -136,7 +136,7 @@ def test_what_was_planned_by_a_clock_that_was_set_back_is_due() -> None:
     clock = ManualClock()
     looked = threading.Semaphore(0)
 
-    def tick(_key: str) -> float:
+    def tick(_key: str, _asked: bool) -> float:
         looked.release()
         return clock.now() + LATER
 

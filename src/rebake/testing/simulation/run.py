@@ -70,6 +70,7 @@ class Run:
         self.reality.pause = self._pause
         self.reality.stall = lambda seconds: self.watch.lost(self.reality.advance(seconds / 2))
         self.owners = [f"engine-{n}" for n in range(scenario.engines)]
+        self.woken = set(self.owners)
         self.engines = {owner: self._engine(owner) for owner in self.owners}
         self.due: dict[str, float] = dict.fromkeys(self.owners, 0.0)
         gone_well = [digest(r) for r in RELEASES if succeeded_elsewhere(scenario.seed, r)]
@@ -117,11 +118,14 @@ class Run:
         self.ticks += 1
         self.watch.looked_at = self.reality.wall.now(), self.reality.clock.at
         try:
-            again = self.due[owner] = self.engines[owner].tick(KEY)
+            asked = owner in self.woken
+            self.woken.discard(owner)
+            again = self.due[owner] = self.engines[owner].tick(KEY, asked)
             self.watch.keeping.looked(owner, self.watch.doc, again)
             return
         except Killed:
             self.engines[owner] = self._engine(owner)
+            self.woken.add(owner)
             self.due[owner] = self.reality.wall.now()
         except RebakeError:
             self.due[owner] = self.reality.wall.now() + 1.0
@@ -209,6 +213,7 @@ class Run:
         drafts = [Draft("request", SERVICE, ENVIRONMENT, None, {"request": command.id})]
         self.reality.ledger.commit(drafts, puts, at=now)
         self.due = dict.fromkeys(self.owners, 0.0)
+        self.woken.update(self.owners)
 
     def _outcome(self) -> Outcome:
         endings: dict[str, int] = {}
