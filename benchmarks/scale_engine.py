@@ -57,7 +57,7 @@ def _fleet(number: int, service: str, name: str) -> Fleet:
     return Fleet(f"r-{number:012d}", revision, plan, next=3)
 
 
-def _environment(number: int) -> Environment:
+def environment(number: int) -> Environment:
     service, name = f"service-{number // 3:04d}", ("testing", "staging", "production")[number % 3]
     stable, *previous = (_fleet(number * 10 + n, service, name) for n in range(PREVIOUS + 1))
     return Environment(service, name, stable=stable, previous=tuple(previous), platform="light", place=HERE)
@@ -67,14 +67,14 @@ def _fill(ledger: Ledger, platform: LightPlatform, router: LightRouter, count: i
     """Environments that serve, as a month of use leaves them: in the ledger, on the platform and on the route."""
     keys, puts = [], []
     for number in range(count):
-        environment = _environment(number)
-        platform.adopt(environment)
-        instances = tuple(platform.observe(environment.service, environment.environment))
-        wanted = desired_route(environment, World(instances=instances), now)
+        found = environment(number)
+        platform.adopt(found)
+        instances = tuple(platform.observe(found.service, found.environment))
+        wanted = desired_route(found, World(instances=instances), now)
         assert wanted is not None
         router.apply(wanted)
-        puts.append(Put("environment", environment.key, dump(replace(environment, served=wanted.version))))
-        keys.append(environment.key)
+        puts.append(Put("environment", found.key, dump(replace(found, served=wanted.version))))
+        keys.append(found.key)
     for first in range(0, count, BATCH):
         ledger.commit([], puts[first : first + BATCH], at=now)
     return keys
@@ -161,7 +161,7 @@ def _until(condition: Callable[[], bool], seconds: float) -> float:
     return time.monotonic() - began
 
 
-def _memory_kib(name: str) -> int:
+def memory_kib(name: str) -> int:
     with Path("/proc/self/smaps_rollup").open() as file:
         return next(int(line.split()[1]) for line in file if line.startswith(f"{name}:"))
 
@@ -185,7 +185,7 @@ def measure(where: str, idle: int, active: int, seconds: float) -> dict[str, Any
         return {
             "known_seconds": known,
             "cores": spent / took,
-            "pss_kib": _memory_kib("Pss"),
+            "pss_kib": memory_kib("Pss"),
             "looks_a_second": (sum(bench.looked.values()) - looks) / took,
             "entries_a_second": (bench.ledger.head()[0] - entries) / took,
             "begun": bench._deploys - rollouts,

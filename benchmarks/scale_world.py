@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from rebake.core.clock import Clock
@@ -177,6 +178,7 @@ def _sample(served: _Served, second: int) -> Sample | None:
     return Sample(second, dealt, {fleet: _arm(RATE * weight // FULL) for fleet, weight in dealt.items()})
 
 
+@lru_cache(maxsize=256)
 def _arm(requests: int) -> Arm:
     latency = [0] * LATENCY_BUCKETS
     for number in range(requests):

@@ -72,10 +72,9 @@ class App(Desk):
         router.resume()
         known = engine.known()
         loop.start(known)
-        if where != home.database:
-            patrol = Patrol(ledger, self._ours, loop.wake)
-            self._closers.append(patrol.close)
-            patrol.start()
+        patrol = Patrol(ledger, self._ours, loop.wake, alone=where == home.database)
+        self._closers.append(patrol.close)
+        patrol.start()
         _LOG.info("%d environments", len(known))
 
     def _writable(self, service: str, environment: str) -> Sequence[Path]:

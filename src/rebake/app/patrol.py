@@ -1,4 +1,4 @@
-"""Requests that somebody wrote down in another home's agent, noticed here."""
+"""Requests that wait in the ledger, noticed though nobody here was woken: somebody asked in another home's agent."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from rebake.ledger.ports import Ledger
 _LOG = logging.getLogger("rebake.patrol")
 
 EVERY_SECONDS = 1.0
+ALONE_SECONDS = 30.0
+"""Where nobody else writes to the ledger everything was woken already: this is a net below it."""
 
 
 class Patrol:
-    """Looks at a shared ledger for waiting requests, and wakes what they are for.
+    """Looks at a ledger for waiting requests, and wakes what they are for.
 
     Args:
         ours: whether an engine here may act on this environment.
         wake: called with the environment's key, each time a request of it is seen waiting.
+        alone: nobody else writes to this ledger.
     """
 
-    def __init__(self, ledger: Ledger, ours: Callable[[str], bool], wake: Callable[[str], None]) -> None:
+    def __init__(
+        self, ledger: Ledger, ours: Callable[[str], bool], wake: Callable[[str], None], *, alone: bool = False
+    ) -> None:
         self._ledger, self._ours, self._wake = ledger, ours, wake
+        self._every = ALONE_SECONDS if alone else EVERY_SECONDS
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._walk, name="rebake-patrol", daemon=True)
 
@@ -43,7 +49,7 @@ class Patrol:
                 self._wake(key)
 
     def _walk(self) -> None:
-        while not self._ended.wait(EVERY_SECONDS):
+        while not self._ended.wait(self._every):
             try:
                 self.look()
             except RebakeError as error:
