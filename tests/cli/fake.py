@@ -157,6 +157,7 @@ class FakeApplication:
                 "at": "2026-01-02T03:04:09.000Z",
             }
         ]
+        self.frozen: list[Doc] = []
         self.faults: list[Doc] = []
         self.slow_verify = threading.Event()
         self.slow_verify.set()
@@ -211,6 +212,17 @@ class FakeApplication:
     def approve(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
         self._called("approve", service, environment, dict(doc))
         return self.environment(service, environment)
+
+    def freezes(self) -> Doc:
+        return {"freezes": self.frozen}
+
+    def freeze(self, doc: Mapping[str, Any]) -> Doc:
+        self._called("freeze", dict(doc))
+        return {"freezes": self.frozen}
+
+    def lift(self, doc: Mapping[str, Any]) -> Doc:
+        self._called("lift", dict(doc))
+        return {"freezes": []}
 
     def down(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
         self._called("down", service, environment, dict(doc))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -487,6 +488,52 @@ class TestActing:
     @pytest.mark.parametrize("verb", ["stop", "approve", "down"])
     def test_told_in_words(self, verb: str, terminal: Terminal, application: FakeApplication) -> None:
         assert "guestbook/production" in terminal(verb, "production").out
+
+
+class TestFreezing:
+    def test_a_freeze_has_an_owner_a_reason_and_an_end(self, terminal: Terminal, application: FakeApplication) -> None:
+        typed = terminal("freeze", "production", "--until", "2h", "--reason", "calm", "--json")
+        assert typed.code == 0
+        (_, doc) = application.calls[-1]
+        assert (doc["service"], doc["environment"], doc["reason"]) == ("guestbook", "production", "calm")
+        assert 7000 < doc["until"] - time.time() < 7400
+        assert "@" in doc["requested_by"]
+
+    def test_every_environment_at_once(self, terminal: Terminal, application: FakeApplication) -> None:
+        terminal("freeze", "--all", "--reason", "calm")
+        (_, doc) = application.calls[-1]
+        assert "environment" not in doc
+
+    def test_lifting(self, terminal: Terminal, application: FakeApplication) -> None:
+        assert terminal("freeze", "production", "--lift").out.strip() == "nothing is frozen"
+        assert application.calls[-1][0] == "lift"
+
+    def test_what_is_frozen_is_listed(self, terminal: Terminal, application: FakeApplication) -> None:
+        end = "2026-01-02T03:04:05.000Z"
+        application.frozen = [{"environment": None, "by": "ann", "at": end, "until": end, "reason": "calm"}]
+        assert terminal("freeze").out.strip() == f"every environment is frozen by ann until {end}: calm"
+        application.environments = [environment_view(frozen=application.frozen)]
+        assert "frozen: every environment is frozen by ann" in terminal("status", "production").out
+
+    @pytest.mark.parametrize(
+        "words", [("--lift",), ("--reason", "calm"), ("production", "--all"), ("production", "--until", "soon")]
+    )
+    def test_a_mistake_freezes_nothing(
+        self, words: tuple[str, ...], terminal: Terminal, application: FakeApplication
+    ) -> None:
+        typed = terminal("freeze", *words)
+        assert typed.code == 2
+        assert "next: rebake freeze --help" in typed.err
+        assert not [call for call in application.calls if call[0] in ("freeze", "lift")]
+
+
+def test_undo_says_what_it_passes_over_and_how_long_the_fleet_took(
+    terminal: Terminal, application: FakeApplication
+) -> None:
+    application.undo_view |= {"warm": False, "rollout": "r-0001", "passed_over": [STABLE], "expected_seconds": 4.2}
+    typed = terminal("undo", "production", "--dry-run")
+    assert "it was whole after 4.2 s when it was last raised" in typed.out
+    assert "passed over a1a1a1a1a1a1: in quarantine" in typed.out
 
 
 class TestHere:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rebake.rollout.events import RULES
-from rebake.rollout.states import EXIT_CODES, FINAL, MEANING, TABLE, Event, State, draw, next_state
+from rebake.rollout.states import EXIT_CODES, FINAL, MEANING, STAYING, TABLE, Event, State, draw, next_state
 
 MANUAL = Path(__file__).parents[2] / "docs" / "rollout-states.md"
 ENDINGS = (State.ROLLED_BACK, State.STOPPED, State.FAILED)
@@ -64,7 +64,13 @@ def test_no_user_meets_a_candidate_that_was_not_checked() -> None:
     """SHIFTING is entered from CHECKING, or by way of a person or an earlier step."""
     entered = {state for (state, _), cell in TABLE.items() if cell.to is State.SHIFTING}
     assert entered == {State.CHECKING, State.ASKING, State.SHIFTING, State.HOLDING}
-    assert {s for (s, _), cell in TABLE.items() if cell.to is State.CHECKING} == {State.LAUNCHING}
+    begun = {state for (state, event), cell in TABLE.items() if cell.to is State.CHECKING and event not in STAYING}
+    assert begun == {State.LAUNCHING}
+
+
+def test_an_event_that_leaves_a_rollout_where_it_is_leads_nowhere_else() -> None:
+    for (state, event), cell in TABLE.items():
+        assert event not in STAYING or cell.to in (None, state)
 
 
 def test_the_manual_is_drawn_from_the_table() -> None:

@@ -11,9 +11,9 @@ from tests.unit.rollout.world import plan
 from rebake.judge.samples import Verdict
 from rebake.platforms.model import Drift, Instance
 from rebake.release.manifest import Revision, Settings
-from rebake.rollout.plan import HttpCheck, Plan, Strategy
+from rebake.rollout.plan import Dates, HttpCheck, Plan, Strategy, Window
 from rebake.rollout.states import State
-from rebake.rollout.world import Command, Environment, Failure, Fleet, Job, Leaving, Rollout, World
+from rebake.rollout.world import Command, Environment, Failure, Fleet, Freeze, Job, Leaving, Rollout, World
 from rebake.traffic.ports import Counters, RouteObservation
 
 NOW = 1_800_000_000.0
@@ -25,6 +25,9 @@ TIMES = st.one_of(
 )
 MAYBE = st.one_of(st.none(), TIMES)
 SHARES = st.one_of(st.sampled_from((0, 1, 500, 9999, 10_000, 10_001, 70_000, -1)), st.integers(-20_000, 40_000))
+WINDOW_SHUT = (Window(days=()),)
+WINDOW_OPEN = (Window(zone="Europe/Berlin"),)
+WINDOW_ABSURD = (Window((9, -1), -5, 9000, "Nowhere/Land"), Window((0, 6), 3000, 100, "UTC"))
 TIMES_OF = st.dictionaries(IDS, TIMES, max_size=3)
 
 
@@ -58,6 +61,8 @@ def plans() -> st.SearchStrategy[Plan]:
         when_busy=st.sampled_from(("supersede", "wait")),
         after=st.sampled_from((None, "staging")),
         approval=st.booleans(),
+        window=st.sampled_from(((), (), WINDOW_SHUT, WINDOW_OPEN, WINDOW_ABSURD)),
+        freeze=st.sampled_from(((), (), (Dates(NOW - 5, NOW + 5, "feast"),), (Dates(NOW + 5, NOW - 5, "absurd"),))),
     )
 
 
@@ -96,6 +101,10 @@ def rollouts() -> st.SearchStrategy[Rollout]:
         ending=st.sampled_from((None, State.STOPPED, State.ROLLED_BACK, State.FAILED)),
         asking=st.sampled_from((None, "approval", "undecided")),
         promoted_at=MAYBE,
+        held=st.sampled_from((None, "frozen")),
+        held_until=MAYBE,
+        let_through=st.sampled_from((None, "ann")),
+        let_through_at=MAYBE,
     )
 
 
@@ -210,6 +219,10 @@ def worlds(most_commands: int = 3) -> st.SearchStrategy[World]:
         requests_per_second=st.sampled_from((0.0, 3.0, 1e9)),
         commands=st.lists(commands(), max_size=most_commands).map(tuple),
         looked_away=st.booleans(),
+        freezes=st.lists(
+            st.builds(Freeze, st.sampled_from(("*", "shop/production")), st.just("ann"), TIMES, TIMES, st.just("calm")),
+            max_size=2,
+        ).map(tuple),
     )
 
 

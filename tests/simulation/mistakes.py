@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rebake.core.units import FULL
-from rebake.rollout import commands, events, fleets, journey, present, route
+from rebake.rollout import commands, events, fleets, gates, journey, present, route
 from rebake.rollout import decide as deciding
 from rebake.rollout import draft as drafts
 from rebake.rollout import engine as driving
@@ -362,6 +362,23 @@ def give_stable_nothing_on_the_way_back(patch: Patch) -> None:
         patch.setattr(room, "weights", mistaken)
 
 
+def ignore_windows(patch: Patch) -> None:
+    patch.setattr(gates, "is_open", lambda _windows, _now: True)
+
+
+def ignore_freezes(patch: Patch) -> None:
+    patch.setattr(gates, "_frozen", lambda _plan, _freezes, _now: None)
+
+
+def hold_before_the_first_user_only(patch: Patch) -> None:
+    _rules(patch, State.HOLDING, _hold=events._hold.__wrapped__)  # type: ignore[attr-defined]
+    patch.setattr(journey, "shut", lambda _look: None)
+
+
+def end_a_frozen_soak(patch: Patch) -> None:
+    patch.setattr(commands, "_held_in_soak", lambda *_: False)
+
+
 def wait_for_a_clock_that_was_set_back(patch: Patch) -> None:
     patch.setattr(present, "_past", lambda at, _now: at)
     patch.setattr(deciding, "in_the_present", lambda environment, _now: environment)
@@ -406,5 +423,9 @@ MISTAKES: dict[Callable[[Patch], None], int] = {
     skip_the_preparation: 20,
     give_stable_nothing_on_the_way_back: 20,
     wait_for_a_clock_that_was_set_back: 900,
+    ignore_windows: 50,
+    ignore_freezes: 50,
+    hold_before_the_first_user_only: 100,
+    end_a_frozen_soak: 900,
 }
 """Each mistake, and the number of seeds within which it must be caught."""

@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rebake.app.answers import Answers, Changes
+from rebake.app.answers import Changes
+from rebake.app.freezes import Freezes
 from rebake.app.secret_values import Vault, secret_versions
 from rebake.core.codec import dump, load
 from rebake.core.digest import short
@@ -20,7 +21,7 @@ from rebake.core.ids import timed_id
 from rebake.errors import Refused, Transient, UsageError
 from rebake.ledger.ports import Draft, Put
 from rebake.release.manifest import Release, Revision, Settings, contract_in
-from rebake.rollout.commands import undo_target
+from rebake.rollout.commands import passed_over, undo_target
 from rebake.rollout.engine import Engine
 from rebake.rollout.plan import Plan
 from rebake.rollout.states import State
@@ -31,7 +32,7 @@ UNDO_SECONDS = 15.0
 STOP_SECONDS = 60.0
 
 
-class Desk(Answers):
+class Desk(Freezes):
     """See `rebake.server.ports.Application` for every method's contract."""
 
     def __init__(
@@ -151,7 +152,7 @@ class Desk(Answers):
     def undo(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
         key, began = self._known(service, environment), self._clock.now()
         before = self._engine.memory(key).environment
-        restored, undone, warm = self._undo_plan(key, before)
+        restored, undone, warm, over = self._undo_plan(key, before)
         view = {
             "service": service,
             "environment": environment,
@@ -161,6 +162,8 @@ class Desk(Answers):
             "warm": warm,
             "rollout": None if before.rollout is None else before.rollout.id,
             "changes": _changes(undone, restored.revision),
+            "passed_over": list(over),
+            "expected_seconds": None if warm else restored.start_seconds,
             "seconds": 0.0,
         }
         if doc.get("dry_run"):
@@ -175,13 +178,14 @@ class Desk(Answers):
             view["rollout"] = rollout_id
         return {**view, "seconds": round(self._clock.now() - began, 3)}
 
-    def _undo_plan(self, key: str, environment: Environment) -> tuple[Fleet, Revision | None, bool]:
-        """What undo restores, what it takes out of service, and whether the restored fleet still runs."""
+    def _undo_plan(self, key: str, environment: Environment) -> tuple[Fleet, Revision | None, bool, tuple[str, ...]]:
+        """What undo restores, what it takes out of service, whether the restored fleet still runs, and the revisions
+        in quarantine that it passes over."""
         rollout, stable = environment.rollout, environment.stable
         if rollout is not None and stable is not None:
-            return stable, rollout.revision, True
-        quarantined = {str(d["revision"]) for _, d in self._ledger.list("quarantine", f"{key}/")}
-        target = undo_target(environment, frozenset(quarantined))
+            return stable, rollout.revision, True, ()
+        quarantined = frozenset(str(d["revision"]) for _, d in self._ledger.list("quarantine", f"{key}/"))
+        target = undo_target(environment, quarantined)
         if target is None:
             raise Refused(
                 "nothing-to-undo",
@@ -189,7 +193,8 @@ class Desk(Answers):
                 where=key,
                 remedy=f"rebake history {environment.environment}; rebake quarantine",
             )
-        return target, None if stable is None else stable.revision, False
+        serving = None if stable is None else stable.revision
+        return target, serving, False, passed_over(environment, quarantined)
 
     def stop(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
         key = self._known(service, environment)

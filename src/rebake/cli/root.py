@@ -20,6 +20,7 @@ VERBS: dict[str, dict[str, str]] = {
         "deploy": "Bake if needed and take an environment to the release.",
         "approve": "Let a rollout that waits for a person go on.",
         "stop": "Stop what is under way in an environment.",
+        "freeze": "Hold every rollout where it is, until a time or until it is lifted.",
         "undo": "Put the previous revision back, at once.",
     },
     "See": {

@@ -24,7 +24,8 @@ def chapter(view: View) -> tuple[Any, ...]:
     """What makes a view worth a line of its own: numbers that count up do not."""
     route = view.get("route") or {}
     checks = tuple((check["name"], check["state"]) for check in view.get("checks", ()))
-    return view["state"], view["step"], view["outcome"], route.get("candidate"), checks
+    held = (view.get("held") or {}).get("why")
+    return view["state"], view["step"], view["outcome"], route.get("candidate"), checks, held
 
 
 def progress_line(view: View) -> str:

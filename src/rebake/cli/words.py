@@ -88,10 +88,23 @@ def asks(view: View) -> str | None:
 
     >>> asks({"state": "asking", "environment": "production"})
     'to go on: rebake approve production; to end it: rebake stop production'
+    >>> asks({"state": "holding", "environment": "production", "held": {"why": "frozen", "until": None}})
+    'held; to go on now: rebake approve production; to end it: rebake stop production'
     """
     if view["state"] != "asking":
-        return None
+        if not view.get("held"):
+            return None
+        return f"held; to go on now: rebake approve {view['environment']}; to end it: rebake stop {view['environment']}"
     return f"to go on: rebake approve {view['environment']}; to end it: rebake stop {view['environment']}"
+
+
+def frozen_line(freeze: View) -> str:
+    """
+    >>> frozen_line({"environment": None, "by": "ann", "until": "2026-01-02T03:04:05.000Z", "reason": "calm"})
+    'every environment is frozen by ann until 2026-01-02T03:04:05.000Z: calm'
+    """
+    what = freeze["environment"] or "every environment"
+    return f"{what} is frozen by {freeze['by']} until {freeze['until']}: {freeze['reason']}"
 
 
 def share_of(environment: View, cohort: str) -> float:
@@ -149,6 +162,7 @@ def environment_lines(environment: View) -> list[str]:
         lines += [f"  {paint(question, 'yellow', 'bold')}" for question in [asks(rollout)] if question]
     elif last:
         lines.append(f"  last rollout {last['rollout']}: {outcome_word(last['outcome'])}: {last['reason']}")
+    lines += [f"  {paint('frozen', 'yellow', 'bold')}: {frozen_line(f)}" for f in environment.get("frozen", ())]
     if environment.get("waiting"):
         lines.append(f"  waiting for it to end: {', '.join(environment['waiting'])}")
     lines += [f"  {paint('problem', 'red', 'bold')}: {problem}" for problem in environment.get("problems", ())]

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rebake.core.digest import short
+from rebake.core.units import FULL
 from rebake.rollout.draft import Draft
-from rebake.rollout.events import Seen
+from rebake.rollout.events import Look, Seen, shut
 from rebake.rollout.journey import apply_event, end_rollout
 from rebake.rollout.plan import Plan
 from rebake.rollout.states import TABLE, Event, State
@@ -29,7 +30,7 @@ def obey(draft: Draft, command: Command) -> None:
     elif command.verb == "stop":
         _stop(draft, command)
     elif command.verb == "approve":
-        _ask_rollout(draft, command, Event.APPROVE, "approved")
+        _approve(draft, command)
 
 
 def _begin(draft: Draft, rollout: Rollout) -> None:
@@ -39,13 +40,23 @@ def _begin(draft: Draft, rollout: Rollout) -> None:
     if under_way is None:
         draft.update(queue=(*draft.environment.queue, rollout))
         return
-    if under_way.state is State.SOAKING or rollout.plan.when_busy == "supersede":
+    held = _held_in_soak(draft, under_way)
+    if rollout.plan.when_busy == "supersede" and held:
+        _drop_queue(draft, f"superseded by {rollout.id}")
+    if not held and (under_way.state is State.SOAKING or rollout.plan.when_busy == "supersede"):
         _drop_queue(draft, f"superseded by {rollout.id}")
         reason = f"superseded by {rollout.id}, requested by {rollout.requested_by}"
         apply_event(draft, Seen(Event.SUPERSEDED, reason, f"rebake status {rollout.plan.environment}"))
     else:
         rollout = replace(rollout, reason=f"waits for {under_way.id} to end")
     draft.update(queue=(*draft.environment.queue, rollout))
+
+
+def _held_in_soak(draft: Draft, rollout: Rollout) -> bool:
+    """Whether ending this soak for a newer request would move users while a gate in time is shut."""
+    if rollout.state is not State.SOAKING or rollout.weight == FULL:
+        return False
+    return shut(Look(draft.environment, rollout, draft.world, draft.now)) is not None
 
 
 def _drop_queue(draft: Draft, reason: str) -> None:
@@ -88,6 +99,16 @@ def _ask_rollout(draft: Draft, command: Command, event: Event, reason: str) -> N
     apply_event(draft, Seen(event, f"{reason} by {command.by}"))
 
 
+def _approve(draft: Draft, command: Command) -> None:
+    """What a person says yes to: the question that is asked or, where a gate in time holds it, passing that gate."""
+    rollout = draft.environment.rollout
+    if rollout is None or rollout.held is None or rollout.state is State.ASKING:
+        _ask_rollout(draft, command, Event.APPROVE, "approved")
+        return
+    draft.update(rollout=replace(rollout, let_through=command.by, let_through_at=draft.now))
+    apply_event(draft, Seen(Event.LET_THROUGH, f"let through by {command.by}"))
+
+
 def _stop(draft: Draft, command: Command) -> None:
     _drop_queue(draft, f"stopped by {command.by}")
     if draft.environment.rollout is not None:
@@ -101,6 +122,15 @@ def undo_target(environment: Environment, quarantined: frozenset[str]) -> Fleet 
         if fleet.revision.digest not in quarantined and fleet.revision.digest != serving:
             return fleet
     return None
+
+
+def passed_over(environment: Environment, quarantined: frozenset[str]) -> tuple[str, ...]:
+    """Revisions that an undo passes over on its way to its target, because they are in quarantine; newest first."""
+    serving, target = environment.stable, undo_target(environment, quarantined)
+    digests = [fleet.revision.digest for fleet in environment.previous]
+    if target is not None:
+        digests = digests[: digests.index(target.revision.digest)]
+    return tuple(d for d in digests if serving is None or d != serving.revision.digest)
 
 
 def _undo(draft: Draft, command: Command) -> None:
@@ -118,6 +148,8 @@ def _undo(draft: Draft, command: Command) -> None:
     if target is None or command.rollout_id is None:
         draft.refused[command.id] = "there is no earlier revision to go back to"
         return
+    over = passed_over(draft.environment, draft.world.quarantined)
+    skipping = f", passing over {', '.join(short(d) for d in over)}, in quarantine" if over else ""
     undo = Rollout(
         id=command.rollout_id,
         kind="undo",
@@ -125,7 +157,7 @@ def _undo(draft: Draft, command: Command) -> None:
         plan=undo_plan(target.plan),
         requested_by=command.by,
         requested_at=command.at,
-        reason=f"undone by {command.by}",
+        reason=f"undone by {command.by}{skipping}",
         undone=stable.revision.digest if stable is not None else None,
     )
     if stable is not None:
@@ -137,4 +169,14 @@ def _undo(draft: Draft, command: Command) -> None:
 def undo_plan(plan: Plan) -> Plan:
     """An undo skips steps, checks, gates and judge: what it restores has served before."""
     strategy = replace(plan.strategy, kind="all-at-once", steps=(), profile=None)
-    return replace(plan, strategy=strategy, checks=(), after=None, approval=False, soak_ms=0, hold_back_basis_points=0)
+    return replace(
+        plan,
+        strategy=strategy,
+        checks=(),
+        after=None,
+        approval=False,
+        window=(),
+        freeze=(),
+        soak_ms=0,
+        hold_back_basis_points=0,
+    )

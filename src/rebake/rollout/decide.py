@@ -24,7 +24,8 @@ from rebake.rollout.world import Environment, Fleet, Leaving, Rollout, World
 from rebake.traffic.ports import EnvironmentRoute
 
 SOAK_LOOK_SECONDS = 0.5
-"""How often a soak is looked at: it may last an hour, and costs little that way."""
+"""How often a soak is looked at, and a rollout that a gate in time holds before anything of it is raised: that may
+last for hours, and costs little that way."""
 
 _WITH_CANDIDATE = frozenset(
     {
@@ -231,5 +232,7 @@ def _wake_for(draft: Draft, rollout: Rollout) -> None:
         draft.wake(draft.now + SOAK_LOOK_SECONDS)
     elif rollout.state in (State.HOLDING, State.SHIFTING, State.ASKING):
         draft.wake(draft.now + 0.2)
+    elif rollout.state is State.WAITING and rollout.held is not None:
+        draft.wake(draft.now + SOAK_LOOK_SECONDS)
     elif not rollout.over:
         draft.wake(draft.now + 0.1)

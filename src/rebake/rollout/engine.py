@@ -32,7 +32,7 @@ from rebake.rollout.recording import Recording
 from rebake.rollout.route import desired_route, weights
 from rebake.rollout.states import State
 from rebake.rollout.view import Doc, environment_view, rollout_view
-from rebake.rollout.world import Command, Environment, Job, Place, Rollout, World
+from rebake.rollout.world import Command, Environment, Freeze, Job, Place, Rollout, World
 from rebake.traffic.ports import RouteObservation, TrafficRouter
 
 LEASE_SECONDS = 15.0
@@ -276,6 +276,7 @@ class Engine:
             requests_per_second=memory.pace.look(route, now),
             commands=commands,
             log_tails=self._log_tails(memory, instances, jobs),
+            freezes=self._freezes(environment) if asked or rollout is not None else (),
             looked_away=not 0 <= now - memory.looked_at <= self.ports.lease_seconds,
         )
         memory.looked_at = now
@@ -314,6 +315,10 @@ class Engine:
     def _quarantined(self, environment: Environment) -> frozenset[str]:
         docs = self.ports.ledger.list("quarantine", f"{environment.key}/")
         return frozenset(str(doc["revision"]) for _, doc in docs)
+
+    def _freezes(self, environment: Environment) -> tuple[Freeze, ...]:
+        found = (load(Freeze, doc) for _, doc in self.ports.ledger.list("freeze"))
+        return tuple(freeze for freeze in found if freeze.scope in ("*", environment.key))
 
     def _succeeded(self, environment: Environment) -> frozenset[str]:
         prefix = f"{environment.service}/"
@@ -587,7 +592,8 @@ class Engine:
         last = None if kept is None else dict(kept)
         environment, now = memory.environment, self.ports.clock.now()
         away = self.elsewhere(environment)
-        return environment_view(environment, memory.world, memory.judging, last, now, elsewhere=away)
+        freezes = self._freezes(environment)
+        return environment_view(environment, memory.world, memory.judging, last, now, elsewhere=away, freezes=freezes)
 
     def rollout_view(self, key: str, rollout: str) -> Doc | None:
         """One rollout: live while it is under way, else as it was kept."""

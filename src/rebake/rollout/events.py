@@ -7,12 +7,14 @@ of reason, which is what people read in `status`, on the terminal and in the led
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import wraps
 
 from rebake.core.digest import short
 from rebake.core.units import FULL, format_duration, format_share
 from rebake.rollout.clues import clue
 from rebake.rollout.fleets import healthy
+from rebake.rollout.gates import Closed, closed
 from rebake.rollout.plan import Plan
 from rebake.rollout.route import at_last_step, desired_route, served, stages
 from rebake.rollout.states import Event, State
@@ -29,12 +31,13 @@ LATE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An event with what people are told about it."""
+    """An event with what people are told about it. `until`: when what holds a rollout ends by itself."""
 
     event: Event
     reason: str
     remedy: str | None = None
     log_tail: tuple[str, ...] = ()
+    until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,74 @@ class Look:
 
 
 Rule = Callable[[Look], Seen | None]
+
+
+ONWARD = frozenset(
+    {
+        Event.GATE_OPEN,
+        Event.CHECKS_PASSED,
+        Event.STEP_OVER,
+        Event.RAMPED,
+        Event.UNDECIDED_PROMOTE,
+        Event.SOAKED,
+    }
+)
+"""Events that move users on, or begin to: what a window or a freeze holds."""
+
+
+def shut(look: Look) -> Closed | None:
+    """The gate in time that holds this rollout now; None when it may go on.
+
+    An undo passes, and so does what a person let through, until somebody freezes after that. A window protects those
+    who are served well: it does not hold the fix of a stable of which nothing is healthy. A freeze is a person's word,
+    so only a person's word lifts it.
+    """
+    rollout, freezes, plan = look.rollout, look.world.freezes, look.plan
+    if rollout.kind == "undo":
+        return None
+    if rollout.let_through_at is not None:
+        freezes = tuple(f for f in freezes if f.at > rollout.let_through_at)
+        plan = replace(plan, window=(), freeze=())
+    gate = closed(plan, freezes, look.now)
+    return None if gate is not None and not gate.frozen and stable_broken(look) else gate
+
+
+def _gated(look: Look, seen: Seen | None) -> Seen | None:
+    """What moves users on, unless a gate in time is shut: then that the rollout is held, once for each reason."""
+    gate = shut(look) if seen is not None and seen.event in ONWARD else None
+    if seen is None or gate is None:
+        return seen
+    if look.rollout.held == gate.why:
+        return None
+    environment = look.plan.environment
+    remedy = f"to go on now: rebake approve {environment}; to end it: rebake stop {environment}"
+    return Seen(Event.HELD, gate.why, remedy, until=gate.until)
+
+
+def _behind_gates(rule: Rule) -> Rule:
+    """The rule, with the gates in time before what it lets happen."""
+
+    @wraps(rule)
+    def behind_gates(look: Look) -> Seen | None:
+        return _gated(look, rule(look))
+
+    return behind_gates
+
+
+def _resumed(look: Look) -> Seen | None:
+    """Nothing holds it any more: `reason` says so until the next step."""
+    if look.rollout.held is None or shut(look) is not None:
+        return None
+    return Seen(Event.RESUMED, _passes(look) or "nothing holds it any more")
+
+
+def _passes(look: Look) -> str | None:
+    """Why a rollout passes a gate in time that is shut for others; None when none is."""
+    if look.rollout.kind == "undo" or closed(look.plan, look.world.freezes, look.now) is None:
+        return None
+    if look.rollout.let_through is not None:
+        return f"let through by {look.rollout.let_through}"
+    return "no instance of stable is healthy, and a window does not hold its fix"
 
 
 def check_id(rollout: Rollout, name: str) -> str:
@@ -93,8 +164,9 @@ def _gate_shut(look: Look) -> Seen | None:
     )
 
 
-def _gate_open(_look: Look) -> Seen | None:
-    return Seen(Event.GATE_OPEN, "the gates are open: making the release ready")
+@_behind_gates
+def _gate_open(look: Look) -> Seen | None:
+    return Seen(Event.GATE_OPEN, f"{_passes(look) or 'the gates are open'}: making the release ready")
 
 
 def _blocked(look: Look) -> Seen | None:
@@ -183,6 +255,7 @@ def _tail_behind(look: Look, detail: str) -> tuple[str, ...]:
     return next((tails[i] for i in (*named, *sorted(tails)) if tails[i]), ())
 
 
+@_behind_gates
 def _checks_passed(look: Look) -> Seen | None:
     jobs: list[Job | None] = [look.world.jobs.get(check_id(look.rollout, c.name)) for c in look.plan.checks]
     if any(job is None or job.state != "done" for job in jobs) or not candidate_ready(look):
@@ -285,6 +358,7 @@ def _gone(look: Look) -> bool:
     return look.environment.candidate_lost_at is not None
 
 
+@_behind_gates
 def _hold(look: Look) -> Seen | None:
     rollout, strategy = look.rollout, look.plan.strategy
     if rollout.step_at is None:
@@ -292,13 +366,18 @@ def _hold(look: Look) -> Seen | None:
     waited_ms = (look.now - rollout.step_at) * 1000
     hold_ms = strategy.mirror_ms if strategy.kind == "shadow" else strategy.hold_ms
     if strategy.profile is not None:
-        return None if _proved(look) else _undecided_ramp(look, waited_ms)
+        return _ramp_stands(look) if _proved(look) else _undecided_ramp(look, waited_ms)
     if waited_ms < hold_ms:
         return None
     if _proved(look):
         assert look.world.verdict is not None
         return Seen(Event.STEP_OVER, f"step {rollout.step + 1} of {stages(strategy)}: {look.world.verdict.reason}")
     return _undecided(look, waited_ms, hold_ms)
+
+
+def _ramp_stands(look: Look) -> Seen | None:
+    """The judge's own ramp goes on by itself (see `journey`), unless a gate in time holds it."""
+    return None if shut(look) is None else Seen(Event.RAMPED, "the ramp would go on")
 
 
 def _undecided_ramp(look: Look, waited_ms: float) -> Seen | None:
@@ -308,6 +387,7 @@ def _undecided_ramp(look: Look, waited_ms: float) -> Seen | None:
     return None
 
 
+@_behind_gates
 def _evidence_came(look: Look) -> Seen | None:
     if look.rollout.asking != "undecided" or not _proved(look):
         return None
@@ -316,6 +396,12 @@ def _evidence_came(look: Look) -> Seen | None:
 
 
 def _soaked(look: Look) -> Seen | None:
+    """The end of the soak. Where it moves the users that were held back, gates in time hold it."""
+    seen = _soaked_long_enough(look)
+    return seen if look.rollout.weight == FULL else _gated(look, seen)
+
+
+def _soaked_long_enough(look: Look) -> Seen | None:
     rollout = look.rollout
     soak_ms = look.plan.soak_ms if look.environment.stable is not None else 0
     if rollout.promoted_at is None or (look.now - rollout.promoted_at) * 1000 < soak_ms:
@@ -335,11 +421,11 @@ RULES: Mapping[State, Sequence[Rule]] = {
     State.WAITING: (_quarantined, _gate_shut, _gate_open),
     State.PREPARING: (_prepared,),
     State.LAUNCHING: (_blocked, _cannot_start, _ready),
-    State.CHECKING: (_blocked, _cannot_start, _check_failed, _checks_passed),
+    State.CHECKING: (_blocked, _cannot_start, _check_failed, _resumed, _checks_passed),
     State.SHIFTING: (_blocked, _harmful, _candidate_lost, _stable_broken, _shifted),
-    State.HOLDING: (_blocked, _harmful, _candidate_lost, _stable_broken, _hold),
-    State.ASKING: (_blocked, _cannot_start, _harmful, _candidate_lost, _stable_broken, _evidence_came),
-    State.SOAKING: (_harmful, _candidate_lost, _stable_broken, _soaked),
+    State.HOLDING: (_blocked, _harmful, _candidate_lost, _stable_broken, _resumed, _hold),
+    State.ASKING: (_blocked, _cannot_start, _harmful, _candidate_lost, _stable_broken, _resumed, _evidence_came),
+    State.SOAKING: (_harmful, _candidate_lost, _stable_broken, _resumed, _soaked),
     State.FINISHING: (_harmful, _candidate_lost, _shifted),
     State.RETURNING: (_returned,),
 }

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from rebake.core.units import FULL, format_share
 from rebake.rollout.draft import Draft
-from rebake.rollout.events import Look, Seen, classify, stable_broken
+from rebake.rollout.events import Look, Seen, classify, shut, stable_broken
 from rebake.rollout.route import stages
-from rebake.rollout.states import TABLE, Event, State, next_state
+from rebake.rollout.states import STAYING, TABLE, Event, State, next_state
 from rebake.rollout.world import Fleet, Leaving, Rollout, fleet_for
 from rebake.traffic.ramp import advance, begin
 
@@ -17,6 +17,8 @@ MAX_EVENTS = 8
 """Events followed within one look; the rest waits for the next, which comes at once."""
 RAMP_SECONDS = 1.0
 """How often the judge's ramp is asked."""
+RAMP_MOST_SECONDS = 10.0
+"""A longer time between two looks (a gate was shut, no engine was there) is not time in which it was watched."""
 HALF = FULL // 2
 RAMP_GROWTH = 1.1
 """A weight is written again only when it grew by this factor: the ledger is for people."""
@@ -55,8 +57,10 @@ def _ramp(draft: Draft, rollout: Rollout) -> Seen | None:
         return None
     if verdict.kind == "harmful" or draft.environment.stable_lost_at is not None:
         return None
+    if shut(Look(draft.environment, rollout, draft.world, draft.now)) is not None:
+        return None  # `classify` says what holds it; the ramp stands still meanwhile
     since = rollout.ramped_at if rollout.ramped_at is not None else draft.now
-    elapsed = draft.now - since
+    elapsed = min(draft.now - since, RAMP_MOST_SECONDS)
     if rollout.ramped_at is not None and elapsed < RAMP_SECONDS:
         draft.wake(since + RAMP_SECONDS)
         return None
@@ -93,15 +97,24 @@ def apply_event(draft: Draft, seen: Seen) -> None:
         reason=seen.reason,
         remedy=seen.remedy,
         log_tail=tuple(seen.log_tail)[-20:],
+        held=seen.reason if seen.event is Event.HELD else None,
+        held_until=seen.until,
     )
     draft.moved = True
-    _enter(draft, rollout, entered, seen.event)
+    if seen.event in STAYING:
+        draft.update(rollout=replace(entered, entered_at=rollout.entered_at))
+    else:
+        _enter(draft, rollout, entered, seen.event)
 
 
 def _enter(draft: Draft, left: Rollout, rollout: Rollout, event: Event) -> None:
     state = rollout.state
     if state is State.LAUNCHING:
         draft.update(rollout=rollout, candidate=fleet_for(rollout))
+    elif state is State.CHECKING:
+        candidate = draft.environment.candidate
+        took = max(0.0, draft.now - left.entered_at)
+        draft.update(rollout=rollout, candidate=candidate and replace(candidate, start_seconds=took))
     elif state is State.SHIFTING:
         draft.update(rollout=_next_step(draft, rollout, event))
     elif state is State.HOLDING:
@@ -186,5 +199,5 @@ def _remember(previous: Sequence[Fleet], stable: Fleet, rollout: Rollout) -> tup
     """What undo may go back to: never the revision now in service, and not one that was just undone."""
     kept = [f for f in previous if f.revision.digest not in (rollout.revision.digest, stable.revision.digest)]
     if rollout.kind == "deploy":
-        kept.insert(0, Fleet(stable.id, stable.revision, stable.plan))
+        kept.insert(0, Fleet(stable.id, stable.revision, stable.plan, start_seconds=stable.start_seconds))
     return tuple(kept[: max(1, rollout.plan.keep)])

@@ -68,6 +68,28 @@ class JudgeRules:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """When users may be moved on: days (0 is Monday), and minutes of the day by the clock on the wall of a zone.
+
+    One that closes at or before it opens goes on past midnight.
+    """
+
+    days: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
+    opens: int = 0
+    closes: int = 1440
+    zone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Dates:
+    """A freeze that the file names. Times: seconds since the epoch."""
+
+    since: float
+    until: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything the engine needs to know to take one environment to one revision.
 
@@ -78,6 +100,8 @@ class Plan:
         when_busy: what a request does that finds another rollout under way.
         hold_back_basis_points: stable's share while the candidate soaks.
         approval: a person must approve before the candidate gets its first user.
+        window: users are moved on only in one of these; empty: at any time.
+        freeze: dates between which users are not moved on at all.
         platform_settings: the adapter's own block of the file, as it stands.
     """
 
@@ -98,6 +122,8 @@ class Plan:
     when_busy: Literal["supersede", "wait"] = "supersede"
     after: str | None = None
     approval: bool = False
+    window: tuple[Window, ...] = ()
+    freeze: tuple[Dates, ...] = ()
     sticky: Sticky | None = None
     drift_interval_ms: int = 10_000
     platform_settings: dict[str, Any] = field(default_factory=dict)

@@ -27,7 +27,7 @@ def _all_past(times: Mapping[str, float], now: float) -> Mapping[str, float]:
 
 
 def _rollout(rollout: Rollout, now: float) -> Rollout:
-    names = ("entered_at", "step_at", "users_at", "ramped_at", "promoted_at")
+    names = ("entered_at", "step_at", "users_at", "ramped_at", "promoted_at", "let_through_at")
     ahead = {name: now for name in names if (getattr(rollout, name) or 0.0) > now}
     return replace(rollout, **ahead) if ahead else rollout  # type: ignore[arg-type]
 

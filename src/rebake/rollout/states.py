@@ -37,7 +37,7 @@ class State(StrEnum):
 FINAL = frozenset({State.PROMOTED, State.ROLLED_BACK, State.REFUSED, State.STOPPED, State.FAILED})
 
 MEANING: Mapping[State, str] = {
-    State.WAITING: "accepted; the gates (quarantine, `after`) are asked",
+    State.WAITING: "accepted; the gates (quarantine, `after`, window, freeze) are asked",
     State.PREPARING: "the release is verified and made ready where it will run",
     State.LAUNCHING: "the candidate's instances start; no user reaches them",
     State.CHECKING: "the checks run against the candidate; no user reaches it",
@@ -70,6 +70,7 @@ class Event(StrEnum):
     STOP = "stop"
     SUPERSEDED = "superseded"
     APPROVE = "approve"
+    LET_THROUGH = "let-through"
     QUARANTINED = "quarantined"
     GATE_SHUT = "gate-shut"
     BLOCKED = "blocked"
@@ -78,6 +79,8 @@ class Event(StrEnum):
     HARMFUL = "harmful"
     CANDIDATE_LOST = "candidate-lost"
     STABLE_BROKEN = "stable-broken"
+    RESUMED = "resumed"
+    HELD = "held"
     GATE_OPEN = "gate-open"
     PREPARED = "prepared"
     READY = "ready"
@@ -111,6 +114,9 @@ class Cell:
 
 IGNORED = Cell()
 
+STAYING = frozenset({Event.HELD, Event.RESUMED, Event.LET_THROUGH})
+"""Events that leave a rollout where it is: they are told and remembered, and its state is not entered anew."""
+
 _BACK = {
     "stop": Cell(State.RETURNING, State.STOPPED),
     "harm": Cell(State.RETURNING, State.ROLLED_BACK),
@@ -121,6 +127,11 @@ _NOTHING_TO_APPROVE = Cell(refused="nothing waits for an approval now")
 
 def _go(state: State) -> Cell:
     return Cell(state)
+
+
+def _gated(state: State) -> Mapping[Event, Cell]:
+    """A gate in time may hold it here, and a person may let it through."""
+    return dict.fromkeys(STAYING, Cell(state))
 
 
 _PEOPLE_STOP = {Event.UNDO: _BACK["stop"], Event.STOP: _BACK["stop"], Event.SUPERSEDED: _BACK["stop"]}
@@ -134,6 +145,7 @@ _OVER = {
 
 _WRITTEN: Mapping[State, Mapping[Event, Cell]] = {
     State.WAITING: {
+        **_gated(State.WAITING),
         **_AT_ONCE,
         Event.APPROVE: _NOTHING_TO_APPROVE,
         Event.QUARANTINED: Cell(State.REFUSED),
@@ -154,6 +166,7 @@ _WRITTEN: Mapping[State, Mapping[Event, Cell]] = {
         Event.READY: _go(State.CHECKING),
     },
     State.CHECKING: {
+        **_gated(State.CHECKING),
         **_PEOPLE_STOP,
         Event.APPROVE: _NOTHING_TO_APPROVE,
         Event.BLOCKED: _BACK["fail"],
@@ -172,6 +185,7 @@ _WRITTEN: Mapping[State, Mapping[Event, Cell]] = {
         Event.SHIFTED_LAST: _go(State.SOAKING),
     },
     State.HOLDING: {
+        **_gated(State.HOLDING),
         **_PEOPLE_STOP,
         **_WATCHED,
         Event.APPROVE: _go(State.SHIFTING),
@@ -184,6 +198,7 @@ _WRITTEN: Mapping[State, Mapping[Event, Cell]] = {
         Event.UNDECIDED_LIMIT: _go(State.ASKING),
     },
     State.ASKING: {
+        **_gated(State.ASKING),
         **_PEOPLE_STOP,
         **_WATCHED,
         Event.APPROVE: _go(State.SHIFTING),
@@ -193,6 +208,7 @@ _WRITTEN: Mapping[State, Mapping[Event, Cell]] = {
         Event.STEP_OVER: _go(State.SHIFTING),
     },
     State.SOAKING: {
+        **_gated(State.SOAKING),
         **_WATCHED,
         Event.UNDO: _BACK["harm"],
         Event.STOP: _BACK["stop"],

@@ -3,7 +3,7 @@ nothing else, so they cannot disagree."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rebake.core.clock import iso
@@ -16,7 +16,7 @@ from rebake.rollout.judging import Judging
 from rebake.rollout.places import sentence
 from rebake.rollout.route import stages, weights
 from rebake.rollout.states import EXIT_CODES, FINAL, State
-from rebake.rollout.world import Environment, Fleet, Place, Rollout, World
+from rebake.rollout.world import Environment, Fleet, Freeze, Place, Rollout, World
 
 Doc = dict[str, Any]
 
@@ -53,6 +53,7 @@ def rollout_view(environment: Environment, world: World, rollout: Rollout, judgi
         "steps": stages(rollout.plan.strategy) + 1,
         "reason": rollout.reason,
         "remedy": rollout.remedy,
+        "held": _held(rollout),
         "outcome": outcome,
         "verdict": verdict,
         "requests": requests,
@@ -70,6 +71,24 @@ def rollout_view(environment: Environment, world: World, rollout: Rollout, judgi
         "ended": None if ended is None else iso(ended),
         "seconds": round((settled or now) - rollout.requested_at, 3),
         "exit_code": EXIT_CODES[State(outcome)] if outcome is not None else None,
+    }
+
+
+def _held(rollout: Rollout) -> Doc | None:
+    """What a gate in time says that holds it."""
+    if rollout.held is None:
+        return None
+    return {"why": rollout.held, "until": None if rollout.held_until is None else iso(rollout.held_until)}
+
+
+def freeze_view(freeze: Freeze) -> Doc:
+    """A person's freeze as everybody sees it; `environment` is `SERVICE/ENV`, or null for every one."""
+    return {
+        "environment": None if freeze.scope == "*" else freeze.scope,
+        "by": freeze.by,
+        "at": iso(freeze.at),
+        "until": iso(freeze.until),
+        "reason": freeze.reason,
     }
 
 
@@ -108,6 +127,7 @@ def environment_view(
     now: float,
     *,
     elsewhere: Place | None = None,
+    freezes: Sequence[Freeze] = (),
 ) -> Doc:
     """One environment as everybody sees it. `elsewhere`: the home that has it, when this is not it: then shares are as
     intended, and how many instances are healthy is not known."""
@@ -130,6 +150,7 @@ def environment_view(
         "candidate": _fleet(environment.candidate, world, elsewhere),
         "route": route,
         "rollout": None if rollout is None else rollout_view(environment, world, rollout, judging, now),
+        "frozen": [freeze_view(freeze) for freeze in freezes if now < freeze.until],
         "waiting": [waiting.id for waiting in environment.queue],
         "previous": [fleet.revision.digest for fleet in environment.previous],
         "problems": problems(environment, world) if elsewhere is None else [sentence(elsewhere)],

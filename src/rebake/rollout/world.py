@@ -48,6 +48,7 @@ class Fleet:
         noted: instances whose drift is in the ledger already.
         pending: instances asked for and not observed yet, and since when.
         starting: instances seen starting, and since when.
+        start_seconds: how long it took until all of it was healthy; None when that was not seen.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Fleet:
     noted: tuple[str, ...] = ()
     pending: Mapping[str, float] = field(default_factory=dict)
     starting: Mapping[str, float] = field(default_factory=dict)
+    start_seconds: float | None = None
 
     @property
     def streak(self) -> tuple[Failure, ...]:
@@ -88,6 +90,9 @@ class Rollout:
         asking: what a person is asked, in ASKING.
         promoted_at: when the last step was read back.
         undone: the revision that an undo takes out of service.
+        held: why a gate in time holds it now; None when none does.
+        held_until: until when, where that is known.
+        let_through, let_through_at: who let it pass gates in time, and when.
     """
 
     id: str
@@ -112,6 +117,10 @@ class Rollout:
     promoted_at: float | None = None
     ended_at: float | None = None
     undone: str | None = None
+    held: str | None = None
+    held_until: float | None = None
+    let_through: str | None = None
+    let_through_at: float | None = None
 
     @property
     def over(self) -> bool:
@@ -197,6 +206,21 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
+class Freeze:
+    """A person's word that users are not moved on. Times: seconds since the epoch.
+
+    Attributes:
+        scope: `SERVICE/ENV`, or `*` for every environment.
+    """
+
+    scope: str
+    by: str
+    at: float
+    until: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A long effect (preparing, a check) by its latest known state."""
 
@@ -221,6 +245,7 @@ class World:
         succeeded: `environment/release` of every release of this service that succeeded somewhere.
         verdict: the judge's latest word on the rollout under way.
         requests_per_second: of the whole environment, roughly; 0 when unknown.
+        freezes: people's freezes that concern this environment.
         looked_away: the look before this one is longer ago than a lease, or unknown: what was seen then may have
             changed and changed back.
     """
@@ -238,6 +263,7 @@ class World:
     commands: tuple[Command, ...] = ()
     log_tails: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     looked_away: bool = False
+    freezes: tuple[Freeze, ...] = ()
 
     def of(self, fleet: str) -> tuple[Instance, ...]:
         return tuple(i for i in self.instances if i.fleet == fleet)

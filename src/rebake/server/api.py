@@ -186,6 +186,14 @@ class Api:
         doc = await body_of(request)
         return answer(await to_thread.run_sync(self._app.quarantine_release, doc))
 
+    async def freeze(self, request: Request) -> Response:
+        doc = await body_of(request)
+        return answer(await to_thread.run_sync(self._app.freeze, doc))
+
+    async def lift(self, request: Request) -> Response:
+        doc = await body_of(request)
+        return answer(await to_thread.run_sync(self._app.lift, doc))
+
     async def revision(self, request: Request) -> Response:
         call = partial(self._app.revision, request.path_params["revision"], service=text(request, "service"))
         return answer(await to_thread.run_sync(call))
@@ -215,6 +223,7 @@ def read_routes(api: Api, application: Application) -> list[Route]:
         ("/v1/ledger/verify", api.verify),
         ("/v1/leases", plain(application.leases)),
         ("/v1/quarantine", plain(application.quarantine)),
+        ("/v1/freezes", plain(application.freezes)),
         ("/v1/revisions/{revision}", api.revision),
         ("/v1/kept", plain(application.kept)),
     ]
@@ -232,6 +241,8 @@ def _write_routes(api: Api) -> list[Route]:
         (f"{of}/approve", api.approve),
         (f"{of}/down", api.down),
         ("/v1/quarantine/release", api.quarantine_release),
+        ("/v1/freezes", api.freeze),
+        ("/v1/freezes/lift", api.lift),
     ]
     looked_for = Route(f"{of}/drift", guarded(api.drift), methods=["GET"])  # does work: not for a mere looker-on
     return [looked_for, *(Route(path, guarded(handler), methods=["POST"]) for path, handler in calls)]

@@ -85,6 +85,20 @@ class Application(Protocol):
         """Retire every fleet and close the listener (`{"requested_by"}`). The environment view, once it is done."""
         ...
 
+    def freezes(self) -> Doc:
+        """What is frozen now: `{"freezes": [{"environment": "SERVICE/ENV" or null for all, "by", "at", "until",
+        "reason"}]}`."""
+        ...
+
+    def freeze(self, doc: Mapping[str, Any]) -> Doc:
+        """Stop the line: `{"service", "environment", "until": seconds since the epoch, "reason", "requested_by"}`, or
+        without service and environment for every one. The list of freezes."""
+        ...
+
+    def lift(self, doc: Mapping[str, Any]) -> Doc:
+        """End a freeze: `{"service", "environment", "requested_by"}`. The list that is left."""
+        ...
+
     def drift(self, service: str, environment: str) -> Doc:
         """Look for drift now: `{"service", "environment", "drift": [{"instance", "kind", "where", "expected",
         "found"}], "checked"}`; `checked` is the number of instances looked at."""

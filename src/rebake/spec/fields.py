@@ -11,13 +11,17 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Annotated, Any
+from zoneinfo import available_timezones
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
 from rebake.core import units
+from rebake.rollout.gates import DAYS, zone_of
 
 _LONGEST = 40  # no duration, share, size or address in use is longer; a longer one is refused before it is parsed
 
@@ -236,6 +240,66 @@ def wholes(least: int, most: int) -> Rule:
 
     return Rule(read, {"type": "integer", "minimum": least, "maximum": most})
 
+
+# --- days, times, zones --------------------------------------------------------------------------------------------
+
+_LONG_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+def _read_day(value: Any) -> int:
+    text = read_text(value).strip().lower()
+    if text not in DAYS:
+        near = next((day[:3] for day in _LONG_DAYS if day == text or (len(text) > 1 and day.startswith(text))), None)
+        raise mistaken("wrong-day", f"one of {', '.join(DAYS)}", remedy=f"did you mean {near}?" if near else None)
+    return DAYS.index(text)
+
+
+def _clock(value: Any, latest: str) -> int:
+    """Minutes since midnight."""
+    text = read_text(value).strip()
+    match = re.fullmatch(r"([0-9]{1,2}):([0-9]{2})", text)
+    minutes = int(match[1]) * 60 + int(match[2]) if match and int(match[2]) < 60 else -1
+    if not 0 <= minutes <= int(latest[:2]) * 60 + int(latest[3:]):
+        near = re.fullmatch(r"([0-9]{1,2})([0-9]{2})?", text)
+        remedy = f"did you mean {int(near[1]):02}:{near[2] or '00'}?" if near and int(near[1]) < 24 else None
+        raise mistaken("wrong-time", f"a time of the day from 00:00 to {latest}, such as 09:00", remedy=remedy)
+    return minutes
+
+
+def _read_zone(value: Any) -> str:
+    text = read_text(value).strip()
+    if zone_of(text) is None:
+        near = get_close_matches(text, sorted(available_timezones()), 1, 0.6)
+        remedy = f"did you mean {near[0]}?" if near else None
+        raise mistaken("unknown-zone", "a time zone such as UTC or Europe/Berlin", remedy=remedy)
+    return text
+
+
+def _read_moment(value: Any) -> str:
+    """`2026-12-24` or `2026-12-24 18:00`, as it is spelled: which moment that is depends on the zone."""
+    text = read_text(value).strip()
+    try:
+        if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2})?", text):
+            raise ValueError(text)
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise mistaken("wrong-date", "a date such as 2026-12-24, or with a time: 2026-12-24 18:00") from None
+    return text
+
+
+Day = Annotated[int, Rule(_read_day, {"enum": list(DAYS)})]
+
+
+def _times(latest: str) -> Unit:
+    """Minutes since midnight, spelled `09:00`."""
+    schema = {"type": "string", "pattern": r"^\s*[0-9]{1,2}:[0-9]{2}\s*$", "examples": ["09:00"]}
+    return Unit(lambda value: _clock(value, latest), schema, lambda m: f"{m // 60:02}:{m % 60:02}", "00:00", latest)
+
+
+Opening = Annotated[int, _times("23:59")]
+Closing = Annotated[int, _times("24:00")]
+Zone = Annotated[str, Rule(_read_zone, {"type": "string", "examples": ["UTC", "Europe/Berlin"]})]
+Moment = Annotated[str, Rule(_read_moment, {"type": "string", "examples": ["2026-12-24", "2026-12-24 18:00"]})]
 
 # --- names, paths, addresses -----------------------------------------------------------------------------------------
 

@@ -13,12 +13,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from rebake.spec.fields import (
     AbsolutePath,
+    Closing,
+    Day,
     Filled,
     Listen,
+    Moment,
     Name,
+    Opening,
     Text,
     UrlPath,
     Variable,
+    Zone,
     durations,
     mistaken,
     one_of,
@@ -329,6 +334,42 @@ class Secret(Part):
     """The name of an environment variable of the `rebake deploy` command."""
 
 
+class Window(Part):
+    """A time of the week, by the clock on the wall."""
+
+    days: Annotated[tuple[Day, ...], Field(min_length=1)] | None = None
+    """The days on which it opens; by default every day."""
+    from_: Opening = Field(0, alias="from")
+    """When it opens, such as 09:00."""
+    to: Closing = 1440
+    """When it closes, such as 16:00; a time at or before `from` is one of the next day."""
+    zone: Zone = "UTC"
+    """Whose clock is meant, such as Europe/Berlin."""
+
+
+def _window_tag(value: Any) -> str:
+    return TAG + ("several" if isinstance(value, list | tuple) else "one")
+
+
+WindowChoice = Annotated[
+    Annotated[Window, Tag(TAG + "one")] | Annotated[tuple[Window, ...], Tag(TAG + "several")],
+    Discriminator(_window_tag),
+]
+
+
+class Freeze(Part):
+    """Dates between which no user is moved on."""
+
+    from_: Moment = Field(alias="from")
+    """The first day, or the moment at which it begins."""
+    to: Moment
+    """The last day, which is frozen whole, or the moment at which it ends."""
+    zone: Zone = "UTC"
+    """Whose clock is meant."""
+    reason: Filled
+    """Why; people who wait read it."""
+
+
 class Local(Part):
     """What only the platform `local` knows."""
 
@@ -375,6 +416,10 @@ class Environment(Part):
     """Only releases that succeeded in this other environment are deployed here."""
     approval: StrictBool = False
     """A person must approve before the candidate gets its first user."""
+    window: WindowChoice = ()
+    """When users may be moved on: a time of the week, or a list of them. By default at any time."""
+    freeze: tuple[Freeze, ...] = ()
+    """Dates between which no user is moved on."""
     when_busy: Literal["supersede", "wait"] = "supersede"
     """What a deploy does that finds another rollout under way: take its place, or wait for its end."""
     sticky: StickyChoice = False

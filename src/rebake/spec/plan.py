@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from rebake.core.units import FULL
 from rebake.release import manifest
 from rebake.rollout import plan
+from rebake.rollout.gates import zone_of
 from rebake.spec import model
 from rebake.spec.report import unknown_environment
 from rebake.traffic.ports import Sticky
@@ -77,6 +79,8 @@ def plan_for(spec: model.Spec, environment: str, folder: Path | None = None) -> 
         when_busy=chosen.when_busy,
         after=chosen.after,
         approval=chosen.approval,
+        window=_window(chosen.window),
+        freeze=tuple(_dates(freeze) for freeze in chosen.freeze),
         sticky=_sticky(chosen.sticky),
         drift_interval_ms=chosen.drift_interval,
         platform_settings=chosen.local.model_dump(mode="json", exclude_defaults=True),
@@ -155,6 +159,30 @@ def _judge(judge: model.Judge) -> plan.JudgeRules:
         latency_bp={"p50": judge.latency.p50, "p90": judge.latency.p90, "p99": judge.latency.p99},
         min_requests=judge.min_requests,
     )
+
+
+def _window(choice: model.Window | tuple[model.Window, ...]) -> tuple[plan.Window, ...]:
+    windows = (choice,) if isinstance(choice, model.Window) else choice
+    every = plan.Window().days
+    return tuple(plan.Window(w.days or every, w.from_, w.to, w.zone) for w in windows)
+
+
+def _dates(freeze: model.Freeze) -> plan.Dates:
+    """Both ends as moments; a last day without a time is frozen to its end."""
+    since, until = moment(freeze.from_, freeze.zone), moment(freeze.to, freeze.zone)
+    if len(freeze.to) == len("2026-12-24"):
+        following = date.fromisoformat(freeze.to) + timedelta(1)
+        until = moment(following.isoformat(), freeze.zone)
+    return plan.Dates(since, until, freeze.reason)
+
+
+def moment(text: str, zone: str) -> float:
+    """Seconds since the epoch of a date, or of a date and a time, by the clock of a zone.
+
+    >>> moment("1970-01-01 01:30", "Europe/Berlin")
+    1800.0
+    """
+    return datetime.fromisoformat(text).replace(tzinfo=zone_of(zone)).timestamp()
 
 
 def _sticky(choice: bool | model.StickySettings) -> Sticky | None:

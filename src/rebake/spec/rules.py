@@ -277,6 +277,22 @@ def undecided_limits(data: Any, _: LineOf) -> Iterator[Finding]:
             yield Finding("key-does-nothing", path, problem, "remove the line", True)
 
 
+def freezes(data: Any, _: LineOf) -> Iterator[Finding]:
+    """A freeze ends after it begins."""
+    for name, environment in mapping(data, "environments").items():
+        for index, freeze in enumerate(items(environment, "freeze")):
+            begins, ends = get(freeze, "from"), get(freeze, "to")
+            dates = all(isinstance(text, str) and text.strip()[:1].isdigit() for text in (begins, ends))
+            if dates and _later(begins, ends):
+                problem = f"expected a freeze that ends after it begins ({begins}), found {ends}"
+                yield Finding("freeze-ends-first", ("environments", name, "freeze", index, "to"), problem)
+
+
+def _later(begins: str, ends: str) -> bool:
+    first, last = begins.strip().replace("T", " "), ends.strip().replace("T", " ")
+    return first[: len(last)] > last or (first == last and len(last) > len("2026-12-24"))
+
+
 RULES = (
     builder_keys,
     command_variables,
@@ -289,4 +305,5 @@ RULES = (
     canary_settings,
     hold_back,
     undecided_limits,
+    freezes,
 )

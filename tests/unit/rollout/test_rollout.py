@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rebake.errors import Permanent
+from rebake.ledger.ports import Put
 from rebake.platforms.model import Drift
 from rebake.rollout.plan import HttpCheck, Strategy
 from rebake.rollout.states import State
@@ -238,6 +239,67 @@ def test_a_release_that_serves_on_under_other_settings_keeps_its_success(shop: S
     shop.command("undo", rollout_id="r-undo")
     shop.until(lambda: shop.environment.rollout is None)
     assert shop.ledger.get("success", f"{KEY}/{A}") is not None
+
+
+def test_undo_says_what_it_passes_over(shop: Shop) -> None:
+    shop.serving(A)
+    shop.serving(B)
+    shop.serving(C)
+    shop.ledger.commit([], [quarantined(shop.environment.previous[0].revision.digest)], at=shop.clock.now())
+    shop.command("undo", rollout_id="r-9001")
+    view = shop.until_over("r-9001")
+    assert shop.stable_release == A
+    started = next(n for n in shop.notes("transition") if n.get("kind") == "undo")
+    assert "passing over" in started["reason"]
+    assert view["outcome"] == "promoted"
+
+
+def quarantined(revision: str) -> Put:
+    doc = {"service": "shop", "environment": "production", "revision": revision, "release": B, "reason": "", "at": 0.0}
+    return Put("quarantine", f"{KEY}/{revision}", doc)
+
+
+def test_undo_after_a_rollout_that_failed_half_way_goes_to_what_served_before_stable(shop: Shop) -> None:
+    shop.serving(A)
+    shop.serving(B)
+
+    def no_route(call: str, _subject: str) -> None:
+        if call == "apply" and shop.environment.rollout is not None and shop.environment.rollout.weight:
+            raise Permanent("address-in-use", "the address is taken", where="127.0.0.1:8080", remedy="free it")
+
+    shop.router.fail = no_route
+    assert shop.until_over(shop.deploy(C, strategy=CANARY))["outcome"] == "failed"
+    shop.router.fail = lambda _call, _subject: None
+    assert shop.stable_release == B
+    shop.command("undo", rollout_id="r-9001")
+    assert shop.until_over("r-9001")["outcome"] == "promoted"
+    assert shop.stable_release == A
+
+
+@pytest.mark.parametrize("state", [State.LAUNCHING, State.HOLDING, State.SOAKING])
+def test_undo_while_the_platform_fails_half_way_leaves_stable_serving(shop: Shop, state: State) -> None:
+    shop.serving(A)
+    rollout = shop.deploy(B, strategy=CANARY)
+    shop.until_state(state)
+
+    def away(call: str, _subject: str) -> None:
+        if call in ("launch", "retire"):
+            raise Permanent("platform-away", "the platform does nothing now")
+
+    shop.platform.fail = away
+    shop.command("undo", rollout_id="r-9001")
+    shop.until_over(rollout)
+    assert shop.stable_release == A
+    assert shop.weights()[A] == 10_000
+
+
+def test_a_fleet_that_is_retired_is_remembered_with_the_time_it_took_to_start(shop: Shop) -> None:
+    shop.platform.behaviour(A).start_seconds = 7.0
+    shop.serving(A)
+    shop.serving(B)
+    took = shop.environment.previous[0].start_seconds
+    assert took is not None
+    assert 7.0 <= took < 9.0
 
 
 def test_undo_without_an_earlier_revision_is_refused(shop: Shop) -> None:

@@ -23,7 +23,7 @@ MANUAL = (ROOT / "docs" / "rebake-yaml.md").read_text("utf-8")
 SCHEMA = json_schema()
 EVERYTHING = [*re.findall(r"(?ms)^```yaml\n(service: .*?)^```", MANUAL), DESIGN, SMALL, BASE]
 BEYOND_A_SCHEMA = {
-    "after-circle", "after-unknown", "canary-two-ways", "duplicate-check", "duplicate-key", "hold-back-not-here",
+    "after-circle", "after-unknown", "freeze-ends-first", "unknown-zone", "wrong-date", "wrong-time", "canary-two-ways", "duplicate-check", "duplicate-key", "hold-back-not-here",
     "hold-back-too-large", "key-does-nothing", "listen-taken", "reserved-variable", "secret-collides", "step-complete",
     "steps-not-rising", "unknown-check", "unknown-variable", "wrong-listen",
 }  # fmt: skip
@@ -78,7 +78,8 @@ def test_every_default_of_the_schema_is_one_the_schema_accepts() -> None:
 
 @pytest.mark.parametrize("path", sorted({path for path, *_ in all_keys()}))
 def test_every_key_is_in_the_manual_with_its_default(path: str) -> None:
-    spelled = path.replace("checks.*", "checks[]").replace("*", "NAME")
+    spelled = path.replace("checks.*", "checks[]").replace("freeze.*", "freeze[]").replace("window.*", "window")
+    spelled = spelled.replace("*", "NAME")
     row = re.search(rf"(?m)^\| `{re.escape(spelled)}` \|.*$", MANUAL)
     assert row, path
     field = next(field for where, _, _, field in all_keys() if where == path)

@@ -56,13 +56,21 @@ def _told(view: View, dry_run: bool) -> list[str]:
     place = f"{view['service']}/{view['environment']}"
     restored, undone = short(view["restored"]), short(view["undone"])
     if dry_run:
-        how = "at once, its fleet is warm" if view["warm"] else "as soon as its fleet is raised again"
+        how = "at once, its fleet is warm" if view["warm"] else f"as soon as its fleet is raised again{_took(view)}"
         lines = [f"would put revision {restored} back in place of {undone} in {place}, {how}"]
     elif view["warm"]:
         took = paint(seconds(view["seconds"]), "bold")
         lines = [f"{paint('undone', 'green', 'bold')}: {place} is back on revision {restored} after {took}"]
         lines.append(f"  {undone} is in quarantine; to let it go: rebake quarantine release {undone}")
     else:
-        lines = [f"revision {restored} is being raised again for {place} (rollout {view['rollout']})"]
+        lines = [f"revision {restored} is being raised again for {place} (rollout {view['rollout']}){_took(view)}"]
+    passed = ", ".join(short(digest) for digest in view.get("passed_over") or ())
+    lines += [f"  passed over {passed}: in quarantine; rebake quarantine says why"] if passed else []
     changes = view.get("changes") or []
     return lines + (["  what changes with it:"] if changes else []) + [f"    {change}" for change in changes]
+
+
+def _took(view: View) -> str:
+    """How long the fleet that comes back needs, by what it needed before."""
+    expected = view.get("expected_seconds")
+    return f"; it was whole after {seconds(expected)} when it was last raised" if expected is not None else ""

@@ -98,7 +98,8 @@ function fill(card, environment) {
   part(".state").className = `state ${mood(shown)}`;
   setText(part(".place"), [environment.platform, environment.listen].filter(Boolean).join(" · "));
   setText(part(".reason"), (shown && shown.reason) || "");
-  items(part(".problems"), environment.problems || []);
+  const frozen = (environment.frozen || []).map((f) => `frozen by ${f.by} until ${f.until}: ${f.reason}`);
+  items(part(".problems"), frozen.concat(environment.problems || []));
   const stable = shareOf(environment, "stable");
   const candidate = shareOf(environment, "candidate");
   part(".shares .stable").style.width = `${stable * 100}%`;

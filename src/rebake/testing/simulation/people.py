@@ -18,7 +18,7 @@ from rebake.rollout.world import Command
 from rebake.testing.simulation.scenario import ENVIRONMENT, SERVICE
 
 CELLS = dict(TABLE)
-ASKED = frozenset({Event.UNDO, Event.STOP, Event.SUPERSEDED, Event.APPROVE})
+ASKED = frozenset({Event.UNDO, Event.STOP, Event.SUPERSEDED, Event.APPROVE, Event.LET_THROUGH})
 """Events that only a person's request brings about."""
 
 
@@ -47,6 +47,8 @@ class People:
         self.plans: dict[str, Plan] = {}
         self.states: dict[str, State] = {}
         self.active: str | None = None
+        self.held: Callable[[str], bool] = lambda _rollout: False
+        self.held_in_soak: Callable[[str], bool] = lambda _rollout: False
         self._owed: tuple[str, Event | None] | None = None
         self._dropped: set[str] = set()
         self._refused: set[str] = set()
@@ -147,7 +149,10 @@ class People:
         rollout = command.rollout
         if self.active is not None:
             soaking = self.states[self.active] is State.SOAKING
-            if soaking or rollout.plan.when_busy == "supersede":
+            if soaking and self.held_in_soak(self.active):
+                if rollout.plan.when_busy == "supersede":
+                    self._drop()
+            elif soaking or rollout.plan.when_busy == "supersede":
                 self._drop()
                 self._owe(Event.SUPERSEDED)
         self.waiting.append(rollout.id)
@@ -158,7 +163,10 @@ class People:
             self._refused.add(command.id)
 
     def _approve(self, command: Command) -> None:
-        if not self._owe(Event.APPROVE):
+        through = self.active is not None and self.held(self.active)
+        if through and self.states[self.active or ""] is not State.ASKING:
+            self._owe(Event.LET_THROUGH)
+        elif not self._owe(Event.APPROVE):
             self._refused.add(command.id)
 
     def _undo(self, command: Command) -> None:

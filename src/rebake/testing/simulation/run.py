@@ -10,7 +10,7 @@ from rebake.core.codec import dump
 from rebake.errors import RebakeError
 from rebake.ledger.ports import Draft, Put
 from rebake.rollout.engine import LEASE_SECONDS, Engine, Ports
-from rebake.rollout.world import Command, Rollout
+from rebake.rollout.world import Command, Freeze, Rollout
 from rebake.testing.simulated import simulated_release
 from rebake.testing.simulation.ports import FaultyJobs, FaultyLedger, FaultyPlatform, FaultyRouter
 from rebake.testing.simulation.scenario import (
@@ -164,8 +164,8 @@ class Run:
             getattr(reality, what)(happening.on)
         elif what == "aim":
             self.aims.append(happening)
-        elif what == "pardon":
-            self._pardon(value)
+        elif what in ("freeze", "lift", "pardon"):
+            self._word(happening)
         elif what == "stranger":
             reality.stranger(value)
         elif what == "reroute":
@@ -181,6 +181,25 @@ class Run:
         for aim in [a for a in self.aims if rollout is not None and a.on == rollout["state"]]:
             self.aims.remove(aim)
             self.happen(Happening(aim.step, aim.mode, RELEASES[aim.value % len(RELEASES)], value=aim.value))
+
+    def _word(self, happening: Happening) -> None:
+        """A person's word that is written down without asking an engine."""
+        if happening.what == "freeze":
+            self.freeze(happening.on, self.reality.wall.now() + happening.value)
+        elif happening.what == "lift":
+            self.lift(happening.on)
+        else:
+            self._pardon(happening.value)
+
+    def freeze(self, scope: str, until: float) -> None:
+        """A person stops the line."""
+        freeze = Freeze(scope, "ann", self.reality.wall.now(), until, "calm")
+        self.reality.ledger.commit([], [Put("freeze", scope, dump(freeze))], at=freeze.at)
+        self.watch.gates.freezes[scope] = freeze
+
+    def lift(self, scope: str) -> None:
+        self.reality.ledger.commit([], [Put("freeze", scope, None)], at=self.reality.wall.now())
+        self.watch.gates.freezes.pop(scope, None)
 
     def _pardon(self, value: int) -> None:
         """A person lets a revision out of quarantine."""

@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass, replace
 
 from rebake.release.manifest import Health, Revision, RunContract, Settings
-from rebake.rollout.plan import HttpCheck, Plan, Strategy
+from rebake.rollout.plan import Dates, HttpCheck, Plan, Strategy, Window
 from rebake.rollout.states import FINAL, State
 
 SERVICE, ENVIRONMENT = "shop", "production"
@@ -46,6 +46,8 @@ COMMITS = ("kill-before", "kill-after", "failed", "full", "slow", "failed-done",
 STORE = ("failed", "full", "slow")
 """What can befall the store's other calls: reading from it, and asking it for the lease."""
 HOUR = 3600
+START = 1_800_000_000.0
+"""When a run begins: 8:00 in UTC."""
 KINDS = ("good", "good", "good", "good", "good", "exits", "sickly", "slow", "harmful", "unchecked", "frail")
 """How releases behave; most are good, as in life."""
 
@@ -56,8 +58,8 @@ class Happening:
 
     Attributes:
         step: when; steps are counted from 0.
-        what: a person's `deploy`, `stop`, `undo`, `approve`, `down`, `resize`; `fault` (the next call `on` meets
-            `mode`); `aim` (a person asks for `mode` when a rollout comes into the state `on`);
+        what: a person's `deploy`, `stop`, `undo`, `approve`, `down`, `resize`, `freeze`, `lift`; `fault` (the next
+            call `on` meets `mode`); `aim` (a person asks for `mode` when a rollout comes into the state `on`);
             or something in the world: see `run.Run.happen`.
         on: a release, a call, or a cohort.
         mode: how a fault shows.
@@ -138,7 +140,33 @@ def plan_of(seed: int, variant: int) -> Plan:
         after=STAGING if chance.random() < 0.15 else None,
         keep=chance.choice((1, 2, 3)),
     )
-    return replace(plan, soak_ms=20_000, hold_back_basis_points=2000) if chance.random() < 0.15 else plan
+    plan = replace(plan, soak_ms=20_000, hold_back_basis_points=2000) if chance.random() < 0.15 else plan
+    return _with_gates(plan, random.Random(f"{seed}/gates/{variant}"))
+
+
+GAPS = ((20, 80), (125, 150), (260, 300))
+"""Seconds after the beginning in which the freeze of some plans is in force."""
+WINDOWS = tuple(
+    Window(opens=opens, closes=closes)
+    for opens, closes in ((480, 481), (482, 484), (485, 1440), (0, 480))  # shut at 8:01 and 8:04: a run begins at 8:00
+)
+
+
+def _with_gates(plan: Plan, chance: random.Random) -> Plan:
+    """Some plans have windows; some a freeze."""
+    if chance.random() < 0.1:
+        plan = replace(plan, window=WINDOWS)
+    if chance.random() < 0.07:
+        plan = replace(plan, freeze=tuple(Dates(START + since, START + until, "feast") for since, until in GAPS))
+    return plan
+
+
+def shut_by_file(plan: Plan, at: float) -> tuple[bool, bool]:
+    """Whether the windows, and the freeze, of a plan hold a rollout at a moment: told by these numbers alone."""
+    minute = int(at // 60 % 1440)
+    since = at - START
+    frozen = bool(plan.freeze) and any(begins <= since < ends for begins, ends in GAPS)
+    return bool(plan.window) and minute in (481, 484), frozen
 
 
 def succeeded_elsewhere(seed: int, release: str) -> bool:
@@ -158,6 +186,7 @@ def draw(seed: int) -> Scenario:
     happenings += _crowd(chance, steps)
     happenings += _rot(chance, steps)
     happenings += _aims(chance, steps) + _set_back(chance, steps)
+    happenings += _freezes(random.Random(f"{seed}/freezes"), steps)
     engines = 2 if chance.random() < 0.3 else 1
     ordered = sorted(happenings, key=lambda h: h.step)
     return Scenario(seed, steps, engines, tuple(ordered))
@@ -200,6 +229,17 @@ def _aims(chance: random.Random, steps: int) -> list[Happening]:
         )
         for _ in range(chance.choice((0, 1, 2)))
     ]
+
+
+def _freezes(chance: random.Random, steps: int) -> list[Happening]:
+    """People who stop the line, and some who let it go on, or let one rollout through."""
+    if chance.random() > 0.25:
+        return []
+    step = chance.randrange(3, steps)
+    found = [Happening(step, "freeze", chance.choice(("*", KEY)), value=chance.choice((3, 10, 60, HOUR)))]
+    after = chance.choice(("lift", "approve", "stop", "undo", "freeze", ""))
+    on = found[0].on
+    return [*found, Happening(step + chance.randint(1, 20), after, on, value=10)] if after else found
 
 
 def _set_back(chance: random.Random, steps: int) -> list[Happening]:

@@ -27,6 +27,8 @@ HOPELESS = ("frail", "sickly", "exits")
 def settle(run: Run) -> None:
     """Heal the world, keep one engine, wait for the end of everything, and let the engine prove itself."""
     run.reality.heal()
+    for scope in list(run.watch.gates.freezes):
+        run.lift(scope)
     run.owners = run.owners[:1]
     if _ends(run) and _ended_well(run):
         _prove(run)
@@ -129,7 +131,15 @@ def _plain(run: Run) -> dict[str, Any]:
     """No gate, and no end that depends on how much traffic there is."""
     ways = (Strategy("blue-green"), Strategy("all-at-once"), Strategy("canary", steps=(1000, 5000), hold_ms=1000))
     strategy = ways[run.scenario.seed % len(ways)]
-    return {"strategy": strategy, "undecided": "promote", "approval": False, "after": None, "keep": 3}
+    return {
+        "strategy": strategy,
+        "undecided": "promote",
+        "approval": False,
+        "after": None,
+        "keep": 3,
+        "window": (),
+        "freeze": (),
+    }
 
 
 def _prove_undo(run: Run) -> None:

@@ -14,9 +14,10 @@ from rebake.ledger.ports import Draft, Fence, Put
 from rebake.platforms.model import Instance, InstanceSpec
 from rebake.release.manifest import Revision
 from rebake.rollout.plan import Plan
-from rebake.rollout.states import TABLE, Event, State
+from rebake.rollout.states import STAYING, TABLE, Event, State
 from rebake.rollout.world import Command
 from rebake.testing.simulation.causes import Causes
+from rebake.testing.simulation.holding import Holding
 from rebake.testing.simulation.keeping import Keeping, streak_of
 from rebake.testing.simulation.people import People, digest_in
 from rebake.testing.simulation.scenario import KEY
@@ -56,6 +57,9 @@ class Watch:
         self.promoted: set[str] = set()
         self.intents: set[str] = set()
         self.people = People(self.fail)
+        self.gates = Holding(self.fail)
+        self.people.held = lambda rollout: rollout in self.gates.held
+        self.people.held_in_soak = self._held_in_soak
         self.causes = Causes(reality, self.people, self.fail)
         self.keeping = Keeping(reality, self.fail)
         self.whole: set[str] = set()
@@ -324,8 +328,11 @@ class Watch:
             self.fail("11", f"{rollout} went from {before} to {after} on {event}: not in the table")
         if rollout in self.asked:
             asked = self.asked[rollout]
+            if asked[0] != "undo":
+                self.gates.stepped(rollout, asked[2], event, self.before, self.looked_at[0])
             self.causes.event(rollout, asked, before, event, self.looked_at)
-            self.causes.entered(rollout, asked[2], State(after), event, self.looked_at)
+            if event not in STAYING:
+                self.causes.entered(rollout, asked[2], State(after), event, self.looked_at)
         if event in (Event.SHIFTED, Event.SHIFTED_LAST, Event.RETURNED):
             self._read_back(owner, rollout, before)
         if event in (Event.APPROVE, Event.STABLE_BROKEN):
@@ -336,7 +343,7 @@ class Watch:
                 self.people.shut_away(rollout)
         if after in (State.FINISHING, State.PROMOTED):
             self.soaked.add(rollout)
-        if after == State.SOAKING:
+        if after == State.SOAKING and event not in STAYING:
             self.soaks_since[rollout] = self.looked_at
             self._judged(rollout)
         if event is Event.SOAKED and rollout in self.asked and self.stable is not None:
@@ -344,6 +351,14 @@ class Watch:
             soaked = max(now - then for now, then in zip(self.looked_at, since, strict=True))
             if soaked < self.asked[rollout][2].soak_ms / 1000:
                 self.fail("4", f"the soak of {rollout} ended after {soaked:.2f}s")
+
+    def _held_in_soak(self, rollout: str) -> bool:
+        """Whether ending this soak would move users while a gate in time is shut."""
+        remembered = self.before.get("rollout") or {}
+        if rollout not in self.asked or self.asked[rollout][0] == "undo" or remembered.get("id") != rollout:
+            return False
+        plan, at = self.asked[rollout][2], self.looked_at[0]
+        return bool(remembered["weight"] < FULL and self.gates.shut(rollout, plan, self.before, at))
 
     @staticmethod
     def _ending(before: State, event: Event) -> str:
