@@ -337,7 +337,7 @@ class Secret(Part):
 class Window(Part):
     """A time of the week, by the clock on the wall."""
 
-    days: Annotated[tuple[Day, ...], Field(min_length=1)] | None = None
+    days: tuple[Day, ...] | None = None
     """The days on which it opens; by default every day."""
     from_: Opening = Field(0, alias="from")
     """When it opens, such as 09:00."""

@@ -277,6 +277,17 @@ def undecided_limits(data: Any, _: LineOf) -> Iterator[Finding]:
             yield Finding("key-does-nothing", path, problem, "remove the line", True)
 
 
+def windows(data: Any, _: LineOf) -> Iterator[Finding]:
+    """A window without a day would never open."""
+    for name, environment in mapping(data, "environments").items():
+        several = isinstance(get(environment, "window"), list)
+        found = items(environment, "window") if several else [mapping(environment, "window")]
+        for index, window in enumerate(found):
+            if get(window, "days") == []:
+                path: Path = ("environments", name, "window", *((index,) if several else ()), "days")
+                yield Finding("window-without-days", path, "expected at least one day, found none")
+
+
 def freezes(data: Any, _: LineOf) -> Iterator[Finding]:
     """A freeze ends after it begins."""
     for name, environment in mapping(data, "environments").items():
@@ -305,5 +316,6 @@ RULES = (
     canary_settings,
     hold_back,
     undecided_limits,
+    windows,
     freezes,
 )

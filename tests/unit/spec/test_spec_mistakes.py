@@ -155,6 +155,7 @@ CASES = [
     # environments
     Case("wrong-day", "environments.staging.window.days[0]", "strategy: blue-green", "window: {days: [tues]}", "tues",
          remedy="did you mean tue?"),
+    Case("window-without-days", "environments.staging.window.days", "strategy: blue-green", "window: {days: []}", "[]"),
     Case("wrong-time", "environments.staging.window.to", "strategy: blue-green", "window: {to: '25:00'}", "'25:00'",
          "from 00:00 to 24:00"),
     Case("unknown-zone", "environments.staging.window[0].zone", "strategy: blue-green",

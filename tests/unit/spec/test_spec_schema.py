@@ -23,7 +23,8 @@ MANUAL = (ROOT / "docs" / "rebake-yaml.md").read_text("utf-8")
 SCHEMA = json_schema()
 EVERYTHING = [*re.findall(r"(?ms)^```yaml\n(service: .*?)^```", MANUAL), DESIGN, SMALL, BASE]
 BEYOND_A_SCHEMA = {
-    "after-circle", "after-unknown", "freeze-ends-first", "unknown-zone", "wrong-date", "wrong-time", "canary-two-ways", "duplicate-check", "duplicate-key", "hold-back-not-here",
+    "freeze-ends-first", "unknown-zone", "window-without-days", "wrong-date", "wrong-time",
+    "after-circle", "after-unknown", "canary-two-ways", "duplicate-check", "duplicate-key", "hold-back-not-here",
     "hold-back-too-large", "key-does-nothing", "listen-taken", "reserved-variable", "secret-collides", "step-complete",
     "steps-not-rising", "unknown-check", "unknown-variable", "wrong-listen",
 }  # fmt: skip
