@@ -13,7 +13,7 @@ from rebake.core.home import Home
 
 if TYPE_CHECKING:
     from rebake.bake.ports import BakeResult
-    from rebake.platforms.local.doctor import Finding
+    from rebake.platforms.findings import Finding
     from rebake.release.gc import GcReport
     from rebake.release.store import Store
     from rebake.spec.compiled import Compiled
@@ -63,28 +63,28 @@ def gc(home: Home, kept: Mapping[str, Any], *, dry_run: bool = False) -> GcRepor
     Args:
         kept: `{"releases": […], "secrets": […]}`, the answer of `GET /v1/kept`.
     """
+    from rebake.app.platforms import NoPlans, Platforms
     from rebake.core.secrets import SecretVault
-    from rebake.platforms.local.platform import LocalPlatform
 
     releases, vault = store(home), SecretVault(home)
     if dry_run:
         return releases.would_collect(set(kept["releases"]))
-    platform = LocalPlatform(home, releases, vault)
+    platforms = Platforms(home, releases, vault, NoPlans())
     try:
-        report = releases.gc(set(kept["releases"]), on_removed=platform.forget)
+        report = releases.gc(set(kept["releases"]), on_removed=platforms.forget)
     finally:
-        platform.close()
+        platforms.close()
     vault.keep(set(kept["secrets"]))
     return report
 
 
 def doctor(home: Home) -> Sequence[Finding]:
-    """What the platform and the edge find on this machine."""
+    """What the platforms find on this machine."""
+    from rebake.app.platforms import NoPlans, Platforms
     from rebake.core.secrets import SecretVault
-    from rebake.platforms.local.platform import LocalPlatform
 
-    platform = LocalPlatform(home, store(home), SecretVault(home))
+    platforms = Platforms(home, store(home), SecretVault(home), NoPlans())
     try:
-        return platform.doctor()
+        return platforms.doctor()
     finally:
-        platform.close()
+        platforms.close()

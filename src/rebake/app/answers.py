@@ -9,12 +9,12 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
-from typing import Any
 
 from rebake.app.keeper import kept_things
 from rebake.core.clock import Clock, iso
 from rebake.errors import UsageError
 from rebake.ledger.ports import Entry, Ledger, unheard
+from rebake.platforms.ports import Platform
 from rebake.rollout.engine import Engine
 from rebake.rollout.places import refusal
 from rebake.rollout.plan import Plan
@@ -128,13 +128,14 @@ class Answers:
     def logs(self, service: str, environment: str, *, instance: str | None, lines: int) -> Doc:
         key = self._here(service, environment)
         memory = self._engine.memory(key)
-        platform = self._engine.platform_of(memory.environment) or self._any_platform()
+        platform = self._engine.platform_of(memory.environment)
+        asked = (platform,) if platform is not None else tuple(self._engine.ports.platforms.values())
         known = {i.id: i.fleet for i in memory.world.instances}
         wanted = [name for name in known if instance is None or name.startswith(instance)]
         if not wanted and instance is not None:
             wanted = [instance]  # retired: its log may still be kept
         rows = [
-            {"instance": name, "fleet": known.get(name, ""), "lines": list(platform.logs(name, lines))}
+            {"instance": name, "fleet": known.get(name, ""), "lines": _first_lines(asked, name, lines)}
             for name in sorted(wanted)
         ]
         if instance is not None and not any(row["lines"] for row in rows) and instance not in known:
@@ -145,9 +146,6 @@ class Answers:
                 remedy=f"known: {', '.join(sorted(known)) or 'none'}",
             )
         return {"logs": rows}
-
-    def _any_platform(self) -> Any:
-        return next(iter(self._engine.ports.platforms.values()))
 
     def history(self, service: str, environment: str, *, limit: int) -> Doc:
         key = self._known(service, environment)
@@ -204,6 +202,11 @@ class Answers:
 
     def kept(self) -> Doc:
         return kept_things([self._engine.memory(key).environment for key in self._engine.known()])
+
+
+def _first_lines(platforms: Sequence[Platform], instance: str, lines: int) -> list[str]:
+    """Of the first platform that knows the instance: one that is retired may have been on any."""
+    return next((found for one in platforms if (found := list(one.logs(instance, lines)))), [])
 
 
 def _entry(entry: Entry) -> Doc:

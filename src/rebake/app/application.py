@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rebake.app import store
@@ -14,11 +13,11 @@ from rebake.app.desk import Desk
 from rebake.app.ledger_place import keep_ledger_place, take_ledger_place
 from rebake.app.patrol import Patrol
 from rebake.app.place import place_of
+from rebake.app.platforms import Platforms
 from rebake.core.clock import SystemClock
 from rebake.core.home import Home
 from rebake.core.secrets import SecretVault
 from rebake.ledger.database import open_ledger
-from rebake.platforms.local.platform import LocalPlatform
 from rebake.rollout.engine import Engine, Ports
 from rebake.rollout.jobs import ThreadJobs
 from rebake.rollout.loop import Loop
@@ -53,8 +52,8 @@ class App(Desk):
         self._closers.append(ledger.close)
         keep_ledger_place(home, where)
         vault, releases = SecretVault(home), store(home)
-        platform = LocalPlatform(home, releases, vault, clock, writable=self._writable)
-        self._closers.append(platform.close)
+        platforms = Platforms(home, releases, vault, self, clock)
+        self._closers.append(platforms.close)
         router = self._router
         self._closers.append(router.close)
         jobs = ThreadJobs()
@@ -62,12 +61,12 @@ class App(Desk):
         changes = Changes()
         place = place_of(home)
         owner = f"home:{place.id}"  # the home's lock lets one agent live: its successor takes its leases over at once
-        ports = Ports(ledger, {"local": platform}, router, jobs, clock, releases.release, owner, place)
+        ports = Ports(ledger, platforms.by_name, router, jobs, clock, releases.release, owner, place)
         engine = Engine(ports, changes.add)
         loop = Loop(engine.tick, clock)
         self._closers.append(loop.close)
         engine.wake = loop.wake
-        platform.on_change = lambda service, environment: loop.wake(f"{service}/{environment}")
+        platforms.tell(lambda service, environment: loop.wake(f"{service}/{environment}"))
         super().__init__(engine, changes, releases.release, vault, loop.wake)
         router.resume()
         known = engine.known()
@@ -77,10 +76,16 @@ class App(Desk):
         patrol.start()
         _LOG.info("%d environments", len(known))
 
-    def _writable(self, service: str, environment: str) -> Sequence[Path]:
-        """`local: {writable: [folders]}` of the plan under way, else of the one in service."""
+    def settings(self, platform: str, service: str, environment: str) -> Mapping[str, Any]:
+        """See `app.platforms.Plans`."""
         plan = self.plan_of(f"{service}/{environment}")
-        return [Path(folder) for folder in plan.platform_settings.get("writable", ())] if plan is not None else []
+        return plan.platform_settings if plan is not None and plan.platform == platform else {}
+
+    def environments(self, platform: str, service: str) -> Sequence[str]:
+        """See `app.platforms.Plans`."""
+        keys = [key for key in self._engine.known() if key.startswith(f"{service}/")]
+        plans = [plan for key in keys if (plan := self.plan_of(key)) is not None]
+        return [plan.environment for plan in plans if plan.platform == platform]
 
     def _ours(self, key: str) -> bool:
         return self._engine.elsewhere(self._engine.memory(key).environment) is None

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from rebake.app.answers import Changes
 from rebake.app.freezes import Freezes
+from rebake.app.platforms import refuse_base
 from rebake.app.secret_values import Vault, secret_versions
 from rebake.core.codec import dump, load
 from rebake.core.digest import short
@@ -59,6 +60,8 @@ class Desk(Freezes):
                 remedy=f"rebake history {plan.environment}",
             )
         self._refuse_shared_address(plan)
+        refuse_base(plan.platform, release)
+        self._refuse_another_platform(plan)
         settings = Settings(dict(doc.get("env") or {}), secret_versions(doc, self._vault))
         plan = replace(plan, run=contract_in(release.run, settings))
         revision = Revision(plan.service, plan.environment, release.digest, settings)
@@ -99,6 +102,18 @@ class Desk(Freezes):
                 "platform-not-available", f"expected one of {known}, found {plan.platform}", where="platform"
             )
         return plan
+
+    def _refuse_another_platform(self, plan: Plan) -> None:
+        """A fleet and its successor stand side by side; each platform sees its own instances only."""
+        key = f"{plan.service}/{plan.environment}"
+        stable = self._engine.memory(key).environment.stable
+        if stable is not None and stable.plan.platform != plan.platform:
+            raise UsageError(
+                "platform-changed",
+                f"{key} runs on platform {stable.plan.platform}, and the file now says {plan.platform}",
+                where=f"environments.{plan.environment}.platform",
+                remedy=f"deploy to another environment, or take this one down: rebake down {plan.environment}",
+            )
 
     def _refuse_shared_address(self, plan: Plan) -> None:
         key = f"{plan.service}/{plan.environment}"

@@ -55,6 +55,21 @@ class Home:
         return self.root / "instances"
 
     @property
+    def containers(self) -> Path:
+        """One folder per instance of the `docker` platform: what was asked of the engine, and what came of it."""
+        return self.root / "containers"
+
+    @property
+    def data(self) -> Path:
+        """`$REBAKE_DATA` of every environment, `SERVICE/ENVIRONMENT` below it: what outlives releases."""
+        return self.root / "data"
+
+    @property
+    def tag(self) -> str:
+        """Names this home among others on the machine (control groups, containers, first port to try)."""
+        return hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
+
+    @property
     def edge(self) -> Path:
         """Envoy's rendered files and logs."""
         return self.root / "edge"

@@ -23,7 +23,19 @@ class InstanceSpec:
 
 
 DriftKind = Literal[
-    "file-changed", "file-added", "file-removed", "command", "environment", "limits", "stranger", "route"
+    "file-changed",
+    "file-added",
+    "file-removed",
+    "command",
+    "environment",
+    "limits",
+    "image",
+    "configuration",
+    "network",
+    "mounts",
+    "session",
+    "stranger",
+    "route",
 ]
 
 

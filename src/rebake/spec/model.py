@@ -33,8 +33,10 @@ from rebake.spec.fields import (
     wholes,
 )
 
+PLATFORMS = ("local", "docker")
+"""Platforms that this version deploys to; each has a block of settings of its own name."""
+
 OTHER_PLATFORMS = (
-    "docker",
     "kubernetes",
     "aws-ec2",
     "aws-ecs",
@@ -127,7 +129,7 @@ class Run(Part):
     command: Annotated[tuple[Filled, ...], Field(min_length=1)]
     """The program and its arguments as a list. No shell sees it; $PORT, $HOST and names under env are expanded."""
     port: Annotated[int, wholes(1, 65535)] | None = None
-    """The port inside a container. On `local` every instance has its own; it is always told as $PORT."""
+    """The port inside a container, 8080 by default. On `local` each instance has its own; always told as $PORT."""
     health: Health = Health()
     """How an instance shows that it can serve."""
     drain: Annotated[int, durations("0s", "1h")] = 10_000
@@ -377,14 +379,33 @@ class Local(Part):
     """Folders that instances may write to besides their scratch folder and $REBAKE_DATA; absolute paths."""
 
 
+class Docker(Part):
+    """What only the platform `docker` knows."""
+
+    socket: AbsolutePath | None = None
+    """The engine's Unix socket (Docker's, or Podman's compatible one); by default $DOCKER_HOST, else this machine's."""
+    network: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = None
+    """An existing network of the engine to join, such as one with a database; by default the home's own."""
+    user: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?$")] | None = None
+    """Whom instances run as, UID[:GID] or a name of the image; by default the image's own user, never root unasked."""
+    writable: tuple[AbsolutePath, ...] = ()
+    """Folders inside the container that are empty and writable in each instance, in memory."""
+    scratch: Annotated[int, sizes("1MiB")] | None = None
+    """The most that the scratch folder, and each of the writable ones, may hold; 256MiB by default."""
+    pids: Annotated[int, wholes(1, 100_000)] = 512
+    """The most processes and threads of one instance."""
+    exec: Literal["replace", "allow"] = "replace"
+    """Whether an instance in which somebody opened an exec session counts as changed, and is replaced."""
+
+
 class Environment(Part):
     """A place where the service runs."""
 
     platform: Annotated[
-        Literal["local"],
-        BeforeValidator(one_of("platform-not-available", OTHER_PLATFORMS, "platform", "write platform: local")),
+        Literal["local", "docker"],
+        BeforeValidator(one_of("platform-not-available", OTHER_PLATFORMS, "platform", "write local or docker")),
     ]
-    """What raises the fleets. `local`: processes of this machine."""
+    """What raises the fleets. `local`: processes of this machine. `docker`: containers of this machine."""
     listen: Listen
     """The address users call."""
     instances: Annotated[int, wholes(1, 1000)] = 2
@@ -428,6 +449,8 @@ class Environment(Part):
     """How often every instance is compared with its release."""
     local: Local = Local()
     """Settings of the platform `local`."""
+    docker: Docker = Docker()
+    """Settings of the platform `docker`."""
 
 
 class Spec(Part):

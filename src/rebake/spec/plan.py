@@ -83,7 +83,7 @@ def plan_for(spec: model.Spec, environment: str, folder: Path | None = None) -> 
         freeze=tuple(_dates(freeze) for freeze in chosen.freeze),
         sticky=_sticky(chosen.sticky),
         drift_interval_ms=chosen.drift_interval,
-        platform_settings=chosen.local.model_dump(mode="json", exclude_defaults=True),
+        platform_settings=getattr(chosen, chosen.platform).model_dump(mode="json", exclude_defaults=True),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from rebake.core.units import FULL, format_share, parse_share
 from rebake.spec.fields import VARIABLE, split_listen
+from rebake.spec.model import PLATFORMS
 from rebake.spec.report import Finding, did_you_mean, listed
 from rebake.spec.tree import Path
 
@@ -268,6 +269,16 @@ def hold_back(data: Any, _: LineOf) -> Iterator[Finding]:
             yield Finding("hold-back-too-large", path, problem + f"found {environment['hold_back']}")
 
 
+def platform_blocks(data: Any, _: LineOf) -> Iterator[Finding]:
+    """A block of settings belongs to the platform of its name."""
+    for name, environment in mapping(data, "environments").items():
+        platform = get(environment, "platform")
+        for other in PLATFORMS:
+            if platform in PLATFORMS and other != platform and get(environment, other) is not None:
+                problem = f"expected settings of {platform}, on which {name} runs, found settings of {other}"
+                yield Finding("platform-block", ("environments", name, other), problem, "remove the block", True)
+
+
 def undecided_limits(data: Any, _: LineOf) -> Iterator[Finding]:
     for name, environment in mapping(data, "environments").items():
         choice = get(environment, "undecided")
@@ -318,4 +329,5 @@ RULES = (
     undecided_limits,
     windows,
     freezes,
+    platform_blocks,
 )

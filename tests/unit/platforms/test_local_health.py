@@ -6,7 +6,7 @@ from functools import reduce
 
 import pytest
 
-from rebake.platforms.local.health import Condition, after_probe, is_whole, judge_answer, request_bytes, sentence
+from rebake.platforms.health import Condition, after_probe, is_whole, judge_answer, request_bytes, sentence
 from rebake.release.manifest import Health
 
 CONTRACT = Health(path="/ready", healthy_after=2, unhealthy_after=3, start_timeout_ms=30_000)

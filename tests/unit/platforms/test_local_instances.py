@@ -19,10 +19,12 @@ import pytest
 
 from rebake.core.codec import dump
 from rebake.errors import Permanent
-from rebake.platforms.local import cgroups, landlock, port_choice, processes
+from rebake.platforms import port_choice
+from rebake.platforms.local import cgroups, landlock, processes
 from rebake.platforms.local.cgroups import Hierarchies
-from rebake.platforms.local.records import Ended, Identity, Intent, read_record, write_record
+from rebake.platforms.local.records import Identity, Intent
 from rebake.platforms.model import Instance
+from rebake.platforms.records import Ended, read_record, write_record
 from rebake.release.manifest import Resources, RunContract
 from rebake.testing.conformance.platform import eventually, get
 from rebake.testing.releases import tar_of

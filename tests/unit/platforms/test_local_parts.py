@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from rebake.errors import Permanent, Transient
-from rebake.platforms.local import cgroups, listeners, logs, port_choice, processes
+from rebake.platforms import logs, port_choice
+from rebake.platforms.faults import disk_errors
+from rebake.platforms.local import cgroups, listeners, processes
 from rebake.platforms.local.drift import process_drift
-from rebake.platforms.local.faults import disk_errors
-from rebake.platforms.local.records import Identity, Settled, read_record, write_once, write_record
+from rebake.platforms.local.records import Identity, Settled
 from rebake.platforms.local.requests import LaunchRequest
 from rebake.platforms.model import Drift
+from rebake.platforms.records import read_record, write_once, write_record
 from rebake.release.manifest import Resources
 
 # Control groups.

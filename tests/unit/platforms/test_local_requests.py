@@ -8,10 +8,11 @@ import pytest
 
 from rebake.core.home import Home
 from rebake.errors import BrokenInvariant
+from rebake.platforms.command import expand
 from rebake.platforms.local import landlock
 from rebake.platforms.local.landlock import LandlockRules
 from rebake.platforms.local.layout import Layout
-from rebake.platforms.local.requests import Binding, LaunchRequest, environment, expand, launch_request
+from rebake.platforms.local.requests import Binding, LaunchRequest, environment, launch_request
 from rebake.platforms.model import InstanceSpec
 from rebake.release.manifest import Resources, RunContract, SecretVersion
 

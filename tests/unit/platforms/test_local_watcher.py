@@ -8,12 +8,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from functools import partial
 
 import pytest
 
 from rebake.platforms.local import processes
 from rebake.platforms.local.records import Identity
-from rebake.platforms.local.watcher import Watched, Watcher
+from rebake.platforms.watcher import Watched, Watcher
 from rebake.release.manifest import Health
 from rebake.testing.conformance.platform import eventually
 
@@ -73,7 +74,8 @@ class Watch:
     def begin(self, port: int, contract: Health, pid: int | None = None) -> Watched:
         identity = processes.identify(pid or os.getpid(), port)
         assert identity is not None
-        watched = Watched("i1", "shop", "production", identity, contract)
+        watched = Watched("i1", "shop", "production", port, contract)
+        watched.open_end = partial(processes.open_pidfd, identity)
         self.watcher.watch(watched)
         return watched
 
@@ -227,12 +229,13 @@ def test_the_end_of_a_process_is_told_once(watch: Watch) -> None:
     watched = watch.begin(1, CONTRACT, child)
     os.kill(child, 9)
     eventually(lambda: watch.ended == ["i1"], lambda: str(watch.ended))
-    eventually(lambda: watched.pidfd is None, lambda: "the descriptor is still open")
+    eventually(lambda: watched.end is None, lambda: "the descriptor is still open")
     os.waitpid(child, 0)
 
 
 def test_a_process_that_is_gone_already_is_told_too(watch: Watch) -> None:
-    watch.watcher.watch(Watched("i2", "shop", "production", Identity(os.getpid(), 1, processes.boot_id()), CONTRACT))
+    gone = partial(processes.open_pidfd, Identity(os.getpid(), 1, processes.boot_id()))
+    watch.watcher.watch(Watched("i2", "shop", "production", 1, CONTRACT, open_end=gone))
     eventually(lambda: watch.ended == ["i2"], lambda: str(watch.ended))
 
 

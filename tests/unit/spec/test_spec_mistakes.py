@@ -94,7 +94,7 @@ CASES = [
     Case("platform-not-available", "environments.staging.platform",
          "platform: local\n    listen: 127.0.0.1:8080", "platform: kubernetes\n    listen: 127.0.0.1:8080",
          "kubernetes",
-         "platform kubernetes is not available in this version", "write platform: local"),
+         "platform kubernetes is not available in this version", "write local or docker"),
     Case("platform-block", "environments.staging.docker", "strategy: blue-green", "docker: {network: a}", "docker",
          "settings of local, on which staging runs, found settings of docker"),
     Case("wrong-type", "bake.exclude", "source: .", "exclude: tests", "tests", "a list", "write exclude: [tests]"),

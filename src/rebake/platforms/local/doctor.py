@@ -5,31 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from rebake.core.units import format_size
-from rebake.platforms.local import landlock, port_choice, runtimes
+from rebake.platforms import port_choice
+from rebake.platforms.findings import Finding
+from rebake.platforms.local import landlock, runtimes
 from rebake.platforms.local.cgroups import Hierarchies
 from rebake.platforms.local.layout import Layout
 
 _LOW_DISK = 1 << 30
 _PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 _NODES = ("18", "20", "22", "24")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One fact about the machine.
-
-    Attributes:
-        ok: False where something of the design cannot be held here; `remedy` says what to do.
-    """
-
-    name: str
-    ok: bool
-    detail: str
-    remedy: str | None = None
 
 
 def _landlock(version: int) -> Finding:

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rebake.platforms.local import logs, processes, trees
+from rebake.platforms import logs
+from rebake.platforms.local import processes, trees
 from rebake.platforms.local.layout import InstanceFolder, Layout
-from rebake.platforms.local.records import Ended, Identity, Intent, Settled, Stopping, read_record, write_record
+from rebake.platforms.local.records import Identity, Intent, Settled
+from rebake.platforms.records import Ended, Stopping, read_record, write_record
 
 STUB_SECONDS = 2.0
 """A stub that has not recorded itself after this long will not: it was ended, or never started."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +90,7 @@ class Layout:
 
     @property
     def data_root(self) -> Path:
-        return self.home.root / "data"
+        return self.home.data
 
     def data(self, service: str, environment: str) -> Path:
         """`$REBAKE_DATA`: what outlives releases; shared by the fleets of one environment."""
@@ -101,4 +99,4 @@ class Layout:
     @property
     def tag(self) -> str:
         """Names this home among others on the machine (control groups, first port to try)."""
-        return hashlib.sha256(os.fsencode(self.home.root)).hexdigest()[:12]
+        return self.home.tag

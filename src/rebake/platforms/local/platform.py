@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from rebake.core.clock import Clock, SystemClock
 from rebake.core.home import Home
 from rebake.errors import Permanent
 from rebake.ledger.fencing import Tokens
 from rebake.ledger.ports import Fence
-from rebake.platforms.local import cgroups, landlock, listeners, logs, port_choice, processes
-from rebake.platforms.local.doctor import Finding, findings
+from rebake.platforms import logs, port_choice
+from rebake.platforms.faults import disk_errors
+from rebake.platforms.findings import Finding
+from rebake.platforms.health import Condition, sentence, state_of
+from rebake.platforms.local import cgroups, landlock, listeners, processes
+from rebake.platforms.local.doctor import findings
 from rebake.platforms.local.drift import process_drift
-from rebake.platforms.local.faults import disk_errors
 from rebake.platforms.local.folders import STUB_SECONDS, Folders, session_of
-from rebake.platforms.local.health import Condition, sentence
 from rebake.platforms.local.layout import InstanceFolder, Layout
-from rebake.platforms.local.records import Ended, Identity, Intent, Stopping, write_once, write_record
+from rebake.platforms.local.records import Identity, Intent
 from rebake.platforms.local.requests import HOST, LaunchRequest, launch_request
-from rebake.platforms.local.sources import ReleaseSource, SecretSource
 from rebake.platforms.local.strangers import PREFIX, Strangers
 from rebake.platforms.local.unpacked import Ready, Unpacked, inspect_tree
-from rebake.platforms.local.watcher import Watched, Watcher
 from rebake.platforms.model import Drift, Instance, InstanceSpec
 from rebake.platforms.ports import Progress
+from rebake.platforms.records import Ended, Stopping, write_once, write_record
+from rebake.platforms.sources import ReleaseSource, SecretSource
+from rebake.platforms.watcher import Watched, Watcher
 from rebake.release.manifest import Release
 
 _ROTATE_SECONDS = 5.0
@@ -176,7 +178,7 @@ class LocalPlatform:
         with self._lock:
             if self._folders.intent(folder) is not None:
                 return
-            port = port_choice.choose(self._folders.ports_in_use(), _first_port(self._layout, folder.id))
+            port = port_choice.choose(self._folders.ports_in_use(), port_choice.first(self._layout.tag, folder.id))
             groups = self._groups.places(folder.id)
             grouped = "memory" in (self._groups.hierarchies.parents or {})
             request = launch_request(
@@ -236,7 +238,8 @@ class LocalPlatform:
     def _watch_one(self, intent: Intent, identity: Identity, *, was_healthy: bool = False) -> None:
         spec = intent.spec
         condition = Condition(was_healthy=was_healthy)
-        watched = Watched(spec.id, spec.service, spec.environment, identity, spec.run.health, condition)
+        watched = Watched(spec.id, spec.service, spec.environment, identity.port, spec.run.health, condition)
+        watched.open_end = partial(processes.open_pidfd, identity)
         watcher = self._watch()
         watcher.watch(watched)
         # Whoever waits for the start wants to be told when it is over.
@@ -250,29 +253,31 @@ class LocalPlatform:
 
     def _record_end(self, watched: Watched) -> None:
         folder = self._layout.instance(watched.id)
-        intent = self._folders.intent(folder)
+        intent, identity = self._folders.intent(folder), self._folders.identity(folder)
+        if identity is None:
+            return
         limit = intent.spec.run.resources.memory_bytes if intent else None
         killed = intent is not None and cgroups.out_of_memory_kills(map(Path, intent.groups)) > 0
         with _REAPING, suppress(FileNotFoundError):
-            status = processes.wait_status(watched.identity, watched.pidfd)
+            status = processes.wait_status(identity, watched.end)
             if not folder.exit.exists():
                 text = processes.describe_exit(status, limit if killed else None)
-                if watched.identity.boot != processes.boot_id():
+                if identity.boot != processes.boot_id():
                     text = "ended with the machine, which was started again"
                 write_once(folder.exit, Ended(text, self._clock.now()))
 
     def _record_health(self, watched: Watched) -> str | None:
         """Remember what a process looks like that serves; unless it was another's server that answered."""
-        pid, port = watched.identity.pid, watched.identity.port
-        intent = self._folders.intent(self._layout.instance(watched.id))
+        folder, port = self._layout.instance(watched.id), watched.port
+        intent, identity = self._folders.intent(folder), self._folders.identity(folder)
         groups = intent.groups if intent is not None else ()
         own = cgroups.members_of(groups) if groups else self._marked_as(watched.id)
         if listeners.is_foreign(port, own):
             return f"port {port} is answered by another program"
-        settled = processes.look(pid)
-        if settled is not None and processes.alive(watched.identity):
+        settled = processes.look(identity.pid) if identity is not None else None
+        if settled is not None and identity is not None and processes.alive(identity):
             with suppress(OSError):
-                write_record(self._layout.instance(watched.id).settled, settled)
+                write_record(folder.settled, settled)
         return None
 
     def _marked_as(self, instance: str) -> set[int]:
@@ -302,7 +307,7 @@ class LocalPlatform:
             id=folder.id,
             fleet=intent.spec.fleet,
             revision=intent.spec.revision,
-            state=_state(ended, folder.stopping.exists(), condition),
+            state=state_of(ended, folder.stopping.exists(), condition),
             address=f"{HOST}:{intent.launch.port}",
             healthy=False if ended else condition.healthy,
             was_healthy=condition.was_healthy,
@@ -373,21 +378,6 @@ class LocalPlatform:
         self._folders.remove(folder)
         self._groups.remove(groups)
         self._drift.pop(folder.id, None)
-
-
-def _state(
-    ended: str | None, stopping: bool, condition: Condition
-) -> Literal["starting", "running", "stopping", "exited"]:
-    if ended is not None:
-        return "exited"
-    if stopping:
-        return "stopping"
-    return "running" if condition.was_healthy else "starting"
-
-
-def _first_port(layout: Layout, instance: str) -> int:
-    """Where to begin to look: spread, so that two homes seldom meet, and a port that failed is not tried next."""
-    return int(hashlib.sha256(f"{layout.tag} {instance}".encode()).hexdigest()[:8], 16)
 
 
 def _nowhere(_service: str, _environment: str) -> Sequence[Path]:

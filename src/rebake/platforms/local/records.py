@@ -1,20 +1,12 @@
-"""The files of an instance's folder, as values: read and written here only."""
+"""The files of an instance's folder, as values; `platforms.records` reads and writes them."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
 
-from rebake.core.atomic import write_atomic
-from rebake.core.codec import dump, load
 from rebake.platforms.local.requests import LaunchRequest
 from rebake.platforms.model import InstanceSpec
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,45 +54,3 @@ class Settled:
     image: tuple[str, ...]
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Stopping:
-    """`stopping.json`: told to finish `at`, to be ended at `deadline`; seconds since the epoch."""
-
-    at: float
-    deadline: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """`exit.json`: how it ended, as a person reads it."""
-
-    text: str
-    at: float
-
-
-def read_record(kind: type[T], path: Path) -> T | None:
-    """The record, or None when there is none. A torn or foreign file counts as none: records are written whole."""
-    try:
-        return load(kind, json.loads(path.read_bytes()))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-
-
-def write_record(path: Path, value: Any) -> None:
-    """Write one record atomically, readable by the owner only."""
-    write_atomic(path, json.dumps(dump(value)).encode(), mode=0o600)
-
-
-def write_once(path: Path, value: Any) -> bool:
-    """Write a record that only the first writer may write. False when there was one already."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(json.dumps(dump(value)).encode())
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    return True

@@ -9,17 +9,16 @@ Rules:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rebake.platforms.command import expand
 from rebake.platforms.local.landlock import LandlockRules, write_rules
 from rebake.platforms.local.layout import InstanceFolder
 from rebake.platforms.model import InstanceSpec
 
 HOST = "127.0.0.1"
-_REFERENCE = re.compile(r"\$(?:(\$)|\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
 _NOFILE = 65_536
 
 
@@ -59,21 +58,6 @@ class LaunchRequest:
     rlimits: Mapping[str, int]
     join: tuple[str, ...] = ()
     landlock: LandlockRules | None = None
-
-
-def expand(command: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
-    """Expand references in each word; there is no shell, so a value is never split.
-
-    >>> expand(["serve", "--port=$PORT", "$$HOME", "$OTHER"], {"PORT": "1"})
-    ('serve', '--port=1', '$HOME', '$OTHER')
-    """
-
-    def value(match: re.Match[str]) -> str:
-        if match[1]:
-            return "$"
-        return names.get(match[2] or match[3], match[0])
-
-    return tuple(_REFERENCE.sub(value, word) for word in command)
 
 
 def environment(spec: InstanceSpec, binding: Binding, folder: InstanceFolder, data: Path, port: int) -> dict[str, str]:

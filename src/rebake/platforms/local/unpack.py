@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rebake.errors import Permanent
-from rebake.platforms.local.faults import disk_errors
+from rebake.platforms.faults import disk_errors
 
 _CHUNK = 1 << 20
 _BUFFER = 1 << 14  # tarfile copies what is left of its buffer at each read, so a large one is slow

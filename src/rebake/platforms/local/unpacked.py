@@ -22,14 +22,14 @@ from rebake.core.atomic import write_atomic
 from rebake.core.codec import dump, load
 from rebake.core.units import format_size
 from rebake.errors import Permanent
+from rebake.platforms.faults import disk_errors
 from rebake.platforms.local import runtimes, trees
-from rebake.platforms.local.faults import disk_errors
 from rebake.platforms.local.layout import Layout
 from rebake.platforms.local.requests import Binding
-from rebake.platforms.local.sources import ReleaseSource
 from rebake.platforms.local.unpack import ROOTS, extract
 from rebake.platforms.model import Drift
 from rebake.platforms.ports import Progress
+from rebake.platforms.sources import ReleaseSource
 from rebake.release.manifest import Layer, Release
 
 _DAMAGED = "damaged.json"

@@ -1,6 +1,6 @@
 """One thread that watches all instances: probes their health, notices their end, and keeps timers.
 
-It waits on one epoll: connections of probes, process descriptors, and a wake-up. Nothing here decides; what was seen is
+It waits on one epoll: connections of probes, descriptors of ends, and a wake-up. Nothing here decides; what was seen is
 kept for `observe`, and who is interested is told.
 
 Most of the time every instance is healthy, and the watch must cost next to nothing then: instances with the same
@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from rebake.platforms.local.health import (
+from rebake.platforms.health import (
     STARTING_INTERVAL_SECONDS,
     Condition,
     after_probe,
@@ -33,8 +33,6 @@ from rebake.platforms.local.health import (
     judge_answer,
     request_bytes,
 )
-from rebake.platforms.local.processes import open_pidfd
-from rebake.platforms.local.records import Identity
 from rebake.release.manifest import Health
 
 _LOG = logging.getLogger(__name__)
@@ -47,15 +45,23 @@ _COLLECT_SECONDS = 0.025
 
 @dataclass(eq=False, slots=True)
 class Watched:
-    """One instance under watch. Changed by the watcher's thread only."""
+    """One instance under watch. Changed by the watcher's thread only.
+
+    Attributes:
+        port: on this machine's loopback, where its health is asked for.
+        open_end: opens a descriptor that can be read once the instance has ended, None if it has; where there is no
+            such call, somebody else notices the end and says `forget`.
+        end: that descriptor.
+    """
 
     id: str
     service: str
     environment: str
-    identity: Identity
+    port: int
     contract: Health
     condition: Condition = field(default_factory=Condition)
-    pidfd: int | None = None
+    open_end: Callable[[], int | None] | None = None
+    end: int | None = None
     ended: bool = False
 
 
@@ -76,14 +82,14 @@ class _Probe:
         return bool(self.watched.condition.healthy) and shortest_ms >= 10_000 * _COLLECT_SECONDS
 
     def request(self) -> bytes:
-        return request_bytes(self.watched.contract, _HOST, self.watched.identity.port)
+        return request_bytes(self.watched.contract, _HOST, self.watched.port)
 
 
 class Watcher:
     """Watches instances until it is closed.
 
     Args:
-        on_end: told once, on the watcher's thread, when a process ended; it records how.
+        on_end: told once, on the watcher's thread, when an instance ended; it records how.
         on_first_health: told when an instance passed for the first time; says why that does not count, or None.
         on_change: told (service, environment) when health or liveness changed.
     """
@@ -107,7 +113,7 @@ class Watcher:
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._closed = False
         self._released = False
-        self._thread = threading.Thread(target=self._run, name="rebake-local-watcher", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="rebake-watcher", daemon=True)
         self._thread.start()
 
     # Called from any thread.
@@ -125,7 +131,7 @@ class Watcher:
         with self._lock:
             watched = self._watched.pop(instance, None)
         if watched is not None:
-            self._call(lambda: self._drop_pidfd(watched))
+            self._call(lambda: self._drop_end(watched))
 
     def seen(self, instance: str) -> Watched | None:
         with self._lock:
@@ -203,12 +209,13 @@ class Watcher:
     def _begin(self, watched: Watched) -> None:
         if not self._current(watched):
             return
-        watched.pidfd = open_pidfd(watched.identity)
-        if watched.pidfd is None:
-            self._end(watched)
-            return
-        self._files[watched.pidfd] = lambda _: self._end(watched)
-        self._epoll.register(watched.pidfd, select.EPOLLIN)
+        if watched.open_end is not None:
+            watched.end = watched.open_end()
+            if watched.end is None:
+                self._end(watched)
+                return
+            self._files[watched.end] = lambda _: self._end(watched)
+            self._epoll.register(watched.end, select.EPOLLIN)
         self._probe(watched)
 
     def _end(self, watched: Watched) -> None:
@@ -217,11 +224,11 @@ class Watcher:
             try:
                 self._on_end(watched)
             finally:
-                self._drop_pidfd(watched)
+                self._drop_end(watched)
                 self._on_change(watched.service, watched.environment)
 
-    def _drop_pidfd(self, watched: Watched) -> None:
-        fd, watched.pidfd = watched.pidfd, None
+    def _drop_end(self, watched: Watched) -> None:
+        fd, watched.end = watched.end, None
         if fd is not None:
             self._drop_file(fd)
             os.close(fd)
@@ -261,7 +268,7 @@ class Watcher:
         """Connect and send. To our own machine both are done at once; only a full queue makes us wait."""
         sock = probe.sock
         assert sock is not None
-        code = sock.connect_ex((_HOST, probe.watched.identity.port))
+        code = sock.connect_ex((_HOST, probe.watched.port))
         if code not in (0, errno.EINPROGRESS):
             self._decide(probe, _refusal(code))
             self._finish(probe)
@@ -363,7 +370,7 @@ class Watcher:
         with self._lock:
             watched, self._watched = list(self._watched.values()), {}
         for one in watched:
-            self._drop_pidfd(one)
+            self._drop_end(one)
         with self._lock:
             self._released = True
             self._epoll.close()

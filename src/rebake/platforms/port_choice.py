@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -40,6 +41,11 @@ def is_free(port: int) -> bool:
             except OSError:
                 return False
     return True
+
+
+def first(tag: str, instance: str) -> int:
+    """Where to begin to look: spread, so that two homes seldom meet, and a port that failed is not tried next."""
+    return int(hashlib.sha256(f"{tag} {instance}".encode()).hexdigest()[:8], 16)
 
 
 def choose(taken: Collection[int], start: int, free: Callable[[int], bool] = is_free) -> int:

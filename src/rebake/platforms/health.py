@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rebake.core.units import format_duration
 from rebake.release.manifest import Health
@@ -103,3 +104,19 @@ def is_whole(data: bytes) -> bool:
         if name.strip().lower() == b"content-length" and value.strip().isdigit():
             return len(body) >= int(value)
     return False
+
+
+def state_of(
+    ended: str | None, stopping: bool, condition: Condition
+) -> Literal["starting", "running", "stopping", "exited"]:
+    """What an instance is said to be.
+
+    Args:
+        ended: how it ended, if it did.
+        stopping: it was told to finish.
+    """
+    if ended is not None:
+        return "exited"
+    if stopping:
+        return "stopping"
+    return "running" if condition.was_healthy else "starting"

@@ -1,0 +1,104 @@
+"""The platforms of this version, composed: what each needs, and what can be asked of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from rebake.core.clock import Clock
+from rebake.core.home import Home
+from rebake.core.secrets import SecretVault
+from rebake.errors import UsageError
+from rebake.platforms.docker.platform import DockerPlatform
+from rebake.platforms.findings import Finding
+from rebake.platforms.local.platform import LocalPlatform
+from rebake.release.manifest import Release
+from rebake.release.store import Store
+
+AnyPlatform = LocalPlatform | DockerPlatform
+
+
+class Plans(Protocol):
+    """What the environments of a home wish for, as far as platforms must know."""
+
+    def settings(self, platform: str, service: str, environment: str) -> Mapping[str, Any]:
+        """The platform's own block of the plan under way, else of the one in service; empty when there is none."""
+        ...
+
+    def environments(self, platform: str, service: str) -> Sequence[str]:
+        """The environments of a service that are on this platform."""
+        ...
+
+
+class NoPlans:
+    """For looking and clearing up only: nothing is launched."""
+
+    def settings(self, _platform: str, _service: str, _environment: str) -> Mapping[str, Any]:
+        return {}
+
+    def environments(self, _platform: str, _service: str) -> Sequence[str]:
+        return ()
+
+
+class _DockerWishes:
+    def __init__(self, plans: Plans) -> None:
+        self._plans = plans
+
+    def settings(self, service: str, environment: str, /) -> Mapping[str, Any]:
+        return self._plans.settings("docker", service, environment)
+
+    def environments(self, service: str, /) -> Sequence[str]:
+        return self._plans.environments("docker", service)
+
+
+class Platforms:
+    """Every platform over one home. `close` ends none of their instances."""
+
+    def __init__(
+        self, home: Home, releases: Store, vault: SecretVault, plans: Plans, clock: Clock | None = None
+    ) -> None:
+        def writable(service: str, environment: str) -> Sequence[Path]:
+            return [Path(folder) for folder in plans.settings("local", service, environment).get("writable", ())]
+
+        local = LocalPlatform(home, releases, vault, clock, writable=writable)
+        docker = DockerPlatform(home, releases, vault, clock, wishes=_DockerWishes(plans))
+        self.by_name: Mapping[str, AnyPlatform] = {"local": local, "docker": docker}
+
+    def tell(self, on_change: Callable[[str, str], None]) -> None:
+        """Who is told (service, environment) when health or liveness changed."""
+        for platform in self.by_name.values():
+            platform.on_change = on_change
+
+    def forget(self, digest: str) -> int:
+        """Remove what was made of a release that the store has removed. Returns: bytes freed, as far as known."""
+        return sum(platform.forget(digest) for platform in self.by_name.values())
+
+    def doctor(self) -> list[Finding]:
+        return [finding for platform in self.by_name.values() for finding in platform.doctor()]
+
+    def close(self) -> None:
+        for platform in self.by_name.values():
+            platform.close()
+
+
+def refuse_base(platform: str, release: Release) -> None:
+    """A release with a base of this machine runs on this machine only, and one with an image only in a container.
+
+    Raises: UsageError `base-host`, `base-not-host`.
+    """
+    if platform != "local" and release.base == "host":
+        raise UsageError(
+            "base-host",
+            f"expected a release with a base image for platform {platform}, found one on `base: host`: "
+            "this machine's own runtime, which no container has",
+            where="bake.base",
+            remedy="set bake.base to an image reference (or scratch), or deploy to an environment on platform local",
+        )
+    if platform == "local" and any(layer.role == "base" for layer in release.layers):
+        raise UsageError(
+            "base-not-host",
+            f"expected a release on `base: host` for platform local, found one on {release.base}",
+            where="bake.base",
+            remedy="set bake.base: host, or deploy to an environment on platform docker",
+        )

@@ -1,0 +1,166 @@
+"""The files of a container's folder: written before the engine is asked, read by whoever adopts the container."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rebake.core.home import Home
+from rebake.errors import BrokenInvariant
+from rebake.platforms import logs
+from rebake.platforms.model import InstanceSpec
+from rebake.platforms.records import Ended, Stopping, read_record, write_record
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,150}")
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """`spec.json`: what is to be started, written before it is. Holds versions of secrets, never their values.
+
+    Attributes:
+        socket: of the engine that was asked.
+        request: what it was asked, without values of secrets.
+        exposed: names of secrets that the request holds as values (an image without a shell).
+        created_at: seconds since the epoch.
+    """
+
+    spec: InstanceSpec
+    socket: str
+    request: dict[str, Any]
+    port: int
+    created_at: float
+    exposed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """`started.json`: the engine said that it runs."""
+
+    container: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """`touched.json`: what somebody did to the container with an exec session."""
+
+    sessions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFolder:
+    """One instance's folder."""
+
+    root: Path
+
+    @property
+    def id(self) -> str:
+        return self.root.name
+
+    @property
+    def spec(self) -> Path:
+        return self.root / "spec.json"
+
+    @property
+    def started(self) -> Path:
+        return self.root / "started.json"
+
+    @property
+    def settled(self) -> Path:
+        """It was healthy at least once."""
+        return self.root / "settled.json"
+
+    @property
+    def stopping(self) -> Path:
+        return self.root / "stopping.json"
+
+    @property
+    def exit(self) -> Path:
+        return self.root / "exit.json"
+
+    @property
+    def touched(self) -> Path:
+        return self.root / "touched.json"
+
+    @property
+    def secrets(self) -> Path:
+        """Mounted into the container, read-only. Nobody else of this machine can reach it: the home is private."""
+        return self.root / "secrets"
+
+
+class ContainerFolders:
+    """Every container of one home that was asked for."""
+
+    def __init__(self, home: Home) -> None:
+        self._root = home.containers
+
+    @property
+    def root(self) -> Path:
+        return self._root
+
+    @property
+    def kept_logs(self) -> Path:
+        return self._root / ".logs"
+
+    @property
+    def images(self) -> Path:
+        """Which images were loaded where: one record for each release."""
+        return self._root / ".images"
+
+    def folder(self, instance: str) -> ContainerFolder:
+        """Raises: BrokenInvariant for an id that is not one plain name."""
+        if _SAFE_ID.fullmatch(instance) is None:
+            raise BrokenInvariant(f"an instance id is a plain name, found {instance!r}")
+        return ContainerFolder(self._root / instance)
+
+    def all(self) -> Iterator[tuple[ContainerFolder, Intent]]:
+        with suppress(FileNotFoundError):
+            for path in sorted(self._root.iterdir()):
+                folder = ContainerFolder(path)
+                if not path.name.startswith(".") and (intent := self.intent(folder)) is not None:
+                    yield folder, intent
+
+    def of(self, service: str, environment: str) -> Iterator[tuple[ContainerFolder, Intent]]:
+        for folder, intent in self.all():
+            if (intent.spec.service, intent.spec.environment) == (service, environment):
+                yield folder, intent
+
+    def intent(self, folder: ContainerFolder) -> Intent | None:
+        return read_record(Intent, folder.spec)
+
+    def write_intent(self, folder: ContainerFolder, intent: Intent) -> None:
+        """Raises: OSError."""
+        folder.root.mkdir(parents=True, mode=0o700, exist_ok=True)
+        write_record(folder.spec, intent)
+
+    def started(self, folder: ContainerFolder) -> Started | None:
+        return read_record(Started, folder.started)
+
+    def stopping(self, folder: ContainerFolder) -> Stopping | None:
+        return read_record(Stopping, folder.stopping)
+
+    def ended(self, folder: ContainerFolder) -> Ended | None:
+        return read_record(Ended, folder.exit)
+
+    def sessions(self, folder: ContainerFolder) -> tuple[str, ...]:
+        found = read_record(Touched, folder.touched)
+        return found.sessions if found else ()
+
+    def remove(self, folder: ContainerFolder) -> None:
+        shutil.rmtree(folder.root, ignore_errors=True)
+
+    def keep_log(self, instance: str, lines: list[str]) -> None:
+        """What a container that is about to be removed had to say."""
+        kept = self._root / ".log-of-a-removal"
+        self._root.mkdir(parents=True, mode=0o700, exist_ok=True)
+        kept.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        logs.keep(kept, self.kept_logs, instance)
+
+    def kept_log(self, instance: str, lines: int) -> list[str]:
+        return list(logs.read(self.kept_logs / f"{instance}.log", lines))

@@ -1,0 +1,55 @@
+"""The `docker` platform passes the suite that every platform passes: real images, a real engine, real containers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.containers import Containers
+
+from rebake.core.home import Home
+from rebake.platforms.docker.platform import DockerPlatform
+from rebake.platforms.docker.requests import container_name
+from rebake.platforms.model import Instance
+from rebake.release.manifest import Release
+from rebake.testing.conformance.platform import PlatformBench, PlatformConformance
+from rebake.testing.docker_engine import DockerEngine
+
+
+class DockerBench(Containers):
+    """The suite's wishes over one home and the session's engine."""
+
+    def sick_release(self) -> Release:
+        return self.release("sick", 500)
+
+    def damaged_release(self) -> Release:
+        release = self.release("damaged")
+        blob = self.releases.store.blob_path(release.layers[-1].digest)
+        blob.chmod(0o644)
+        blob.write_bytes(blob.read_bytes().replace(b"damaged", b"DAMAGED"))
+        return release
+
+    def crash(self, instance: Instance) -> None:
+        self.engine.docker("kill", container_name(self.home.tag, instance.id))
+
+
+@pytest.mark.real
+class TestDockerPlatform(PlatformConformance):
+    @pytest.fixture
+    def bench(self, docker_engine: DockerEngine, tmp_path: Path) -> Iterator[PlatformBench]:
+        bench = DockerBench(tmp_path, docker_engine)
+        yield bench
+        bench.close()
+
+
+def test_the_platform_needs_no_engine_to_be_made(tmp_path: Path) -> None:
+    class Nothing:
+        def secret(self, version: str) -> str:
+            raise AssertionError(version)
+
+    from rebake.release.store import Store
+
+    platform = DockerPlatform(Home(tmp_path), Store(tmp_path / "store"), Nothing())
+    assert list(platform.observe("shop", "production")) == []
+    platform.close()
