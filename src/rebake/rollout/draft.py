@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rebake.rollout.actions import Action, Note
-from rebake.rollout.world import Environment, Rollout, World
+from rebake.rollout.world import Environment, Rollout, World, differs
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class Draft:
 
     def update(self, **changes: Any) -> None:
         """Change what is remembered; an equal value is no change, so that a quiet look writes nothing."""
-        if any(getattr(self.environment, name) != value for name, value in changes.items()):
+        if differs(self.environment, changes):
             self.environment = replace(self.environment, **changes)
 
     def note(self, kind: str, body: Mapping[str, Any], rollout: str | None = None) -> None:

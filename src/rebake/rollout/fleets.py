@@ -184,11 +184,20 @@ def _unwell(fleet: Fleet, members: Sequence[Instance], now: float) -> Fleet:
     return fleet if known else replace(fleet, sick=sick, starting=starting)
 
 
+def _all_is_well(fleet: Fleet, members: Sequence[Instance], wanted: int) -> bool:
+    """The usual look, which finds all that is wanted, healthy and as released, and nothing under way: told at once."""
+    if fleet.failures or fleet.leaving or fleet.sick or fleet.pending or fleet.starting or len(members) != wanted:
+        return False
+    return all(i.healthy and i.state == "running" and not i.drift for i in members)
+
+
 def keep(fleet: Fleet, world: World, now: float, wanted: int) -> Kept:
     """One look at one fleet: what must be started, taken out and retired so that `wanted` good instances serve."""
     if not world.instances_known:
         return Kept(fleet)
     members = world.of(fleet.id)
+    if _all_is_well(fleet, members, wanted):
+        return Kept(fleet)
     failed = _settle_failures(fleet, members, now)
     drift = _note_drift(failed.fleet, members)
     fleet = _still_pending(_unwell(drift.fleet, members, now), members, now)

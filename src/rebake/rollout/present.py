@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from rebake.rollout.world import Environment, Fleet, Leaving, Rollout
+from rebake.rollout.world import Environment, Fleet, Leaving, Rollout, differs
 
 T = TypeVar("T", float, float | None)
 
@@ -64,6 +64,4 @@ def in_the_present(environment: Environment, now: float) -> Environment:
         "stable_lost_at": _past(environment.stable_lost_at, now),
         "candidate_lost_at": _past(environment.candidate_lost_at, now),
     }
-    if all(getattr(environment, name) == value for name, value in changed.items()):
-        return environment
-    return replace(environment, **changed)  # type: ignore[arg-type]
+    return replace(environment, **changed) if differs(environment, changed) else environment  # type: ignore[arg-type]

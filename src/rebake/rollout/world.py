@@ -71,6 +71,8 @@ class Fleet:
         Instances that served and fell together (a reboot, a machine out of memory) failed once: that they fell says
         nothing against their starting again.
         """
+        if not self.failures:
+            return ()
         found = [f for f in self.failures if f.at > self.good_at]
         fell = {f.at: f for f in found if f.served}
         return tuple(f for f in found if not f.served or fell[f.at] is f)
@@ -267,6 +269,16 @@ class World:
 
     def of(self, fleet: str) -> tuple[Instance, ...]:
         return tuple(i for i in self.instances if i.fleet == fleet)
+
+
+def differs(environment: Environment, changes: Mapping[str, object]) -> bool:
+    """Whether a part of what is remembered would be another. Mostly each part is the very same, which needs no look
+    into it."""
+    for name, value in changes.items():
+        known = getattr(environment, name)
+        if known is not value and known != value:
+            return True
+    return False
 
 
 def fleet_for(rollout: Rollout) -> Fleet:

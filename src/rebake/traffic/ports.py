@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 
 from rebake.core.codec import dump
@@ -70,7 +71,13 @@ class EnvironmentRoute:
     @property
     def version(self) -> str:
         """Digest of the whole wish: what the balancer reports back once it serves it."""
-        return digest_of(dump(self))
+        return _version(self)
+
+
+@lru_cache(maxsize=1 << 14)
+def _version(route: EnvironmentRoute) -> str:
+    """Nearly every look wishes for the very route that is served: that is looked up, not computed again."""
+    return digest_of(dump(route))
 
 
 @dataclass(frozen=True, slots=True)
