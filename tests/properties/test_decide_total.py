@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from rebake.core.units import FULL
+from rebake.rollout import fleets
 from rebake.rollout.actions import ApplyRoute, Decision, Launch, Retire
 from rebake.rollout.decide import decide
 from rebake.rollout.route import weights
@@ -125,3 +127,14 @@ def test_looking_twice_asks_for_nothing_twice(environment: Environment, world: W
     second = decide(first.environment, world, NOW)
     ids = [{a.spec.id for a in d.actions if isinstance(a, Launch)} for d in (first, second)]
     assert not ids[0] & ids[1]
+
+
+@given(environments(), worlds(), TIMES)
+@any_world
+def test_a_fleet_that_is_told_well_at_once_is_what_the_long_look_finds(
+    environment: Environment, world: World, now: float
+) -> None:
+    short = decide(environment, world, now)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(fleets, "_all_is_well", lambda *_: False)
+        assert decide(environment, world, now) == short

@@ -90,9 +90,19 @@ class Ledger(Protocol):
     """
 
     def commit(
-        self, entries: Sequence[Draft], puts: Sequence[Put] = (), *, at: float, fence: Fence | None = None
+        self,
+        entries: Sequence[Draft],
+        puts: Sequence[Put] = (),
+        *,
+        at: float,
+        fence: Fence | None = None,
+        durable: bool = True,
     ) -> Sequence[Entry]:
-        """Append the entries in order and write the documents, all in one durable transaction, or nothing."""
+        """Append the entries in order and write the documents, all in one durable transaction, or nothing.
+
+        With `durable=False` it need not wait for the disk: a power cut may take it back, a kill of the engine never.
+        What is committed durably after it is never there without it.
+        """
         ...
 
     def get(self, kind: str, key: str) -> Mapping[str, Any] | None: ...

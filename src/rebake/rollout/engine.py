@@ -397,7 +397,9 @@ class Engine:
             puts.append(Put("environment", key, dump(after)))
         if not entries and not puts:
             return False
-        self.ports.ledger.commit(entries, puts, at=now, fence=self._fence(memory, now))
+        # Evidence that a power cut takes back was never there: the judge goes on from what it kept before.
+        durable = bool(entries) or any(put.kind != "judging" for put in puts)
+        self.ports.ledger.commit(entries, puts, at=now, fence=self._fence(memory, now), durable=durable)
         memory.environment = after
         return bool(entries) or after is not before
 

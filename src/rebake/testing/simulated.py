@@ -284,7 +284,13 @@ class MemoryLedger:
     fail: Callable[[str], None] = lambda _call: None
 
     def commit(
-        self, entries: Sequence[Draft], puts: Sequence[Put] = (), *, at: float, fence: Fence | None = None
+        self,
+        entries: Sequence[Draft],
+        puts: Sequence[Put] = (),
+        *,
+        at: float,
+        fence: Fence | None = None,
+        durable: bool = True,
     ) -> Sequence[Entry]:
         self.fail("commit")
         if fence is not None and self.leases.get(fence.key, ("", 0, 0.0))[1] != fence.token:

@@ -74,9 +74,9 @@ class EnvironmentRoute:
         return _version(self)
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1024)
 def _version(route: EnvironmentRoute) -> str:
-    """Nearly every look wishes for the very route that is served: that is looked up, not computed again."""
+    """A rollout wishes for the very same route in look after look: that is looked up, not computed again."""
     return digest_of(dump(route))
 
 

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import event
@@ -332,3 +334,18 @@ def test_after_a_prefix_comes_the_next_code_point_that_is_text() -> None:
     assert after_prefix("a") == "b"
     assert after_prefix("a\ud7ff") == "a\ue000"
     assert after_prefix("a\U0010ffff\U0010ffff") == "b"
+
+
+def test_only_what_a_power_cut_may_take_back_does_not_wait_for_the_disk(tmp_path: Path) -> None:
+    with closing(open_ledger(tmp_path / "state.db")) as ledger:
+        levels = list[int]()
+
+        def note(connection: Any) -> None:
+            levels.append(connection.exec_driver_sql("PRAGMA synchronous").scalar())
+
+        event.listen(ledger._engine, "commit", note)
+        ledger.commit([Draft("note", "shop", "production", None, {})], at=1.0)
+        ledger.commit([], [Put("judging", "r-1", {})], at=1.0, durable=False)
+        ledger.lease("shop/production", "me", at=1.0, ttl_seconds=15.0)
+        ledger.commit([], [Put("environment", "shop/production", {})], at=1.0)
+        assert levels == [2, 1, 1, 2]  # Source: SQLite manual, PRAGMA synchronous: 1 is NORMAL, 2 is FULL

@@ -16,6 +16,7 @@ from rebake.rollout.engine import Engine, Ports, next_look
 from rebake.rollout.plan import Strategy
 from rebake.rollout.world import Place
 from rebake.testing.simulated import MemoryLedger, simulated_release
+from rebake.traffic import ports
 from tests.unit.rollout.world import KEY, Shop
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -32,11 +33,17 @@ class CountingLedger(MemoryLedger):
         self.away = 0
 
     def commit(
-        self, entries: Sequence[Draft], puts: Sequence[Put] = (), *, at: float, fence: Fence | None = None
+        self,
+        entries: Sequence[Draft],
+        puts: Sequence[Put] = (),
+        *,
+        at: float,
+        fence: Fence | None = None,
+        durable: bool = True,
     ) -> Sequence[Entry]:
         self.calls.append("commit")
         self.commits.append((entries, puts))
-        return super().commit(entries, puts, at=at, fence=fence)
+        return super().commit(entries, puts, at=at, fence=fence, durable=durable)
 
     def get(self, kind: str, key: str) -> Mapping[str, Any] | None:
         self.calls.append("get")
@@ -176,4 +183,5 @@ def forget_what_the_world_keeps(shop: Shop) -> None:
     shop.router.counters.clear()
     shop.router._owed.clear()
     shop.router.records.clear()
+    ports._version.cache_clear()  # bounded by its size
     assert dump(shop.environment)["rollout"] is None

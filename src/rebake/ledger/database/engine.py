@@ -19,6 +19,8 @@ BUSY_SECONDS = 10.0
 
 WRITES = {"rebake_writes": True}
 """Execution options of a connection whose transaction writes."""
+WRITES_LATER = WRITES | {"rebake_later": True}
+"""The same, for what a power cut may take back: nothing waits for the disk, the next durable commit takes it there."""
 
 _PRAGMAS = (
     f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}",  # first: the next line may have to wait
@@ -97,6 +99,7 @@ def _postgresql(url: URL) -> Engine:
             remedy="pip install 'psycopg[binary]'",
         ) from error
     event.listen(engine, "connect", _greet)
+    event.listen(engine, "begin", _begin_on_server)
     return engine
 
 
@@ -166,5 +169,14 @@ def _set_up(connection: Any, _record: object) -> None:
 
 def _begin(connection: Connection) -> None:
     # A reader that turns writer half way may be refused at once; so a writer queues for the lock from the start.
-    writes = connection.get_execution_options().get("rebake_writes", False)
+    options = connection.get_execution_options()
+    writes = options.get("rebake_writes", False)
+    if writes:
+        # NORMAL: the log is written and not synced. Commits follow each other in it, so a later sync takes all.
+        connection.exec_driver_sql(f"PRAGMA synchronous={'NORMAL' if options.get('rebake_later') else 'FULL'}")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _begin_on_server(connection: Connection) -> None:
+    if connection.get_execution_options().get("rebake_later"):
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = off")

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, Select, bindparam, delete, insert, se
 from rebake.errors import LedgerConflict, Permanent, Transient
 from rebake.ledger import chain
 from rebake.ledger.database import schema
-from rebake.ledger.database.engine import BUSY_SECONDS, WRITES, shown
+from rebake.ledger.database.engine import BUSY_SECONDS, WRITES, WRITES_LATER, shown
 from rebake.ledger.database.faults import translated
 from rebake.ledger.database.tables import DOCUMENTS, ENTRIES, HEAD, LEASES
 from rebake.ledger.entries import Record, document_text, entry_of
@@ -54,7 +54,7 @@ class DatabaseLedger:
             yield connection
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def _writing(self, *, durable: bool = True) -> Iterator[Connection]:
         if not self._turn.acquire(timeout=BUSY_SECONDS):
             raise Transient(
                 "ledger-busy",
@@ -65,7 +65,7 @@ class DatabaseLedger:
         try:
             with (
                 translated(self._where),
-                self._engine.connect().execution_options(**WRITES) as connection,
+                self._engine.connect().execution_options(**(WRITES if durable else WRITES_LATER)) as connection,
                 connection.begin(),
             ):
                 yield connection
@@ -73,11 +73,17 @@ class DatabaseLedger:
             self._turn.release()
 
     def commit(
-        self, entries: Sequence[Draft], puts: Sequence[Put] = (), *, at: float, fence: Fence | None = None
+        self,
+        entries: Sequence[Draft],
+        puts: Sequence[Put] = (),
+        *,
+        at: float,
+        fence: Fence | None = None,
+        durable: bool = True,
     ) -> Sequence[Entry]:
-        """See `Ledger.commit`. On the disk when it returns."""
+        """See `Ledger.commit`. On the disk when it returns, if it is to be durable."""
         texts = [(put, None if put.doc is None else document_text(put.doc)) for put in puts]
-        with self._writing() as connection:
+        with self._writing(durable=durable) as connection:
             head = self._locked_head(connection)
             if fence is not None:
                 _check_fence(connection, fence)
@@ -172,10 +178,13 @@ class DatabaseLedger:
             return chain.verify(records, head=None if head is None else (head.seq, head.hash), expect_head=expect_head)
 
     def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float, reason: str = "") -> Fence | None:
-        """See `Ledger.lease`. The same owner renews with the same token, also when it is late but was not replaced."""
+        """See `Ledger.lease`. The same owner renews with the same token, also when it is late but was not replaced.
+
+        It need not be on the disk at once: every intent under its token is committed durably after it, and with it.
+        """
         now_ms = round(at * 1000)
         values = {"owner": owner, "expires_ms": now_ms + round(ttl_seconds * 1000), "reason": reason}
-        with self._writing() as connection:
+        with self._writing(durable=False) as connection:
             self._locked_head(connection)
             row = connection.execute(_LEASE, {"k": key}).one_or_none()
             if row is None:

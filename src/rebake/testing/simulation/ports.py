@@ -233,7 +233,13 @@ class FaultyLedger(_Port):
     """The one ledger, as one engine reaches it."""
 
     def commit(
-        self, entries: Sequence[Draft], puts: Sequence[Put] = (), *, at: float, fence: Fence | None = None
+        self,
+        entries: Sequence[Draft],
+        puts: Sequence[Put] = (),
+        *,
+        at: float,
+        fence: Fence | None = None,
+        durable: bool = True,
     ) -> Sequence[Entry]:
         reality = self.reality
         mode, value = reality.faults.take("commit")
@@ -247,7 +253,7 @@ class FaultyLedger(_Port):
             reality.stall(value)
         if mode == "pause-before":
             reality.pause(self.owner)
-        added = reality.ledger.commit(entries, puts, at=at, fence=fence)
+        added = reality.ledger.commit(entries, puts, at=at, fence=fence, durable=durable)
         self.watch.committed(self.owner, entries, puts)
         if mode == "kill-after":
             raise Killed("commit")
