@@ -162,6 +162,7 @@ class FakeApplication:
         self.slow_verify = threading.Event()
         self.slow_verify.set()
         self.drifts: list[Doc] = []
+        self.metric_rows: list[Doc] = []
         self._seen = 0
 
     def _called(self, *call: Any) -> None:
@@ -230,6 +231,10 @@ class FakeApplication:
 
     def drift(self, service: str, environment: str) -> Doc:
         return {"service": service, "environment": environment, "drift": self.drifts, "checked": 2}
+
+    def metrics(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
+        self._called("metrics", service, environment, doc)
+        return {"service": service, "environment": environment, "metrics": self.metric_rows}
 
     def logs(self, service: str, environment: str, *, instance: str | None, lines: int) -> Doc:
         self._called("logs", service, environment, instance, lines)

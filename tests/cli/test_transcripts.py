@@ -407,6 +407,21 @@ class TestReading:
         assert "i-1" in out
         assert "app/x.py" in out
 
+    def test_judge_metrics(self, terminal: Terminal, application: FakeApplication) -> None:
+        assert "has no metrics of its own" in terminal("judge", "metrics", "production").out
+        side = {"numbers": {}, "counters": {"i": [3.0, 40.0]}, "trials": {"runs": 0.0, "failures": 0.0}}
+        row = {"form": "share", "observe": False, "asked": {"kind": "endpoint"}, "remedy": None, "problem": None}
+        application.metric_rows = [{**row, "metric": "jobs", "cohorts": {"stable": side}}]
+        typed = terminal("judge", "metrics", "production")
+        assert typed.code == 0
+        assert "stable: counters stand at 3 and 40, of 1 unit" in typed.out
+        failed = {"problem": "GET http://127.0.0.1:9/metrics: refused", "remedy": "start it", "cohorts": {}}
+        application.metric_rows.append({**row, **failed, "metric": "age"})
+        typed = terminal("judge", "metrics", "production")
+        assert typed.code == 5
+        for part in ("no data  age", "GET http://127.0.0.1:9/metrics: refused", "start it"):
+            assert part in typed.out
+
     def test_ledger_show(self, terminal: Terminal, application: FakeApplication) -> None:
         typed = terminal("ledger", "show", "--rollout", "r-0001", "-n", "2")
         assert typed.code == 0

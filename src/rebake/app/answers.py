@@ -6,11 +6,13 @@ Answers come from the ledger and the engine's latest look; nothing here is remem
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
+from typing import Any
 
 from rebake.app.keeper import kept_things
+from rebake.app.metric_answers import answers, rules_in
 from rebake.core.clock import Clock, iso
 from rebake.errors import UsageError
 from rebake.ledger.ports import Entry, Ledger, unheard
@@ -124,6 +126,15 @@ class Answers:
         if rows:
             self._wake(key)
         return {"service": service, "environment": environment, "drift": rows, "checked": len(instances)}
+
+    def metrics(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
+        memory = self._engine.memory(self._here(service, environment))
+        rules = rules_in(doc)
+        if rules is None:
+            plan = self.plan_of(f"{service}/{environment}")
+            rules = () if plan is None else plan.judge.metrics
+        rows = answers(self._engine.ports, memory, rules)
+        return {"service": service, "environment": environment, "metrics": rows}
 
     def logs(self, service: str, environment: str, *, instance: str | None, lines: int) -> Doc:
         key = self._here(service, environment)

@@ -17,10 +17,14 @@ from rebake.app.platforms import Platforms
 from rebake.core.clock import SystemClock
 from rebake.core.home import Home
 from rebake.core.secrets import SecretVault
+from rebake.judge.sources.command import CommandSource
+from rebake.judge.sources.endpoint import EndpointSource
+from rebake.judge.sources.prometheus import PrometheusSource
 from rebake.ledger.database import open_ledger
 from rebake.rollout.engine import Engine, Ports
 from rebake.rollout.jobs import ThreadJobs
 from rebake.rollout.loop import Loop
+from rebake.rollout.metering import Sources
 from rebake.rollout.view import Doc
 from rebake.traffic.envoy.router import EnvoyRouter
 
@@ -58,10 +62,15 @@ class App(Desk):
         self._closers.append(router.close)
         jobs = ThreadJobs()
         self._closers.append(jobs.close)
+        metric_jobs = ThreadJobs()
+        self._closers.append(metric_jobs.close)
+        prometheus, endpoint, command = PrometheusSource(clock), EndpointSource(), CommandSource()
+        sources = Sources({"prometheus": prometheus, "endpoint": endpoint, "command": command}, metric_jobs)
         changes = Changes()
         place = place_of(home)
         owner = f"home:{place.id}"  # the home's lock lets one agent live: its successor takes its leases over at once
-        ports = Ports(ledger, platforms.by_name, router, jobs, clock, releases.release, owner, place)
+        by_name = platforms.by_name
+        ports = Ports(ledger, by_name, router, jobs, clock, releases.release, owner, place, sources=sources)
         engine = Engine(ports, changes.add)
         loop = Loop(engine.tick, clock)
         self._closers.append(loop.close)

@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from rebake.cli.words import View, asks, percent, plural, seconds, short, step_of
+from rebake.cli.words import View, asks, metric_lines, percent, plural, seconds, short, step_of
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BAR = 40
@@ -71,7 +71,8 @@ def _judge(view: View) -> list[RenderableType]:
     if not verdict or not evidence:
         return []
     numbers = f" {verdict['verdict']}, evidence {verdict['evidence']:.3g} of {verdict['needed']:.3g}"
-    return [Text.assemble((sparkline(evidence, verdict["needed"]), "magenta"), (numbers, "dim"))]
+    line = Text.assemble((sparkline(evidence, verdict["needed"]), "magenta"), (numbers, "dim"))
+    return [line, *(Text(f"  {text}", style="dim") for text in metric_lines(verdict))]
 
 
 def picture(view: View, phases: Sequence[tuple[str, float]], elapsed: float) -> RenderableType:

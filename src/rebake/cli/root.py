@@ -28,6 +28,7 @@ VERBS: dict[str, dict[str, str]] = {
         "history": "Past rollouts of an environment, newest first.",
         "logs": "What the instances wrote.",
         "diff": "What changed between two releases or revisions.",
+        "judge": "What the judge reads: ask the sources of its metrics.",
         "drift": "Look for what differs from what was released.",
         "ledger": "The record of everything: show, verify, export.",
         "dashboard": "Open the page that shows it all, and print its address.",

@@ -160,12 +160,32 @@ def environment_lines(environment: View) -> list[str]:
     if rollout:
         lines.append(f"  rollout {rollout['rollout']}: {step_of(rollout)}: {rollout['reason']}")
         lines += [f"  {paint(question, 'yellow', 'bold')}" for question in [asks(rollout)] if question]
+        lines += [f"    {text}" for text in metric_lines(rollout.get("verdict") or {})]
     elif last:
         lines.append(f"  last rollout {last['rollout']}: {outcome_word(last['outcome'])}: {last['reason']}")
     lines += [f"  {paint('frozen', 'yellow', 'bold')}: {frozen_line(f)}" for f in environment.get("frozen", ())]
     if environment.get("waiting"):
         lines.append(f"  waiting for it to end: {', '.join(environment['waiting'])}")
     lines += [f"  {paint('problem', 'red', 'bold')}: {problem}" for problem in environment.get("problems", ())]
+    return lines
+
+
+def metric_lines(verdict: View) -> list[str]:
+    """One line for each metric of the service's own.
+
+    >>> metric_lines({"own_metrics": [{"name": "queue-age", "state": "compared", "observe": True, "evidence": 1.25,
+    ... "text": "3 on the candidate against 2 on stable", "problem": None}]})
+    ['metric queue-age (observed only): 3 on the candidate against 2 on stable; evidence 1.25']
+    """
+    lines = []
+    for said in verdict.get("own_metrics") or ():
+        remark = " (observed only)" if said["observe"] else ""
+        text = said["text"].removeprefix(f"metric {said['name']}: ")
+        if said["state"] != "missing":
+            text += f"; evidence {said['evidence']:.3g}"
+        if said["state"] == "suspended":
+            text += f"; not compared now: {said['problem']}"
+        lines.append(f"metric {said['name']}{remark}: {text}")
     return lines
 
 

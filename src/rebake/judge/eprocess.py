@@ -34,6 +34,8 @@ LARGEST = 1e280
 SMALLEST = 1e-280
 """Wealth below this is dropped, for the same reason (and because denormal numbers are slow)."""
 FIRST_HOUR_SECONDS = 3600.0
+SMALLEST_SHARE = 1e-6
+"""Nearer to 0 or 1 there is nothing to compare."""
 MOST_LOST, MOST_WON = 600.0, 60.0
 """One tick's factor is clamped to these logarithms; 60 decides any rollout, and keeps the product finite."""
 AT_ONCE, WITHIN_FIRST_HOUR, LATER = 0.5, 0.47, 0.03

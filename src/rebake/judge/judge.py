@@ -8,6 +8,8 @@ The rules:
 - healthy only after enough candidate requests at the present step, with no brake, fault or shared outage;
 - a share of the traffic that is not what was set is a fault: a surplus suspends judging, a deficit (a candidate that
   hangs, say) leaves only the bets that stay valid when the candidate gets less than its share;
+- metrics of the service's own (`custom`) are weighed in with a fixed share; one that must be heard and is not makes
+  the verdict undecided;
 - else undecided: too little data, no comparison (all traffic on one cohort), or doubt.
 """
 
@@ -22,8 +24,10 @@ import numpy as np
 
 from rebake.judge import texts
 from rebake.judge.bound import ExtraFailures
-from rebake.judge.eprocess import Counts, odds
+from rebake.judge.custom import CustomMetrics, Split
+from rebake.judge.eprocess import SMALLEST_SHARE, Counts, odds
 from rebake.judge.margins import widened
+from rebake.judge.metric_readings import Reading
 from rebake.judge.routing import NEEDED as FAULT_NEEDED
 from rebake.judge.routing import RoutingCheck
 from rebake.judge.rows import Rows, sane
@@ -32,12 +36,13 @@ from rebake.judge.shared_fate import SharedFate
 
 BRAKE_ABOVE, BRAKE_UNTIL = 4.0, 2.0
 WARM_UP_SECONDS = 90.0
+OWN_METRICS_SHARE = 0.2
+"""Part of the wealth that metrics of the service's own get, where it has any that decide. It costs those of the
+requests a fifth of theirs, 0.22 of the 4.6 nats that they need."""
 HALF_AN_HOUR_SECONDS = 1800.0
 """Half of an hour's requests go to the candidate."""
 NATS_TO_EXCLUDE = 4.6
 """n requests without excess failures bound the excess by about this much over n (JUDGE.md section 1, Ramp)."""
-SMALLEST_SHARE = 1e-6
-"""Nearer to 0 or 1 there is nothing to compare."""
 
 
 class Judge:
@@ -50,6 +55,8 @@ class Judge:
         kinds: what the ticks will carry ("errors", "endpoints", "latency"); None: the same as the history.
         candidate_instances: how many instances the candidate has, 0: as many as stable. Where the history knows
             stable's instances, margins below three standard errors of what they differ by are raised to that.
+        custom: metrics of the service's own.
+        by_requests: False where no route deals requests to the fleets: then only `custom` decides.
 
     Attributes:
         evidence: the averaged e-value against the candidate; 1 at the start.
@@ -64,9 +71,13 @@ class Judge:
         history: Arm | None = None,
         kinds: Sequence[str] | None = None,
         candidate_instances: int = 0,
+        custom: CustomMetrics | None = None,
+        by_requests: bool = True,
     ) -> None:
         self.settings = settings = widened(settings, history, candidate_instances)
         self.rate_hint = rate_hint
+        self.custom = custom or CustomMetrics(())
+        self.by_requests = by_requests
         self.needed = 1.0 / min(max(settings.false_rollbacks, 1e-12), 0.5)
         self.rows = Rows(settings, history, kinds)
         self.routing = RoutingCheck()
@@ -81,6 +92,7 @@ class Judge:
         self._fault: str | None = None
         self._too_few = False
         self._harmful: str | None = None
+        self._now = 0.0
 
     # -- one tick -----------------------------------------------------------------------------------------------
 
@@ -109,7 +121,7 @@ class Judge:
             self.extra_failures.update(float(self.rows.book.centers()[0]), odd, candidate, stable)
         self.rows.book.bet(odd, now, self._without_warm_up(counts, now), centered=self._fault is None)
         self.rows.book.add_totals(counts)
-        self.evidence = self.rows.evidence()
+        self.evidence = self._together()
         self.bound = self.extra_failures.upper()
         self.routing.update(weight, *dealt)
         self._step_requests += candidate[0]
@@ -119,6 +131,26 @@ class Judge:
             self._too_few = self.routing.too_few
             self._fault = self._why_fault(weight)
         self._braked = self.evidence > (BRAKE_UNTIL if self._braked else BRAKE_ABOVE)
+
+    def _together(self) -> float:
+        """The average over all metrics: of the requests', and with a fixed share of the service's own."""
+        own = self.rows.evidence()
+        if not self.custom.deciding:
+            return own
+        share = OWN_METRICS_SHARE if self.by_requests else 1.0
+        return (1.0 - share) * own + share * self.custom.evidence
+
+    def hear(self, now: float, readings: Sequence[Reading] = (), split: Split | None = None) -> Verdict:
+        """Take in what sources said of the service's own metrics, and say what is known at `now` (their clock)."""
+        self._now = now
+        for reading in readings:
+            self.custom.take(reading, split or Split())
+        if self.custom.deciding:
+            self.evidence = self._together()
+            if self.evidence >= self.needed and self._harmful is None:
+                self._harmful = self._why_harmful()
+            self._braked = self.evidence > (BRAKE_UNTIL if self._braked else BRAKE_ABOVE)
+        return self._verdict()
 
     def _without_warm_up(self, counts: Counts, now: float) -> Counts:
         """Latency is not judged until the candidate has served for a while; failures always are."""
@@ -130,6 +162,7 @@ class Judge:
     def begin_step(self) -> None:
         """A new weight was reached: `healthy` needs requests at this step. Evidence is kept."""
         self._step_requests = 0.0
+        self.custom.begin_step()
 
     def _verdict(self) -> Verdict:
         n1, k1, n0, k0 = (int(min(x, 2**63)) for x in self.rows.book.totals[0])
@@ -145,6 +178,7 @@ class Judge:
             candidate=(n1, k1),
             bound=self.bound if n1 else None,
             worst=self.rows.worst(),
+            own_metrics=self.custom.said(self._now),
         )
 
     def _kind(self) -> tuple[Any, str]:
@@ -154,22 +188,29 @@ class Judge:
             return "undecided", self._fault
         if self.shared_fate.both_burn:
             return "undecided", self.shared_fate.reason()
-        if not self._compared:
-            return "undecided", "nothing to compare: all traffic goes to one cohort"
-        if self._step_requests < max(self.settings.min_requests, 1):
-            return "undecided", self._why_waiting()
+        waiting = self._why_no_comparison() if self.by_requests else None
+        if waiting is not None:
+            return "undecided", waiting
         if self._braked:
             return "undecided", f"in doubt: {self._numbers()}"
+        unheard = self.custom.unheard(self._now)
+        if unheard is not None:
+            return "undecided", unheard
         return "healthy", f"{self._numbers()}{self._bound_text()}"
+
+    def _why_no_comparison(self) -> str | None:
+        if not self._compared:
+            return "nothing to compare: all traffic goes to one cohort"
+        return self._why_waiting() if self._step_requests < max(self.settings.min_requests, 1) else None
 
     # -- sentences ----------------------------------------------------------------------------------------------
 
     def _numbers(self) -> str:
         n1, k1, n0, k0 = self.rows.book.totals[0]
-        return (
-            f"{texts.compared('bad answers', (n1, k1), (n0, k0))}; "
-            f"evidence {texts.number(self.evidence)} of {texts.number(self.needed)} needed"
-        )
+        what = texts.compared("bad answers", (n1, k1), (n0, k0))
+        if not self.by_requests:
+            what = self.custom.worst() or "no metric decides here"
+        return f"{what}; evidence {texts.number(self.evidence)} of {texts.number(self.needed)} needed"
 
     def _why_waiting(self) -> str:
         if not self.rows.book.totals[0, 0]:
@@ -193,6 +234,9 @@ class Judge:
         worst = int(np.argmax(self.rows.book.evidence()))
         bound = f"false-alarm bound {texts.percent(1.0 / self.needed)}"
         text = self._numbers()
+        if self._owed_to_custom():
+            text = f"{self.custom.worst()}; {text}" if self.by_requests else text
+            return f"{text}; {bound}, by a {self.custom.worst_test()}"
         if worst in (i for _, i in self.rows.limits):
             n1, k1, n0, k0 = self.rows.book.totals[worst]
             what = f"answers slower than stable's {self.rows.book.rows[worst].name.removeprefix('latency ')} limit"
@@ -202,6 +246,10 @@ class Judge:
             return f"{text}; {bound}"
         name, n, failures = endpoint
         return f"{text}; {bound}; worst endpoint {name} ({texts.number(failures)} of {texts.number(n)})"
+
+    def _owed_to_custom(self) -> bool:
+        """Whether more than half of the evidence comes from the service's own metrics."""
+        return self.custom.deciding and 2.0 * OWN_METRICS_SHARE * self.custom.evidence > self.evidence
 
     def _bound_text(self) -> str:
         bound = self.bound
@@ -239,13 +287,22 @@ class Judge:
             "fault": self._fault,
             "too_few": self._too_few,
             "harmful": self._harmful,
+            **({"custom": self.custom.state()} if self.custom.rules else {}),
         }
 
     @classmethod
-    def restore(cls, settings: JudgeSettings, state: Mapping[str, Any]) -> Judge:
-        """The judge that wrote `state`, with the margins it judged by."""
+    def restore(
+        cls,
+        settings: JudgeSettings,
+        state: Mapping[str, Any],
+        *,
+        custom: CustomMetrics | None = None,
+        by_requests: bool = True,
+    ) -> Judge:
+        """The judge that wrote `state`, with the margins it judged by; `custom` goes on from it too."""
         margins = {"error_ratio": state["error_ratio"], "latency": dict(state["latency_growth"])}
-        judge = cls(replace(settings, **margins), rate_hint=state["rate_hint"])
+        judge = cls(replace(settings, **margins), rate_hint=state["rate_hint"], custom=custom, by_requests=by_requests)
+        judge.custom.restore(state.get("custom", {}))
         judge.rows = Rows.restore(judge.settings, state["rows"])
         judge.routing.log_wealth = np.array(state["routing"])
         judge.extra_failures.log_wealth = np.array(state["extra_failures"])

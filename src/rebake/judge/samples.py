@@ -6,7 +6,7 @@ A tick covers `dt` seconds in which the candidate's share of the requests was ex
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 LATENCY_BUCKETS = 226
@@ -63,6 +63,29 @@ class JudgeSettings:
     min_requests: int = 20
 
 
+@dataclass(frozen=True, slots=True)
+class MetricSaid:
+    """What is known of one metric of the service's own, for people.
+
+    Attributes:
+        state: `compared`; `missing`: there is no data; `suspended`: not compared at the present weights.
+        observe: it is shown and never decides.
+        evidence: its own e-value against the candidate.
+        text: both cohorts' figures, or why there are none.
+        test: by which test, and what that takes for granted.
+        problem, remedy: why it is suspended, or what to try where it is missing.
+    """
+
+    name: str
+    state: Literal["compared", "missing", "suspended"]
+    observe: bool
+    evidence: float
+    text: str
+    test: str
+    problem: str | None = None
+    remedy: str | None = None
+
+
 VerdictKind = Literal["healthy", "harmful", "undecided"]
 
 
@@ -78,6 +101,7 @@ class Verdict:
         stable, candidate: totals (requests, errors) judged so far.
         bound: upper confidence bound (95 %, at any time) on the candidate's extra failures, as a fraction; or None.
         worst: by metric, its evidence; for the live view.
+        own_metrics: what the metrics of the service's own say; empty where it has none.
     """
 
     kind: VerdictKind
@@ -90,6 +114,7 @@ class Verdict:
     candidate: tuple[int, int] = (0, 0)
     bound: float | None = None
     worst: Mapping[str, float] = field(default_factory=dict)
+    own_metrics: tuple[MetricSaid, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -103,4 +128,5 @@ class Verdict:
             "candidate": {"total": self.candidate[0], "errors": self.candidate[1]},
             "bound": self.bound,
             "metrics": dict(self.worst),
+            "own_metrics": [asdict(said) for said in self.own_metrics],
         }

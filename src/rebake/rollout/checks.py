@@ -5,15 +5,11 @@ from __future__ import annotations
 
 import http.client
 import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from urllib.parse import urlsplit
 
+from rebake.core.programs import run_program
 from rebake.rollout.plan import Check, CommandCheck, HttpCheck
 from rebake.rollout.world import Job
 
@@ -63,45 +59,17 @@ def _http(check: HttpCheck, url: str) -> tuple[str | None, tuple[str, ...]]:
     return None, ()
 
 
-def _program(command: Sequence[str]) -> list[str]:
-    """`python` means the interpreter that runs the agent where the path knows no other."""
-    first, *rest = command
-    return [sys.executable if first == "python" else first, *rest]
-
-
 def _command(check: CommandCheck, urls: Sequence[str], cancelled: threading.Event, env: Mapping[str, str]) -> Job:
     told = {**env, "REBAKE_URL": urls[0], "REBAKE_URLS": " ".join(urls)}
     shown = " ".join(check.command)
     try:
-        process = subprocess.Popen(
-            _program(check.command),
-            cwd=check.cwd if check.cwd is not None and Path(check.cwd).is_dir() else None,
-            env=told,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        ended = run_program(check.command, told, check.timeout_ms / 1000, cwd=check.cwd, cancelled=cancelled)
     except OSError as error:
         return Job("failed", f"{shown}: {error.strerror}", (), "correct checks in rebake.yaml")
-    output, ended = _wait(process, check.timeout_ms / 1000, cancelled)
-    tail = tuple(output.decode("utf-8", "replace").splitlines()[-20:])
-    if not ended:
+    tail = tuple(ended.output.decode("utf-8", "replace").splitlines()[-20:])
+    if ended.code is None:
         why = "it was cancelled" if cancelled.is_set() else f"it did not end within {check.timeout_ms / 1000:g}s"
         return Job("failed", f"{shown}: {why}", tail)
-    if process.returncode != 0:
-        return Job("failed", f"{shown}: exit {process.returncode}", tail, f"REBAKE_URL={urls[0]} {shown}")
+    if ended.code != 0:
+        return Job("failed", f"{shown}: exit {ended.code}", tail, f"REBAKE_URL={urls[0]} {shown}")
     return Job("done", f"{shown}: exit 0", tail)
-
-
-def _wait(process: subprocess.Popen[bytes], seconds: float, cancelled: threading.Event) -> tuple[bytes, bool]:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            output, _ = process.communicate(timeout=0.2)
-            return output, True
-        except subprocess.TimeoutExpired:
-            if cancelled.is_set() or time.monotonic() > deadline:
-                os.killpg(process.pid, signal.SIGKILL)
-                output, _ = process.communicate()
-                return output, False

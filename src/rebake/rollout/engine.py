@@ -16,6 +16,7 @@ from rebake.core.clock import Clock
 from rebake.core.codec import dump, load
 from rebake.core.units import format_share
 from rebake.errors import LedgerConflict, Permanent, RebakeError, Transient
+from rebake.judge.metric_readings import Reading
 from rebake.ledger.ports import Draft, EntryKind, Fence, Ledger, Put
 from rebake.platforms.model import Drift
 from rebake.platforms.ports import Platform
@@ -26,7 +27,8 @@ from rebake.rollout.decide import decide
 from rebake.rollout.homes import Homes
 from rebake.rollout.inspections import Inspections
 from rebake.rollout.jobs import Jobs, Work
-from rebake.rollout.judging import Judging
+from rebake.rollout.judging import JUDGED, Judging
+from rebake.rollout.metering import Metering, Sources
 from rebake.rollout.places import is_vacant
 from rebake.rollout.recording import Recording
 from rebake.rollout.route import desired_route, weights
@@ -57,6 +59,7 @@ class Ports:
     Attributes:
         owner: who holds the leases: engines that may live at the same time have different names.
         lease_seconds: how long an engine may stand still before another one may lead; the same for all of a ledger.
+        sources: of the service's own metrics.
         place: the home that platforms and router act in; None where they are the same from everywhere.
     """
 
@@ -69,6 +72,7 @@ class Ports:
     owner: str
     place: Place | None = None
     lease_seconds: float = LEASE_SECONDS
+    sources: Sources = Sources()
 
     @property
     def renew_seconds(self) -> float:
@@ -119,6 +123,7 @@ class Memory:
     looked_at: float = 0.0
     pace: Pace = field(default_factory=Pace)
     recording: Recording = field(default_factory=Recording)
+    metering: Metering | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
@@ -258,7 +263,8 @@ class Engine:
         samples = memory.recording.read(self.ports.router, environment)
         self._judge_this_one(memory)
         if memory.judging is not None:
-            memory.judging.look(environment, route if route_known else None, now, samples)
+            readings = self._readings(memory, instances)
+            memory.judging.look(environment, route if route_known else None, now, samples, readings)
         rollout = environment.rollout
         asked = bool(commands) or (rollout is not None and rollout.state is State.WAITING) or bool(environment.queue)
         self._inspect(memory, now)
@@ -282,6 +288,16 @@ class Engine:
         memory.looked_at = now
         memory.world = world
         return world
+
+    def _readings(self, memory: Memory, instances: Sequence[Any]) -> list[Reading]:
+        """What the sources of the rollout's own metrics said since the last look; what is due is asked for."""
+        rollout = memory.environment.rollout
+        if rollout is None or not rollout.plan.judge.metrics or rollout.state not in JUDGED:
+            return []
+        if memory.metering is None or memory.metering.rollout != rollout.id:
+            memory.metering = Metering(rollout.id, rollout.plan.judge.metrics)
+        memory.metering.look(self.ports.sources, memory.environment, instances, self.ports.clock)
+        return memory.metering.taken()
 
     def platform_of(self, environment: Environment) -> Platform | None:
         fleets = [environment.stable, environment.candidate, *(gone.fleet for gone in environment.leaving)]
@@ -551,6 +567,9 @@ class Engine:
         for ended in decision.ended:
             self.ports.jobs.forget(f"prepare:{ended.id}")
             self.ports.jobs.forget(f"check:{ended.id}:")
+            if memory.metering is not None and memory.metering.rollout == ended.id:
+                memory.metering.forget(self.ports.sources)
+                memory.metering = None
         self._judge_this_one(memory)
         wanted = {a.id for a in decision.actions}
         now = self.ports.clock.now()

@@ -17,7 +17,9 @@ from typing import Any
 
 from rebake.core.codec import dump, load
 from rebake.core.units import FULL
+from rebake.judge.custom import CustomMetrics, Split
 from rebake.judge.judge import Judge
+from rebake.judge.metric_readings import Reading as MetricReading
 from rebake.judge.metrics import SHARES
 from rebake.judge.samples import Arm, JudgeSettings, Tick, Verdict
 from rebake.rollout import readings
@@ -32,7 +34,7 @@ _LOG = logging.getLogger("rebake.judging")
 COURSE_LENGTH = 240
 """Points of the evidence's course that are kept for people."""
 
-_JUDGED = frozenset({State.SHIFTING, State.HOLDING, State.ASKING, State.SOAKING, State.FINISHING})
+JUDGED = frozenset({State.SHIFTING, State.HOLDING, State.ASKING, State.SOAKING, State.FINISHING})
 
 
 def settings_of(rules: JudgeRules) -> JudgeSettings:
@@ -74,6 +76,8 @@ class Judging:
         self.rollout = rollout.id
         self.cursor: Mapping[str, Any] | None = None
         self._settings = settings_of(rollout.plan.judge)
+        self._plan = rollout.plan
+        self._unheard: list[MetricReading] = []
         self._rate_hint = rate_hint
         self._history = history
         self._judge: Judge | None = None
@@ -93,7 +97,7 @@ class Judging:
         An upgrade in the middle of a rollout must block neither stop nor undo, and lost evidence is never a pass.
         """
         try:
-            judge = Judge.restore(self._settings, state["judge"])
+            judge = Judge.restore(self._settings, state["judge"], custom=self._custom())
             last = load(Reading | None, state["last"])  # type: ignore[arg-type]
             begun, until, cursor = state["begun"], state["until"], state["cursor"]
             step = None if state["step"] is None else tuple(state["step"])
@@ -113,17 +117,23 @@ class Judging:
         return self._judge is not None
 
     def look(
-        self, environment: Environment, route: RouteObservation | None, now: float, samples: Samples | None = None
+        self,
+        environment: Environment,
+        route: RouteObservation | None,
+        now: float,
+        samples: Samples | None = None,
+        metrics: Sequence[MetricReading] = (),
     ) -> Verdict | None:
         """Take in one observation of the route, and what its records say since the last; the verdict so far.
 
         Args:
             samples: since `cursor`; None where the route keeps no records.
+            metrics: readings of the service's own ones that came in since the last look.
         """
         if samples is not None:
             self.cursor = samples.cursor
         rollout, candidate = environment.rollout, environment.candidate
-        if rollout is None or candidate is None or rollout.state not in _JUDGED:
+        if rollout is None or candidate is None or rollout.state not in JUDGED:
             return self.verdict
         reading = None if route is None else readings.read(environment, route, now)
         grown = None if reading is None or self._last is None else readings.grown(self._last, reading)
@@ -135,8 +145,39 @@ class Judging:
             self._take_counters(environment, grown)
         else:
             self._take_records(environment, samples.samples, grown, now)
+        self._hear(environment, route, now, metrics)
         self._distrust(rollout)
         return self.verdict
+
+    def _hear(
+        self,
+        environment: Environment,
+        route: RouteObservation | None,
+        now: float,
+        metrics: Sequence[MetricReading],
+    ) -> None:
+        """Have the service's own metrics judged. Readings wait while nobody knows how the route splits the traffic."""
+        if not self._plan.judge.metrics or self._judge is None:
+            return
+        self._unheard += metrics
+        heard = self._unheard if route is not None else []
+        split = None if route is None else self._split(environment, route)
+        self.verdict = self._judge.hear(now, heard, split)
+        if heard:
+            self._unheard = []
+            self._draw(self._until - (self._begun or self._until), self.verdict.evidence)
+
+    def _split(self, environment: Environment, route: RouteObservation) -> Split:
+        stable, candidate = environment.stable, environment.candidate
+        assert candidate is not None
+        share = route.weights.get(candidate.id, 0)
+        return Split(
+            weight=share / FULL,
+            candidates=self._plan.instances,
+            stables=0 if stable is None else stable.plan.instances,
+            requests=(float(self.totals["stable"].requests), float(self.totals["candidate"].requests)),
+            steady=f"{share}/{route.epoch}",
+        )
 
     def _distrust(self, rollout: Rollout) -> None:
         """What was healthy at another weight is not so at this one before a request was dealt by it."""
@@ -152,7 +193,11 @@ class Judging:
             history=self._history or usual,
             kinds=tuple(SHARES) if recorded else None,
             candidate_instances=rollout.plan.instances,
+            custom=self._custom(),
         )
+
+    def _custom(self) -> CustomMetrics:
+        return CustomMetrics(self._plan.judge.metrics, f"rebake judge metrics {self._plan.environment}")
 
     def _take_records(
         self, environment: Environment, samples: Sequence[Sample], grown: Grown | None, now: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rebake.judge.metric_rules import MetricRule
 from rebake.release.manifest import RunContract
 from rebake.traffic.ports import Sticky
 
@@ -65,6 +66,7 @@ class JudgeRules:
     error_extra_bp: int = 10
     latency_bp: dict[str, int] = field(default_factory=lambda: {"p50": 700, "p90": 1000, "p99": 2000})
     min_requests: int = 20
+    metrics: tuple[MetricRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,9 @@ class Api:
     async def down(self, request: Request) -> Response:
         return await self._act(request, self._app.down)
 
+    async def metrics(self, request: Request) -> Response:
+        return await self._act(request, self._app.metrics)
+
     async def ledger(self, request: Request) -> Response:
         call = partial(
             self._app.ledger,
@@ -240,6 +243,7 @@ def _write_routes(api: Api) -> list[Route]:
         (f"{of}/stop", api.stop),
         (f"{of}/approve", api.approve),
         (f"{of}/down", api.down),
+        (f"{of}/metrics", api.metrics),  # runs the user's programs: not for a mere looker-on
         ("/v1/quarantine/release", api.quarantine_release),
         ("/v1/freezes", api.freeze),
         ("/v1/freezes/lift", api.lift),

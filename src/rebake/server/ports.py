@@ -104,6 +104,15 @@ class Application(Protocol):
         "found"}], "checked"}`; `checked` is the number of instances looked at."""
         ...
 
+    def metrics(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
+        """Ask every source of metrics once: `{"metrics": [codec.dump(MetricRule), …] or null}`; null means those that
+        the environment was deployed with.
+
+        Returns: `{"service", "environment", "metrics": [{"metric", "form", "observe", "asked", "cohorts": {cohort:
+        {"numbers", "counters", "trials"}}, "problem", "remedy"}]}`.
+        """
+        ...
+
     def logs(self, service: str, environment: str, *, instance: str | None, lines: int) -> Doc:
         """`{"logs": [{"instance", "fleet", "lines": […]}]}`, oldest line first; `instance` may be a unique prefix."""
         ...

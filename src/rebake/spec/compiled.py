@@ -71,7 +71,10 @@ def _name(file: Path) -> str:
 def _own_bytes() -> str:
     """When this installation's rules were last changed, so that a checkout under work never trusts an older answer."""
     here = Path(__file__).parent
-    return " ".join(str((here / name).stat().st_mtime_ns) for name in ("model.py", "plan.py", "rules.py", "load.py"))
+    return " ".join(
+        str((here / name).stat().st_mtime_ns)
+        for name in ("model.py", "fields.py", "plan.py", "rules.py", "metric_rules.py", "load.py")
+    )
 
 
 def _compile(file: Path) -> Compiled:

@@ -15,12 +15,15 @@ from datetime import datetime
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
 from rebake.core import units
+from rebake.judge.metric_rules import REQUESTS
+from rebake.judge.selectors import PLACEHOLDERS, parse_selector, placeholders_in
 from rebake.rollout.gates import DAYS, zone_of
 
 _LONGEST = 40  # no duration, share, size or address in use is longer; a longer one is refused before it is parsed
@@ -389,6 +392,62 @@ def _read_listen(value: Any) -> str:
     return word
 
 
+def _read_web_url(value: Any) -> str:
+    text = read_text(value)
+    expected = "the URL of a server, such as http://127.0.0.1:9090"
+    try:
+        parts = urlsplit(text)
+        port = parts.port  # noqa: F841  (raises for what is no port)
+    except ValueError:
+        raise mistaken("wrong-url", expected) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", text):
+        remedy = f"did you mean http://{text}?" if re.fullmatch(r"[\w.-]+:[0-9]+(/\S*)?", text) else None
+        raise mistaken("wrong-url", expected, remedy=remedy)
+    if parts.username or parts.query or parts.fragment:
+        problem = "expected a URL without user, password and query, found one with"
+        raise mistaken("wrong-url", expected, problem=problem, remedy="put a token into a file: token_file")
+    return text
+
+
+def _read_selector(value: Any) -> str:
+    text = read_text(value)
+    try:
+        parse_selector(text)
+    except ValueError as error:
+        raise mistaken("wrong-selector", str(error)) from None
+    return text
+
+
+def _read_total(value: Any) -> str:
+    return REQUESTS if value == REQUESTS else _read_selector(value)
+
+
+def _read_query(value: Any) -> str:
+    """A query whose placeholders are all known."""
+    text = _read_filled(value)
+    for name in placeholders_in(text):
+        if name not in PLACEHOLDERS:
+            known = ", ".join(f"${known}" for known in PLACEHOLDERS)
+            close = get_close_matches(name, PLACEHOLDERS, 1)
+            remedy = f"did you mean ${close[0]}?" if close else "write $$ for a dollar sign"
+            raise mistaken("unknown-placeholder", f"one of {known}", found=f"${name}", remedy=remedy)
+    return text
+
+
+_ALREADY_A_RATE = re.compile(r"\b(rate|irate|increase|delta|idelta|deriv)\s*\(")
+
+
+def _read_counter_query(value: Any) -> str:
+    """A query that gives counters as they stand."""
+    if value == REQUESTS:
+        return REQUESTS
+    text = _read_query(value)
+    if found := _ALREADY_A_RATE.search(text):
+        remedy = f"remove {found[1]}(…[…]): rebake takes the differences itself, so that each event counts once"
+        raise mistaken("counter-needed", "a counter as it stands", found=f"{found[1]}(…) of one", remedy=remedy)
+    return text
+
+
 def one_of(code: str, known: Sequence[str], what: str, remedy: str) -> Callable[[Any], Any]:
     """Refuses, with its own sentence, a value that rebake knows and this version cannot do yet."""
 
@@ -407,4 +466,9 @@ Name = Annotated[str, Rule(_read_name, {"type": ["string", "number"], "pattern":
 Variable = Annotated[str, Rule(_read_variable, {"type": "string", "pattern": f"^{VARIABLE.pattern}$"})]
 UrlPath = Annotated[str, Rule(_read_url_path, {"type": "string", "pattern": r"^/\S*$"})]
 AbsolutePath = Annotated[str, Rule(_read_absolute, {"type": "string", "pattern": "^/"})]
+WebUrl = Annotated[str, Rule(_read_web_url, {"type": "string", "pattern": r"^https?://\S+$"})]
+Selector = Annotated[str, Rule(_read_selector, {"type": "string", "minLength": 1})]
+Total = Annotated[str, Rule(_read_total, {"type": "string", "minLength": 1})]
+Query = Annotated[str, Rule(_read_query, {"type": "string", "minLength": 1})]
+CounterQuery = Annotated[str, Rule(_read_counter_query, {"type": "string", "minLength": 1})]
 Listen = Annotated[str, Rule(_read_listen, {"type": "string", "pattern": r"^\s*\S+:[0-9]{1,5}\s*$"})]

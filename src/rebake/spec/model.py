@@ -14,15 +14,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from rebake.spec.fields import (
     AbsolutePath,
     Closing,
+    CounterQuery,
     Day,
     Filled,
     Listen,
     Moment,
     Name,
     Opening,
+    Query,
+    Selector,
     Text,
+    Total,
     UrlPath,
     Variable,
+    WebUrl,
     Zone,
     durations,
     mistaken,
@@ -293,6 +298,90 @@ class JudgeLatency(Part):
     """Allowed growth of the 99th percentile."""
 
 
+class PrometheusMetric(Part):
+    """Read from a Prometheus server: `query` for numbers, `hits` and `total` for a share."""
+
+    url: WebUrl
+    """Where the server is; its API is asked at /api/v1/query below it."""
+    query: Query | None = None
+    """A query whose result is numbers, one for each series."""
+    hits: CounterQuery | None = None
+    """A counter as it stands: how many of the total had the event."""
+    total: CounterQuery | None = None
+    """The counter of all; `$requests` means the users' requests that rebake's own route dealt to the cohort."""
+    token_file: AbsolutePath | None = None
+    """A file with a bearer token, on the machine of the agent."""
+    timeout: Annotated[int, durations("100ms", "1m")] = 5000
+    """How long an answer may take."""
+
+
+class EndpointMetric(Part):
+    """Read from the service's own metrics, of each instance: one of `value`, `growth`, and `hits` with `total`."""
+
+    path: UrlPath = "/metrics"
+    """Where every instance shows its metrics, as Prometheus' text or OpenMetrics."""
+    value: Selector | None = None
+    """A gauge, whose value is the number."""
+    growth: Selector | None = None
+    """A counter, whose growth is the number: for each second, or for each one that `per` grew by."""
+    per: Selector | None = None
+    """With growth: the counter it is divided by. A sum of durations per count of them is their mean."""
+    hits: Selector | None = None
+    """A counter: how many of the total had the event."""
+    total: Total | None = None
+    """The counter of all; `$requests` means the users' requests that rebake's own route dealt to the cohort."""
+    timeout: Annotated[int, durations("100ms", "1m")] = 5000
+    """How long an answer may take."""
+
+
+class Margin(Part):
+    """What a candidate may be worse by: `ratio` and `extra` for shares, `percent` and `absolute` for numbers."""
+
+    ratio: Annotated[int, thousandths(1, 10)] | None = None
+    """Shares: times stable's share (1.1 unless given) …"""
+    extra: Annotated[int, shares("0%", "50%")] | None = None
+    """… plus this (0.1% unless given)."""
+    percent: Annotated[int, shares()] | None = None
+    """Numbers: this part of stable's number (20% unless given) …"""
+    absolute: Annotated[int, thousandths(0, 1_000_000_000)] | None = None
+    """… plus this, in the number's own unit (0 unless given)."""
+
+
+class Metric(Part):
+    """One metric of the service's own, compared between the cohorts."""
+
+    model_config = _one_key("prometheus", "endpoint", "command")
+
+    prometheus: PrometheusMetric | None = None
+    """Read from a Prometheus server."""
+    endpoint: EndpointMetric | None = None
+    """Read from the service's own metrics endpoint, of each instance."""
+    command: Annotated[tuple[Filled, ...], Field(min_length=1)] | None = None
+    """A program, as a list, run in the folder of this file for each cohort in turn and told $REBAKE_COHORT,
+    $REBAKE_URL and $REBAKE_URLS."""
+    reads: Literal["exit-code", "number"] | None = None
+    """With command: `exit-code` (the default) takes each run as a trial that passes with 0; `number` reads the last
+    line it prints. Exit code 75 means no data."""
+    timeout: Annotated[int, durations("100ms", "10m")] | None = None
+    """With command: how long a run may take (30s unless given)."""
+    worse: Literal["higher", "lower"] = "higher"
+    """Which way harm lies."""
+    margin: Margin = Margin()
+    """What the candidate may be worse by."""
+    interval: Annotated[int, durations("1s", "1h")] = 10_000
+    """How often it is read."""
+    span: Annotated[int, durations("1s", "1h")] | None = None
+    """Numbers: readings within one span count as one (30s unless given). Longer than what one value says of the
+    next."""
+    loaded: StrictBool | None = None
+    """Numbers: whether it goes with an instance's traffic (true unless given). Then it is compared only while an
+    instance of the candidate gets no more of it than one of stable."""
+    missing: Literal["undecided", "ignore"] = "undecided"
+    """What no data means: the verdict is undecided and the rollout holds, or the metric is left out."""
+    observe: StrictBool = False
+    """Shown, and never decides."""
+
+
 class Judge(Part):
     """When a candidate counts as worse than stable."""
 
@@ -304,6 +393,8 @@ class Judge(Part):
     """The margins for latency."""
     min_requests: Annotated[int, wholes(1, 1_000_000)] = 20
     """Requests the candidate must have served in a step before the step can be called healthy."""
+    metrics: Annotated[dict[Name, Metric], Field(max_length=16)] = {}
+    """Metrics of the service's own that are compared too, by name."""
 
 
 class StickySettings(Part):

@@ -6,6 +6,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from rebake.core.units import FULL
+from rebake.judge.metric_rules import Ask, CommandAsk, EndpointAsk, MetricRule, PrometheusAsk
 from rebake.release import manifest
 from rebake.rollout import plan
 from rebake.rollout.gates import zone_of
@@ -70,7 +71,7 @@ def plan_for(spec: model.Spec, environment: str, folder: Path | None = None) -> 
         listen=chosen.listen,
         strategy=strategy,
         checks=_checks(spec, chosen, folder),
-        judge=_judge(chosen.judge),
+        judge=_judge(chosen.judge, folder),
         undecided=chosen.undecided,
         undecided_limit_ms=chosen.undecided_limit,
         soak_ms=_SOAK_MS.get(strategy.kind, _LONG_SOAK_MS) if chosen.soak is None else chosen.soak,
@@ -151,13 +152,14 @@ def _check(check: model.Check, folder: Path | None) -> plan.Check:
     return plan.HttpCheck(check.name, http.path, http.method, http.expect_status, http.expect_body, http.timeout)
 
 
-def _judge(judge: model.Judge) -> plan.JudgeRules:
+def _judge(judge: model.Judge, folder: Path | None) -> plan.JudgeRules:
     return plan.JudgeRules(
         false_rollbacks_bp=judge.false_rollbacks,
         error_ratio_milli=judge.errors.ratio,
         error_extra_bp=judge.errors.extra,
         latency_bp={"p50": judge.latency.p50, "p90": judge.latency.p90, "p99": judge.latency.p99},
         min_requests=judge.min_requests,
+        metrics=tuple(_metric(name, metric, folder) for name, metric in judge.metrics.items()),
     )
 
 
@@ -183,6 +185,42 @@ def moment(text: str, zone: str) -> float:
     1800.0
     """
     return datetime.fromisoformat(text).replace(tzinfo=zone_of(zone)).timestamp()
+
+
+def _metric(name: str, metric: model.Metric, folder: Path | None) -> MetricRule:
+    """One metric, with the defaults of its form filled in."""
+    default = MetricRule(name, EndpointAsk())
+    margin = metric.margin
+    return MetricRule(
+        name=name,
+        ask=_ask(metric, folder),
+        worse=metric.worse,
+        ratio_milli=_given(margin.ratio, default.ratio_milli),
+        extra_bp=_given(margin.extra, default.extra_bp),
+        percent_bp=_given(margin.percent, default.percent_bp),
+        absolute_milli=_given(margin.absolute, default.absolute_milli),
+        interval_ms=metric.interval,
+        span_ms=_given(metric.span, default.span_ms),
+        loaded=True if metric.loaded is None else metric.loaded,
+        missing=metric.missing,
+        observe=metric.observe,
+    )
+
+
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _ask(metric: model.Metric, folder: Path | None) -> Ask:
+    if metric.prometheus is not None:
+        asked = metric.prometheus
+        return PrometheusAsk(asked.url, asked.query, asked.hits, asked.total, asked.token_file, asked.timeout)
+    if metric.endpoint is not None:
+        e = metric.endpoint
+        return EndpointAsk(e.path, e.value, e.growth, e.per, e.hits, e.total, e.timeout)
+    cwd = str(folder.absolute()) if folder else None
+    reads, timeout_ms = metric.reads or "exit-code", _given(metric.timeout, 30_000)
+    return CommandAsk(metric.command or (), reads, cwd, timeout_ms)
 
 
 def _sticky(choice: bool | model.StickySettings) -> Sticky | None:

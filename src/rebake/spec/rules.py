@@ -12,6 +12,7 @@ from typing import Any
 
 from rebake.core.units import FULL, format_share, parse_share
 from rebake.spec.fields import VARIABLE, split_listen
+from rebake.spec.metric_rules import metric_findings
 from rebake.spec.model import PLATFORMS
 from rebake.spec.report import Finding, did_you_mean, listed
 from rebake.spec.tree import Path
@@ -315,6 +316,14 @@ def _later(begins: str, ends: str) -> bool:
     return first[: len(last)] > last or (first == last and len(last) > len("2026-12-24"))
 
 
+def judge_metrics(data: Any, _: LineOf) -> Iterator[Finding]:
+    for name in mapping(data, "environments"):
+        path: Path = ("environments", name, "judge", "metrics")
+        for metric, settings in mapping(data, *map(str, path)).items():
+            if isinstance(settings, dict):
+                yield from metric_findings(settings, (*path, metric))
+
+
 RULES = (
     builder_keys,
     command_variables,
@@ -330,4 +339,5 @@ RULES = (
     windows,
     freezes,
     platform_blocks,
+    judge_metrics,
 )

@@ -10,6 +10,7 @@ from rebake.core.codec import dump
 from rebake.ledger.ports import Draft, Put
 from rebake.release.manifest import Revision, RunContract, Settings
 from rebake.rollout.engine import Engine, Ports
+from rebake.rollout.metering import Sources
 from rebake.rollout.plan import Plan, Strategy
 from rebake.rollout.states import State
 from rebake.rollout.world import Command, Environment, Rollout
@@ -53,6 +54,7 @@ class Shop:
         self.router = SimulatedRouter(self.platform)
         self.jobs = InlineJobs()
         self.ledger = MemoryLedger()
+        self.sources = Sources()
         self.rate = 100
         self.number = 0
         self.engine = self.start_engine()
@@ -61,7 +63,14 @@ class Shop:
         """A fresh engine on the same ledger: what a restart leaves."""
         self.jobs = InlineJobs() if not hasattr(self, "engine") else self.jobs
         ports = Ports(
-            self.ledger, {"simulated": self.platform}, self.router, self.jobs, self.clock, simulated_release, "test"
+            self.ledger,
+            {"simulated": self.platform},
+            self.router,
+            self.jobs,
+            self.clock,
+            simulated_release,
+            "test",
+            sources=self.sources,
         )
         self.engine = Engine(ports)
         return self.engine

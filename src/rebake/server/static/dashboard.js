@@ -90,6 +90,16 @@ function drawEvidence(figure, rollout) {
   setText(figure.querySelector("figcaption"), `Evidence against the candidate: ${last.toPrecision(3)} of ${needed} that take it back`);
 }
 
+function metricSentences(rollout) {
+  const said = (rollout && rollout.verdict && rollout.verdict.own_metrics) || [];
+  return said.map((m) => {
+    const text = m.text.replace(`metric ${m.name}: `, "");
+    const evidence = m.state === "missing" ? "" : `; evidence ${m.evidence.toPrecision(3)}`;
+    const held = m.state === "suspended" ? `; not compared now: ${m.problem}` : "";
+    return `${m.name}${m.observe ? " (observed only)" : ""}: ${text}${evidence}${held}`;
+  });
+}
+
 function fill(card, environment) {
   const part = (name) => card.querySelector(name);
   const shown = environment.rollout || environment.last;
@@ -108,6 +118,7 @@ function fill(card, environment) {
   part("tbody").replaceChildren(...["stable", "candidate"].filter((c) => environment[c]).map((c) => row(environment, c)));
   part(".scroll").hidden = !environment.stable && !environment.candidate;
   drawEvidence(part(".evidence"), environment.rollout);
+  items(part(".metrics"), metricSentences(environment.rollout));
   const mark = shown ? `${shown.rollout}/${shown.outcome}` : "";
   if (card.dataset.mark !== mark) {
     card.dataset.mark = mark;

@@ -1,0 +1,1 @@
+"""Where metrics of the service's own are read: adapters of `judge.ports.MetricSource`, named by `app` alone."""
