@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.e2e.releases import steady, write_release
+from tests.e2e.releases import MIX, steady, write_release
 from tests.e2e.site import SERVER, Site
 
 from benchmarks.judge_batch import Batch
 from benchmarks.judge_run import simulate
 from benchmarks.judge_world import SCENARIOS
+from rebake.tour.load import Load, Request
 from rebake.traffic.envoy.recorder import Recorder
 
 Row = dict[str, Any]
@@ -35,7 +36,11 @@ RATES = (20.0, 200.0)
 BAD = ("crash", "+5 points", "endpoint")
 ACTUATION_SECONDS = 0.2
 SETTLE_SECONDS = 4.0
-PROFILE = "    strategy: {canary: {profile: default}}\n    soak: 5m\n"
+POSTING = (*MIX, Request("/", "POST", weight=5))
+SHIELDED = "    strategy: {canary: {profile: default}}\n    soak: 5m\n"
+PROFILE = f"{SHIELDED}    shield: false\n"
+SHIELDED_RATE, SEEN_BAR = 200.0, 0.5
+"""One request in five may not be sent twice; few fail, so that what users see of them is a wide draw around that."""
 SIMULATED_RUNS = 200
 MOST_ENTRIES = 10_000
 RECORDS_PER_SECOND, RECORDED_SECONDS, LOOKS_PER_SECOND = 5000, 10, 5
@@ -83,6 +88,22 @@ class _Bench:
         self.to_zero.append(self._seconds_to_zero(done.doc["rollout"]))
         return report.errors
 
+    def shielded(self, scenario: str) -> tuple[int, int]:
+        """Roll a bad release out behind the shield, with callers of whom one in five posts.
+
+        Returns: what the candidate failed; what of it users saw.
+        """
+        self.number += 1
+        write_release(self.site, SERVER, scenario, self.number)
+        self.site.describe(SHIELDED)
+        with Load(self.site.url, SHIELDED_RATE, POSTING) as load:
+            time.sleep(SETTLE_SECONDS)
+            done = self.site.deploy()
+            report = load.stop()
+        assert done.code == 3, done.err
+        assert not report.lost, report.losses
+        return int(done.doc["requests"]["candidate"]["errors"]), report.errors
+
     def please(self, rate: float, seconds: float) -> tuple[int, bool]:
         """Roll a good release out for a while. Returns: failed or lost requests; whether it was taken back."""
         self.number += 1
@@ -126,6 +147,25 @@ def _bad_rows(bench: _Bench, rounds: int) -> list[Row]:
     return rows
 
 
+def _shield_rows(bench: _Bench, rounds: int) -> list[Row]:
+    """The same kinds of release, with the shield: what of the candidate's failures its users see."""
+    rows = []
+    for scenario in ("crash", "+5 points"):
+        pairs = [bench.shielded(scenario) for _ in range(rounds)]
+        failed, seen = (sum(pair[i] for pair in pairs) for i in (0, 1))
+        rows.append(
+            {
+                "figure": f"{scenario}, shielded: share of the candidate's failures that users saw",
+                "value": round(seen / max(failed, 1), 3),
+                "unit": f"of {failed}",
+                "peer": "without the shield 1, by the methods' shares 0.2",
+                "bar": SEEN_BAR,
+                "ok": failed > 0 and seen / max(failed, 1) <= SEEN_BAR,
+            }
+        )
+    return rows
+
+
 def _good_rows(bench: _Bench, seconds: float) -> list[Row]:
     rows: list[Row] = []
     for rate in RATES:
@@ -152,8 +192,8 @@ def _lines(count: int) -> list[bytes]:
     paths = ("/", "/notes", "/items/{}", "/orders/{}/lines/{}")
     return [
         f"{1_790_000_000 + n // RECORDS_PER_SECOND}\ts1:9000,c1:1000\tbench/production/{'c1' if n % 10 == 0 else 's1'}"
-        f"\t127.0.0.1:{4000 + n % 6}\t{500 if n % 997 == 0 else 200}\t-\t{3000 + n * 7919 % 90000}\t5\t-\tGET"
-        f"\t{paths[n % 4].format(n, n % 7)}\n".encode()
+        f"\t127.0.0.1:{4000 + n % 6}\t{500 if n % 997 == 0 else 200}\t-\t{3000 + n * 7919 % 90000}\t5"
+        f"\t1\t{'c1' if n % 10 == 0 else 's1'}\t-\tGET\t{paths[n % 4].format(n, n % 7)}\n".encode()
         for n in range(count)
     ]
 
@@ -200,6 +240,7 @@ def run(quick: bool) -> list[Row]:
             bench.prepare()
             rows += _bad_rows(bench, 1 if quick else 3)
             rows.append(_to_zero_row(bench))
+            rows += _shield_rows(bench, 4 if quick else 12)
             rows += _good_rows(bench, 30 if quick else 180)
         finally:
             site.clear()

@@ -11,7 +11,7 @@ from tests.e2e.site import SERVER, Site, until
 
 pytestmark = pytest.mark.real
 
-PROFILE = "    strategy: {canary: {profile: default}}\n    soak: 5m\n"
+PROFILE = "    strategy: {canary: {profile: default}}\n    soak: 5m\n    shield: false\n"
 STEP = "    strategy: {canary: {steps: [20%], hold: 5m}}\n    soak: 5m\n"
 HALF = "    strategy: {canary: {steps: [50%], hold: 30s}}\n    soak: 5m\n"
 PATHS = (*[Request("/")] * 9, Request("/orders/17"))

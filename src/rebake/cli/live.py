@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from rebake.cli.words import View, asks, metric_lines, percent, plural, seconds, short, step_of
+from rebake.cli.words import View, asks, errors_of, metric_lines, percent, plural, seconds, short, step_of
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BAR = 40
@@ -53,7 +53,7 @@ def _cohorts(view: View) -> Table:
             Text(percent(share)),
             Text(f"{health['healthy']} of {health['wanted']} healthy"),
             Text(plural(requests["total"], "request")),
-            Text(plural(requests["errors"], "error"), style="red" if requests["errors"] else ""),
+            Text(errors_of(view, cohort), style="red" if requests["errors"] else ""),
         )
     return table
 

@@ -121,9 +121,22 @@ def requests_of(view: View, cohort: str) -> str:
     """
     >>> requests_of({"requests": {"stable": {"total": 1, "errors": 0}}}, "stable")
     '1 request, 0 errors'
+    >>> requests_of({"requests": {"candidate": {"total": 50, "errors": 3}}, "shielded": 3}, "candidate")
+    '50 requests, 3 errors (3 shielded)'
     """
     counted = (view.get("requests") or {}).get(cohort) or {"total": 0, "errors": 0}
-    return f"{plural(counted['total'], 'request')}, {plural(counted['errors'], 'error')}"
+    return f"{plural(counted['total'], 'request')}, {errors_of(view, cohort)}"
+
+
+def errors_of(view: View, cohort: str) -> str:
+    """A cohort's errors, and how many of the candidate's users did not see.
+
+    >>> errors_of({}, "candidate")
+    '0 errors'
+    """
+    counted = (view.get("requests") or {}).get(cohort) or {"errors": 0}
+    shielded = view.get("shielded") if cohort == "candidate" else 0
+    return plural(counted["errors"], "error") + (f" ({shielded:,} shielded)" if shielded else "")
 
 
 def plural(count: int, word: str) -> str:

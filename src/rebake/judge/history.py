@@ -18,6 +18,7 @@ class Sum:
 
     n: int = 0
     errors: int = 0
+    shielded: int = 0
     endpoints: dict[str, tuple[int, int]] = field(default_factory=dict)
     latency: list[int] = field(default_factory=list)
     instances: dict[str, Sum] = field(default_factory=dict)
@@ -25,6 +26,7 @@ class Sum:
     def add(self, arm: Arm) -> None:
         self.n += arm.n
         self.errors += arm.errors
+        self.shielded += arm.shielded
         for name, (n, errors) in arm.endpoints.items():
             before = self.endpoints.get(name, (0, 0))
             self.endpoints[name] = (before[0] + n, before[1] + errors)
@@ -36,7 +38,8 @@ class Sum:
 
     def arm(self) -> Arm:
         instances = {name: part.arm() for name, part in self.instances.items()}
-        return Arm(self.n, self.errors, dict(self.endpoints), tuple(self.latency), instances)
+        counted = dict(self.endpoints), tuple(self.latency), instances
+        return Arm(self.n, self.errors, *counted, shielded=self.shielded)
 
 
 def together(arms: Iterable[Arm]) -> Arm:

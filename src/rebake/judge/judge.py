@@ -93,6 +93,7 @@ class Judge:
         self._too_few = False
         self._harmful: str | None = None
         self._now = 0.0
+        self._shielded = 0
 
     # -- one tick -----------------------------------------------------------------------------------------------
 
@@ -102,6 +103,7 @@ class Judge:
         now = tick.t + dt if math.isfinite(tick.t) else self.rows.book.clock
         self.rows.open_newcomers(tick)
         stable, candidate = sane(tick.stable), sane(tick.candidate)
+        self._shielded += min(max(tick.candidate.shielded, 0), int(candidate[1]))
         self._compared = SMALLEST_SHARE <= tick.weight <= 1.0 - SMALLEST_SHARE
         if self._first_candidate is None and candidate[0] > 0:
             self._first_candidate = now - dt
@@ -207,10 +209,14 @@ class Judge:
 
     def _numbers(self) -> str:
         n1, k1, n0, k0 = self.rows.book.totals[0]
-        what = texts.compared("bad answers", (n1, k1), (n0, k0))
+        what = texts.compared("bad answers", (n1, k1), (n0, k0)) + self._shielded_text()
         if not self.by_requests:
             what = self.custom.worst() or "no metric decides here"
         return f"{what}; evidence {texts.number(self.evidence)} of {texts.number(self.needed)} needed"
+
+    def _shielded_text(self) -> str:
+        shielded = texts.number(self._shielded)
+        return f", {shielded} of the candidate's answered well by another try" if self._shielded else ""
 
     def _why_waiting(self) -> str:
         if not self.rows.book.totals[0, 0]:
@@ -288,6 +294,7 @@ class Judge:
             "too_few": self._too_few,
             "harmful": self._harmful,
             **({"custom": self.custom.state()} if self.custom.rules else {}),
+            "shielded": self._shielded,
         }
 
     @classmethod
@@ -311,6 +318,7 @@ class Judge:
         judge._step_requests = state["step_requests"]
         judge._first_candidate = state["first_candidate"]
         judge._compared, judge._braked = state["compared"], state["braked"]
+        judge._shielded = state.get("shielded", 0)
         judge._fault, judge._too_few, judge._harmful = state["fault"], state["too_few"], state["harmful"]
         return judge
 

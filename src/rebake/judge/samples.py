@@ -24,6 +24,7 @@ class Arm:
         latency: counts of successful requests by bucket (see LATENCY_BUCKETS); empty when unknown.
         instances: of a history, the same by instance, for what stable's own instances differ by; empty when unknown.
         started: requests dealt to the cohort within the tick, finished or not; None: taken to be `n`.
+        shielded: those of `errors` whose callers got a good answer all the same, from a second try elsewhere.
     """
 
     n: int = 0
@@ -32,6 +33,7 @@ class Arm:
     latency: Sequence[int] = ()
     instances: Mapping[str, Arm] = field(default_factory=dict)
     started: int | None = None
+    shielded: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,7 @@ class Judging:
 
     Attributes:
         cursor: place in the records up to which requests are judged; None without.
+        shielded: failures of the candidate whose callers got a good answer from a second try.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Judging:
         self._until = 0.0
         self._step: tuple[int, int] | None = None
         self.totals: dict[str, Counters] = {"stable": Counters(), "candidate": Counters()}
+        self.shielded = 0
         self.course: list[tuple[float, float]] = []
         self.verdict: Verdict | None = None
         if state is not None:
@@ -102,6 +104,7 @@ class Judging:
             begun, until, cursor = state["begun"], state["until"], state["cursor"]
             step = None if state["step"] is None else tuple(state["step"])
             totals = {name: Counters(*pair) for name, pair in state["totals"].items()}
+            shielded = int(state.get("shielded", 0))
             course = [tuple(point) for point in state["course"]]
             verdict = None if state["verdict"] is None else load(Verdict, state["verdict"])
         except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -109,7 +112,7 @@ class Judging:
             return
         self._judge, self._last, self._begun, self._step = judge, last, begun, step
         self._until, self.cursor = until, cursor
-        self.totals, self.course, self.verdict = totals, course, verdict
+        self.totals, self.course, self.verdict, self.shielded = totals, course, verdict, shielded
 
     @property
     def begun(self) -> bool:
@@ -269,6 +272,7 @@ class Judging:
         for name, arm in (("stable", stable), ("candidate", candidate)):
             total = self.totals[name]
             self.totals[name] = Counters(total.requests + arm.n, total.errors + arm.errors)
+        self.shielded += candidate.shielded
 
     def _draw(self, t: float, evidence: float) -> None:
         point = (round(t, 2), round(evidence, 4))
@@ -290,6 +294,7 @@ class Judging:
             "until": self._until,
             "cursor": None if self.cursor is None else dict(self.cursor),
             "step": self._step,
+            "shielded": self.shielded,
             "totals": {name: [c.requests, c.errors] for name, c in self.totals.items()},
             "course": self.course,
             "verdict": None if self.verdict is None else dump(self.verdict),

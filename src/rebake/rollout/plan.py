@@ -101,6 +101,7 @@ class Plan:
             `undecided_limit_ms`.
         when_busy: what a request does that finds another rollout under way.
         hold_back_basis_points: stable's share while the candidate soaks.
+        shield: while both fleets have users, stable answers what the candidate failed and may be sent twice.
         approval: a person must approve before the candidate gets its first user.
         window: users are moved on only in one of these; empty: at any time.
         freeze: dates between which users are not moved on at all.
@@ -120,6 +121,7 @@ class Plan:
     undecided_limit_ms: int = 1_800_000
     soak_ms: int = 600_000
     hold_back_basis_points: int = 0
+    shield: bool = False
     keep: int = 3
     when_busy: Literal["supersede", "wait"] = "supersede"
     after: str | None = None

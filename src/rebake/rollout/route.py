@@ -8,6 +8,8 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from rebake.core.units import FULL
 from rebake.rollout.fleets import serving
 from rebake.rollout.plan import Plan, Strategy
@@ -66,6 +68,19 @@ def mirror_of(environment: Environment) -> Mirror | None:
     return Mirror(candidate.id, strategy.mirror_basis_points)
 
 
+def shield_of(environment: Environment, known: Collection[str]) -> str | None:
+    """The candidate, for as long as it is routed beside stable: then the shield comes and goes with the weights alone,
+    and going back waits for no other document.
+
+    Args:
+        known: fleets of the route, stable first where it is among them.
+    """
+    rollout, stable, candidate = environment.rollout, environment.stable, environment.candidate
+    if rollout is None or stable is None or candidate is None or not rollout.plan.shield:
+        return None
+    return candidate.id if {stable.id, candidate.id} <= set(known) else None
+
+
 def governing_plan(environment: Environment) -> Plan | None:
     """Whose plan says where to listen: the candidate's once it is promoted, else stable's."""
     rollout = environment.rollout
@@ -102,6 +117,7 @@ def desired_route(environment: Environment, world: World, now: float) -> Environ
         preview=candidate.id if candidate is not None and candidate.id in known else None,
         mirror=mirror_of(environment),
         sticky=plan.sticky,
+        shield=shield_of(environment, known),
     )
 
 

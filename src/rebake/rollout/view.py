@@ -36,8 +36,9 @@ def rollout_view(environment: Environment, world: World, rollout: Rollout, judgi
     ended = rollout.ended_at
     settled = rollout.promoted_at if outcome == State.PROMOTED.value else ended
     requests = {name: {"total": 0, "errors": 0} for name in ("stable", "candidate")}
-    verdict = None
+    verdict, shielded = None, 0
     if judging is not None and judging.rollout == rollout.id:
+        shielded = judging.shielded
         requests = {n: {"total": c.requests, "errors": c.errors} for n, c in judging.totals.items()}
         verdict = None if judging.verdict is None else judging.verdict.to_json()
     return {
@@ -57,6 +58,7 @@ def rollout_view(environment: Environment, world: World, rollout: Rollout, judgi
         "outcome": outcome,
         "verdict": verdict,
         "requests": requests,
+        "shielded": shielded,
         "route": _shares(environment, world, rollout),
         "instances": {
             "stable": _count(environment.stable, world),

@@ -522,6 +522,9 @@ class Environment(Part):
     hold_back: Annotated[int, shares("0%", "90%")] | None = None
     """canary and linear: stable's share of the traffic during the soak; by default 20%, or what the last step
     leaves if that is less."""
+    shield: StrictBool | None = None
+    """canary and linear: stable answers the requests that the candidate failed and that may be sent twice; they stay
+    the candidate's failures. By default true."""
     keep: Annotated[int, wholes(1, 100)] = 3
     """How many previous revisions can be undone to."""
     after: Name | None = None

@@ -17,6 +17,8 @@ from rebake.traffic.ports import Sticky
 _SOAK_MS = {"all-at-once": 0, "blue-green": 600_000}
 _LONG_SOAK_MS = 3_000_000
 _HOLD_BACK = 2000
+_COMPARED = ("canary", "linear")
+"""Strategies in which both fleets have users, and a judge counts what the candidate fails."""
 
 
 def run_contract(spec: model.Spec) -> manifest.RunContract:
@@ -76,6 +78,7 @@ def plan_for(spec: model.Spec, environment: str, folder: Path | None = None) -> 
         undecided_limit_ms=chosen.undecided_limit,
         soak_ms=_SOAK_MS.get(strategy.kind, _LONG_SOAK_MS) if chosen.soak is None else chosen.soak,
         hold_back_basis_points=_hold_back(chosen, strategy),
+        shield=strategy.kind in _COMPARED and chosen.shield is not False,
         keep=chosen.keep,
         when_busy=chosen.when_busy,
         after=chosen.after,
@@ -132,7 +135,7 @@ def _shadow(settings: model.ShadowSettings) -> plan.Strategy:
 
 def _hold_back(chosen: model.Environment, strategy: plan.Strategy) -> int:
     """As written; else 20 %, or what the last step leaves if that is less."""
-    if strategy.kind not in ("canary", "linear"):
+    if strategy.kind not in _COMPARED:
         return 0
     if chosen.hold_back is not None:
         return chosen.hold_back

@@ -148,7 +148,12 @@ def findings(error: ValidationError, locator: Locator) -> Iterator[Finding]:
     found: list[Finding] = []
     for item in error.errors(include_url=False, include_input=False):
         on_key = "[key]" in item["loc"][-1:]
-        path = tuple(part for part in item["loc"] if not str(part).startswith(TAG))
+        *places, last = item["loc"] or ("",)
+        ours = [part for part in places if not str(part).startswith(TAG)]
+        is_key = item["type"] == "extra_forbidden" or not str(last).startswith(
+            TAG
+        )  # a key may begin as a tag does: "\0"
+        path = (*ours, last) if item["loc"] and is_key else tuple(ours)
         found += _one(item["type"], path[:-1] if on_key else path, item.get("ctx") or {}, locator, on_key)
     meant = {(*f.path[:-1], nearest(str(f.path[-1]), keys_at(f.path[:-1]))) for f in found if f.code == "unknown-key"}
     yield from (f for f in found if f.code != "missing-key" or f.path not in meant)

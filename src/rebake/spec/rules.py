@@ -280,6 +280,16 @@ def platform_blocks(data: Any, _: LineOf) -> Iterator[Finding]:
                 yield Finding("platform-block", ("environments", name, other), problem, "remove the block", True)
 
 
+def shields(data: Any, _: LineOf) -> Iterator[Finding]:
+    """Only where both fleets have users there is one that can answer for the other."""
+    for name, environment in mapping(data, "environments").items():
+        strategy = get(environment, "strategy") or "blue-green"
+        kind = next(iter(strategy), None) if isinstance(strategy, dict) else strategy
+        if get(environment, "shield") is not None and kind in ("all-at-once", "blue-green", "shadow"):
+            problem = f"expected shield only with canary or linear, found it with {kind}"
+            yield Finding("key-does-nothing", ("environments", name, "shield"), problem, "remove the line", True)
+
+
 def undecided_limits(data: Any, _: LineOf) -> Iterator[Finding]:
     for name, environment in mapping(data, "environments").items():
         choice = get(environment, "undecided")
@@ -335,6 +345,7 @@ RULES = (
     after_chain,
     canary_settings,
     hold_back,
+    shields,
     undecided_limits,
     windows,
     freezes,

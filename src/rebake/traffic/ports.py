@@ -58,6 +58,9 @@ class EnvironmentRoute:
         fleets: stable first, so that sticky keys move only one way. Weights sum to 10 000, or to 0 before the first
             promotion (then nothing listens).
         preview: fleet that requests with the header `x-rebake-preview: candidate` reach; not counted for the judge.
+        shield: fleet whose failed requests the first fleet answers, where they may be sent twice (RFC 9110, 9.2.2:
+            safe or idempotent) and nothing of them is lost; while both have weight. They stay failures of the fleet
+            they were dealt to.
     """
 
     service: str
@@ -67,6 +70,7 @@ class EnvironmentRoute:
     preview: str | None = None
     mirror: Mirror | None = None
     sticky: Sticky | None = None
+    shield: str | None = None
 
     @property
     def version(self) -> str:
@@ -84,7 +88,8 @@ def _version(route: EnvironmentRoute) -> str:
 class Counters:
     """Requests finished by one fleet since the edge counts (users' requests only: no previews, no mirrored copies).
 
-    `errors` are answers with 5xx, and requests the fleet failed by connection (refused, reset, timed out).
+    `errors` are answers with 5xx, and requests the fleet failed by connection (refused, reset, timed out), also those
+    that a second try elsewhere then answered well.
     """
 
     requests: int = 0
@@ -125,8 +130,9 @@ class Sample:
         at: the second they finished in, since the epoch.
         weights: basis points by fleet that these very requests were dealt by, however late this is read.
         fleets: by fleet, what became of them. An answer with 5xx, one that broke off, and a request that the fleet
-            failed by connection are failures; a request whose caller left before the answer is none and is not
-            counted, but stands in `latency` with the time it waited. Previews and mirrored copies are not users'.
+            failed by connection are failures, of the fleet they were dealt to, whoever answered them in the end (the
+            `shielded` ones); a request whose caller left before the answer is none and is not counted, but stands in
+            `latency` with the time it waited. Previews and mirrored copies are not users'.
             For callers that stick the unit is the caller and the minute: one request, and one failure at most.
     """
 

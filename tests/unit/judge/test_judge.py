@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -252,3 +254,13 @@ def test_a_candidate_without_a_working_stable_is_undecided_with_its_own_counts()
     assert verdict.kind == "undecided"
     assert "no stable to compare with" in verdict.reason
     assert verdict.candidate == (10, 10)
+
+
+def test_what_another_try_answered_counts_against_the_candidate_and_is_said_also_after_a_kill() -> None:
+    judge = Judge(RULES, history=Arm(10_000, 0))
+    judge.update(Tick(0.0, 1.0, 0.5, stable=Arm(10, 0), candidate=Arm(9, 1, shielded=1)))
+    judge = Judge.restore(RULES, json.loads(json.dumps(judge.state())))
+    verdict = judge.update(Tick(1.0, 1.0, 0.5, stable=Arm(30, 0), candidate=Arm(30, 30, shielded=2)))
+    assert verdict.kind == "harmful"
+    assert verdict.candidate == (39, 31)
+    assert "3 of the candidate's answered well by another try" in verdict.reason

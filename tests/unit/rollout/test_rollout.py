@@ -509,6 +509,30 @@ def test_shadow_copies_requests_before_any_user_is_moved(shop: Shop) -> None:
     assert shop.weights()[B] == 10_000
 
 
+def test_stable_shields_the_candidate_for_as_long_as_both_are_routed(shop: Shop) -> None:
+    """Also while the candidate has no users: going back then changes weights and no cluster."""
+    shop.serving(A)
+    shop.platform.behaviour(B).error_rate = 0.5
+    rollout = shop.deploy(B, strategy=CANARY, shield=True, approval=True)
+    shop.until_state(State.ASKING)
+    assert shop.weights()[B] == 0
+    assert shop.router.routes["shop", "production"].shield == rollout
+    shop.command("approve")
+    shop.until_state(State.HOLDING)
+    assert shop.router.routes["shop", "production"].shield == rollout
+    assert shop.until_over(rollout)["outcome"] == "rolled-back"
+    shop.until(lambda: len(shop.platform.processes) == 2)
+    assert shop.router.routes["shop", "production"].shield is None
+
+
+def test_a_file_without_shield_and_a_first_release_have_none(shop: Shop) -> None:
+    shop.serving(A)
+    assert shop.router.routes["shop", "production"].shield is None
+    shop.deploy(B, strategy=CANARY)
+    shop.until_state(State.HOLDING)
+    assert shop.router.routes["shop", "production"].shield is None
+
+
 def test_the_judges_own_ramp_ends_at_the_hold_back(shop: Shop) -> None:
     shop.serving(A)
     rollout = shop.deploy(B, strategy=Strategy("canary", profile="fast"), hold_back_basis_points=2000)

@@ -147,6 +147,8 @@ CASES = [
          "[canary]", "found a list"),
     Case("hold-back-not-here", "environments.staging.hold_back", "strategy: blue-green",
          "strategy: blue-green\n    hold_back: 20%", "hold_back", "found it with blue-green"),
+    Case("key-does-nothing", "environments.staging.shield", "strategy: blue-green",
+         "strategy: blue-green\n    shield: true", "shield", "found it with blue-green"),
     Case("hold-back-too-large", "environments.production.hold_back", "{steps: [1%, 5%], hold: 2m}}",
          "{steps: [1%, 90%], hold: 2m}}\n    hold_back: 20%", "20%", "at most 10%"),
     Case("key-does-nothing", "environments.staging.undecided_limit", "strategy: blue-green",

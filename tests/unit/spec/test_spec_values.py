@@ -92,6 +92,7 @@ def test_the_example_of_the_design_means_what_it_says() -> None:
         ),
         soak_ms=3_000_000,
         hold_back_basis_points=2000,
+        shield=True,
         after="staging",
     )
 
@@ -139,6 +140,16 @@ def test_the_smallest_file_has_every_default() -> None:
 def test_each_strategy_and_its_defaults(written: str, strategy: Strategy, soak_ms: int, hold_back: int) -> None:
     plan = production(f"strategy: {written}")
     assert (plan.strategy, plan.soak_ms, plan.hold_back_basis_points) == (strategy, soak_ms, hold_back)
+
+
+def test_users_are_shielded_where_two_fleets_serve_them_unless_the_file_says_no() -> None:
+    assert [production(f"strategy: {s}").shield for s in ("canary", "linear", "shadow", "blue-green")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert not production("strategy: canary\nshield: false").shield
 
 
 def test_linear_goes_as_far_as_the_hold_back_leaves() -> None:

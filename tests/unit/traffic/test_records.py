@@ -25,10 +25,13 @@ def line(
     code: int = 200,
     flags: str = "-",
     micros: str = "12000",
+    tries: int = 1,
+    server: str | None = None,
     caller: str = "-",
     asked: str = "GET\t/orders/17",
 ) -> bytes:
-    head = f"{second}\t{weights}\tshop/production/{fleet}\t127.0.0.1:7001\t{code}\t{flags}\t{micros}\t12\t{caller}"
+    head = f"{second}\t{weights}\tshop/production/{fleet}\t127.0.0.1:7001\t{code}\t{flags}\t{micros}\t12"
+    head += f"\t{tries}\t{server or fleet.partition('~')[0]}\t{caller}"
     return f"{head}\t{asked}".encode()
 
 
@@ -63,6 +66,28 @@ def test_seconds_and_weights_are_never_pooled() -> None:
 @pytest.mark.parametrize("flags", ["UF", "UF,URX", "UC", "UT", "UH", "LR"])
 def test_broken_connections_are_failures_even_of_an_answer_that_began_well(flags: str) -> None:
     assert only(line(flags=flags, code=200)).fleets["s1"].errors == 1
+
+
+def test_what_another_fleet_answered_is_the_failure_of_the_one_it_was_dealt_to() -> None:
+    shielded = line(fleet="c1~shield", server="s1", tries=2)
+    both_failed = line(fleet="c1~shield", server="s1", tries=2, code=503, flags="URX")
+    nobody_there = line(fleet="c1~shield", server="s1", tries=1)
+    sample = only(line(fleet="c1~shield"), shielded, both_failed, nobody_there)
+    arm = sample.fleets["c1"]
+    assert set(sample.fleets) == {"c1"}, "no success of stable"
+    assert (arm.n, arm.errors, arm.shielded, sum(arm.latency)) == (4, 3, 2, 1)
+    assert arm.endpoints == {"GET /orders/{id}": (4, 3)}
+    assert arm.instances["127.0.0.1:7001"].n == 1, "who answered for it is none of its instances"
+
+
+def test_a_second_try_is_a_failure_of_the_first_on_every_fleet() -> None:
+    arm = only(line(tries=2), line(tries=3, code=502), line()).fleets["s1"]
+    assert (arm.n, arm.errors, arm.shielded) == (3, 2, 1)
+
+
+def test_a_caller_who_left_during_the_second_try_met_a_failure() -> None:
+    arm = only(line(fleet="c1~shield", tries=2, server="s1", code=0, flags="DC", micros="-")).fleets["c1"]
+    assert (arm.n, arm.errors, arm.shielded, arm.latency) == (1, 1, 0, ())
 
 
 def test_a_caller_who_left_is_no_request_but_has_waited() -> None:

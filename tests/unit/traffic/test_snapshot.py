@@ -40,7 +40,7 @@ def test_clusters_are_as_agreed() -> None:
 
 
 def test_endpoints_are_as_agreed() -> None:
-    compare("endpoints", snapshot.endpoints_resource("shop/production/f1", STABLE.endpoints))
+    compare("endpoints", snapshot.endpoints_resource("shop/production/f1", STABLE))
 
 
 def test_listeners_are_as_agreed_and_an_unpromoted_environment_has_none() -> None:
@@ -90,6 +90,34 @@ def test_another_wish_with_the_same_weights_is_still_another_document() -> None:
     assert routes.route_configuration(grown) != routes.route_configuration(PLAIN)
 
 
+SHIELDED = replace(PLAIN, shield="f2")
+
+
+def test_a_shielded_route_and_its_clusters_are_as_agreed() -> None:
+    compare("route-shielded", routes.route_configuration(SHIELDED))
+    compare("clusters-shielded", snapshot.clusters([SHIELDED], PATHS))
+
+
+def test_a_shield_is_in_the_way_only_while_both_fleets_have_users_and_changes_no_cluster() -> None:
+    for weights in ((10_000, 0), (0, 10_000)):
+        first, second = (replace(f, weight_basis_points=w) for f, w in zip(SHIELDED.fleets, weights, strict=True))
+        moved = replace(SHIELDED, fleets=(first, second))
+        assert "~shield" not in json.dumps(routes.route_configuration(moved))
+        assert snapshot.clusters([moved], PATHS) == snapshot.clusters([SHIELDED], PATHS)
+
+
+def test_what_may_not_be_sent_twice_is_never_shielded() -> None:
+    *shielded, rest = routes.route_configuration(SHIELDED)["virtual_hosts"][0]["routes"]
+    assert rest["match"] == {"prefix": "/"}
+    assert "~shield" not in json.dumps(rest)
+    methods = [entry["match"]["headers"][0]["string_match"]["exact"] for entry in shielded]
+    assert methods == ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"]
+    for entry in shielded:
+        stable, candidate = entry["route"]["weighted_clusters"]["clusters"]
+        assert "request_headers_to_add" not in stable
+        assert candidate["name"] == "shop/production/f2~shield"
+
+
 def test_a_cookie_name_with_signs_of_a_pattern_is_taken_literally() -> None:
     document = json.dumps(routes.route_configuration(replace(PLAIN, sticky=Sticky("a.b*"))))
     assert "a\\\\.b\\\\*=" in document
@@ -110,8 +138,18 @@ def test_equal_wishes_render_to_equal_bytes() -> None:
         replace(PLAIN, fleets=(STABLE, replace(CANDIDATE, fleet="f1"))),
         replace(PLAIN, preview="f3"),
         replace(PLAIN, mirror=Mirror("f3", 1)),
+        replace(PLAIN, shield="f3"),
+        replace(PLAIN, shield="f1"),
     ],
-    ids=["weights-short", "weight-negative", "fleet-twice", "preview-of-nobody", "mirror-to-nobody"],
+    ids=[
+        "weights-short",
+        "weight-negative",
+        "fleet-twice",
+        "preview-of-nobody",
+        "mirror-to-nobody",
+        "shield-of-nobody",
+        "shield-by-itself",
+    ],
 )
 def test_a_wish_that_contradicts_itself_is_our_defect(broken: EnvironmentRoute) -> None:
     with pytest.raises(BrokenInvariant):

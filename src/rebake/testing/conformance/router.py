@@ -4,6 +4,7 @@ gives the fixture `router`: an empty route that listens on this machine's loopba
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import re
 import socket
@@ -53,6 +54,10 @@ QUICK = Health(interval_ms=50, timeout_ms=500, unhealthy_after=2)
 # One look at the start and none for the rest of the test: what happens then only requests can find out.
 ONCE = Health(interval_ms=60_000, timeout_ms=500)
 MEGABYTE = 1 << 20
+_UPGRADE = (
+    b"GET /socket HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+    b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 Open = Callable[[str], Instance]
 
@@ -530,6 +535,129 @@ class RouterConformance:
         candidate.close()
         assert {ask(route.listen).status for _ in range(10)} == {200}
 
+    # --- the shield
+
+    def test_a_failed_safe_request_is_answered_by_stable_and_is_the_candidates_failure(
+        self, router: TrafficRouter, route: EnvironmentRoute, stable: Instance, candidate: Instance
+    ) -> None:
+        stable.wrong, candidate.wrong = {}, {"/who": 500, "/digest": 503}
+        served(router, replace(self.dealt(route, 9_999), shield="c1"))
+        asked = [("GET", None), ("HEAD", None), ("OPTIONS", None), ("PUT", b"x" * 9_000), ("DELETE", None)]
+        answers = [ask(route.listen, "/digest", method=method, body=body) for method, body in asked]
+        assert {a.status for a in answers} == {200}
+        digest = hashlib.sha256(b"x" * 9_000).hexdigest()
+        assert answers[3].text == f"{digest} 9000", "stable got the whole body"
+        assert {ask(route.listen).text for _ in range(5)} == {"stable"}
+        found = self.recorded(router, 10).total
+        assert set(found) == {"c1"}, "no success of stable"
+        assert (found["c1"].n, found["c1"].errors, found["c1"].shielded) == (10, 10, 10)
+        until(lambda: self.counted(router, "c1") == Counters(10, 10))
+        assert self.counted(router, "s1") == Counters(0, 0)
+        assert candidate.seen["GET /who"] == stable.seen["GET /who"] == 5
+
+    def test_connections_that_break_or_are_refused_are_shielded_too(
+        self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
+    ) -> None:
+        candidate.breaks = True
+        wish = replace(route, fleets=(route.fleets[0], fleet("c1", 0, candidate, health=ONCE)), shield="c1")
+        served(router, self.dealt(wish, 9_999))
+        assert ask(route.listen).text == "stable"
+        candidate.close()
+        assert {ask(route.listen).text for _ in range(3)} == {"stable"}
+        with _deaf(candidate.address):
+            assert ask(route.listen).text == "stable"
+        total = self.recorded(router, 5).total
+        found = total["c1"]
+        assert (found.n, found.errors, found.shielded) == (5, 5, 5)
+
+    def test_a_dead_fleet_or_none_at_all_is_no_way_around_the_count(
+        self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
+    ) -> None:
+        wish = replace(self.dealt(route, 9_999), shield="c1")
+        served(router, wish)
+        candidate.close()
+        until(lambda: _unhealthy(router, "c1") == frozenset({"candidate"}))
+        assert {ask(route.listen).text for _ in range(3)} == {"stable"}
+        served(router, replace(wish, fleets=(wish.fleets[0], replace(wish.fleets[1], endpoints=()))))
+        assert {ask(route.listen).text for _ in range(3)} == {"stable"}
+        found = self.recorded(router, 6).total
+        assert set(found) == {"c1"}
+        assert (found["c1"].errors, found["c1"].shielded) == (6, 6)
+
+    def test_what_may_not_be_sent_twice_is_not_shielded(
+        self, router: TrafficRouter, route: EnvironmentRoute, stable: Instance, candidate: Instance
+    ) -> None:
+        candidate.wrong = {"/digest": 500}
+        served(router, replace(self.dealt(route, 9_999), shield="c1"))
+        assert ask(route.listen, "/digest", method="POST", body=b"x").status == 500
+        assert ask(route.listen, "/digest", method="PATCH", body=b"x").status == 500
+        assert ask(route.listen, "/digest", method="PUT", body=bytes(4 * MEGABYTE)).status == 500
+        with pytest.raises(http.client.IncompleteRead):
+            ask(route.listen, "/cut")
+        assert candidate.seen["POST /digest"] == candidate.seen["PUT /digest"] == 1
+        assert not stable.seen
+        found = self.recorded(router, 4).total["c1"]
+        assert (found.errors, found.shielded) == (4, 0)
+
+    def test_stables_own_failures_testers_and_copies_are_not_shielded(
+        self, router: TrafficRouter, route: EnvironmentRoute, stable: Instance, candidate: Instance
+    ) -> None:
+        stable.wrong, candidate.wrong = {"/who": 500}, {"/who": 503}
+        served(router, replace(self.dealt(route, 1), shield="c1", preview="c1", mirror=Mirror("c1", 10_000)))
+        for sent in ({}, {"x-envoy-retry-on": "5xx", "x-envoy-max-retries": "5"}):
+            assert ask(route.listen, headers=sent).status == 500
+        assert ask(route.listen, headers=PREVIEW).status == 503
+        assert stable.seen == Counter({"GET /who": 2})
+        until(lambda: candidate.seen["GET /who"] == 3)
+        found = self.recorded(router, 2).total
+        assert {name: (arm.n, arm.errors, arm.shielded) for name, arm in found.items()} == {"s1": (2, 2, 0)}
+
+    def test_where_both_fail_the_caller_sees_it_after_one_second_try(
+        self, router: TrafficRouter, route: EnvironmentRoute, stable: Instance, candidate: Instance
+    ) -> None:
+        stable.wrong, candidate.wrong = {"/who": 503}, {"/who": 500}
+        served(router, replace(self.dealt(route, 9_999), shield="c1"))
+        assert ask(route.listen).status == 503
+        assert stable.seen["GET /who"] == candidate.seen["GET /who"] == 1
+        found = self.recorded(router, 1).total["c1"]
+        assert (found.n, found.errors, found.shielded) == (1, 1, 0)
+        until(lambda: self.counted(router, "c1") == Counters(1, 1))
+
+    def test_a_shield_leaves_slow_answers_streams_and_uploads_alone(
+        self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
+    ) -> None:
+        served(router, replace(self.dealt(route, 9_999), shield="c1"))
+        answers: list[Answer] = []
+        callers = [
+            threading.Thread(target=lambda path=path: answers.append(ask(route.listen, path)))
+            for path in ("/hold", "/events")
+        ]
+        for caller in callers:
+            caller.start()
+        with socket.create_connection(place(route.listen), timeout=20) as socket_:
+            socket_.sendall(_UPGRADE)
+            assert _receive(socket_, b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
+            socket_.sendall(b"one.")
+            assert _receive(socket_, b".") == b"candidate:one."
+        assert ask(route.listen, "/digest", method="PUT", body=bytes(20 * MEGABYTE)).text.endswith(f" {20 * MEGABYTE}")
+        until(lambda: candidate.seen["GET /hold"] + candidate.seen["GET /events"] == 2)
+        candidate.release()
+        for caller in callers:
+            caller.join()
+        assert sorted(a.text for a in answers) == ["candidate", "data: first candidate\n\ndata: last candidate\n\n"]
+        found = self.recorded(router, 3).total["c1"]  # who leaves a WebSocket is no request
+        assert (found.errors, found.shielded) == (0, 0)
+
+    def test_a_shielded_caller_keeps_its_cohort(
+        self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
+    ) -> None:
+        served(router, replace(self.dealt(route, 9_999), shield="c1", sticky=Sticky()))
+        cookie = _cookie(ask(route.listen))
+        candidate.wrong = {"/who": 500}
+        assert ask(route.listen, headers={"cookie": cookie}).text == "stable"
+        candidate.wrong = {}
+        assert ask(route.listen, headers={"cookie": cookie}).text == "candidate"
+
     # --- sticky callers
 
     def test_a_caller_keeps_the_cohort_it_met_first(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
@@ -608,10 +736,7 @@ class RouterConformance:
     def test_an_open_websocket_lives_through_a_switch(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
         served(router, route)
         with socket.create_connection(place(route.listen), timeout=20) as caller:
-            caller.sendall(
-                b"GET /socket HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
-                b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-            )
+            caller.sendall(_UPGRADE)
             assert _receive(caller, b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
             caller.sendall(b"one.")
             assert _receive(caller, b".") == b"stable:one."
@@ -692,6 +817,21 @@ class RouterConformance:
         assert (head["host"], head["cookie"], head["accept-encoding"]) == ("shop.example:81", "a=1; b=2", "br")
         assert (head["x-forwarded-for"], head["x-forwarded-proto"]) == ("127.0.0.1", "http")
         assert not [name for name in head if name.startswith("x-envoy")]
+
+    def test_callers_cannot_have_a_request_sent_twice_or_cut_off(
+        self, router: TrafficRouter, route: EnvironmentRoute, stable: Instance
+    ) -> None:
+        served(router, route)
+        stable.wrong = {"/who": 500}
+        orders = {"x-envoy-retry-on": "5xx", "x-envoy-max-retries": "9", "x-envoy-upstream-rq-timeout-ms": "1"}
+        assert ask(route.listen, method="POST", body=b"once", headers=orders).status == 500
+        assert stable.seen == Counter({"POST /who": 1})
+        caller = threading.Thread(target=lambda: ask(route.listen, "/hold", headers=orders))
+        caller.start()
+        until(lambda: stable.seen["GET /hold"] == 1)
+        stable.release()
+        caller.join()
+        assert [arm.errors for arm in self.recorded(router, 2).total.values()] == [1], "its slow answer is waited for"
 
     def test_a_proxy_on_this_machine_may_say_that_its_caller_used_tls(
         self, router: TrafficRouter, route: EnvironmentRoute

@@ -94,12 +94,16 @@ class Instance:
 
     Attributes:
         health: status that `/healthz` answers.
+        wrong: by path, the status it answers in place of the right one.
+        breaks: it resets every connection that asks for something else than `/healthz`.
         seen: requests served, by `METHOD TARGET`, health checks left out.
     """
 
     name: str
     loop: Loop
     health: int = 200
+    wrong: dict[str, int] = field(default_factory=dict)
+    breaks: bool = False
     seen: Counter[str] = field(default_factory=Counter)
     address: str = ""
     _server: asyncio.Server | None = None
@@ -141,10 +145,20 @@ class Instance:
             while (request := await _read_request(reader)) is not None:
                 if request.target != "/healthz":
                     self.seen[f"{request.method} {request.target}"] += 1
-                await self._answer(request, reader, writer)
+                if not self._misbehaves(request, writer):
+                    await self._answer(request, reader, writer)
                 await writer.drain()
         self._writers.discard(writer)
         writer.transport.abort()
+
+    def _misbehaves(self, request: Request, writer: asyncio.StreamWriter) -> bool:
+        if request.target in self.wrong:
+            _send(writer, self.wrong[request.target], self.name.encode())
+        elif self.breaks and request.target != "/healthz":
+            _break(writer)
+        else:
+            return False
+        return True
 
     async def _answer(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         kind, _, rest = request.target.removeprefix("/").partition("/")

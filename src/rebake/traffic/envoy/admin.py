@@ -19,12 +19,19 @@ from rebake.traffic.envoy import names
 T = TypeVar("T")
 
 _LONGEST_LINE = 1 << 16
-_COUNTED = ("upstream_rq_completed", "upstream_rq_5xx", "upstream_rq_active", "upstream_rq_pending_active")
+_COUNTED = (
+    "upstream_rq_completed",
+    "upstream_rq_5xx",
+    "upstream_rq_retry_success",
+    "upstream_rq_active",
+    "upstream_rq_pending_active",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterNumbers:
-    """Statistics of one cluster: `completed` and `failed` since Envoy counts, `active` requests now."""
+    """Statistics of one cluster: `completed` and `failed` since Envoy counts, `active` requests now. A request failed
+    also when only its second try was answered well."""
 
     completed: int = 0
     failed: int = 0
@@ -250,5 +257,5 @@ def join_address(host: str, port: int) -> str:
 
 
 def _numbers(values: Mapping[str, int], stat: str) -> ClusterNumbers:
-    completed, failed, active, pending = (values.get(f"cluster.{stat}.{name}", 0) for name in _COUNTED)
-    return ClusterNumbers(completed, failed, active + pending)
+    completed, failed, again, active, pending = (values.get(f"cluster.{stat}.{name}", 0) for name in _COUNTED)
+    return ClusterNumbers(completed, failed + again, active + pending)

@@ -48,7 +48,7 @@ class Documents:
     def write_endpoints(self, route: EnvironmentRoute) -> None:
         for fleet in route.fleets:
             name = snapshot.cluster_of(route, fleet)
-            resource = snapshot.endpoints_resource(name, fleet.endpoints)
+            resource = snapshot.endpoints_resource(name, fleet)
             self._write(self._paths.endpoints(name), snapshot.response([resource]))
 
     def write_clusters(self, wishes: Iterable[EnvironmentRoute], *, keep_others: bool) -> bool:
@@ -108,7 +108,7 @@ class Documents:
         found = {}
         for fleet in route.fleets:
             name = snapshot.cluster_of(route, fleet)
-            resource = snapshot.endpoints_resource(name, fleet.endpoints)
+            resource = snapshot.endpoints_resource(name, fleet)
             found[self._paths.endpoints(name)] = snapshot.encode(snapshot.response([resource]))
         if snapshot.serves(route):
             document = snapshot.response([routes.route_configuration(route)])

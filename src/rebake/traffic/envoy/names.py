@@ -1,7 +1,8 @@
 """Names of Envoy's things for ours: clusters, listeners, route configurations, files. Pure.
 
-A fleet has up to three clusters, so that what users meet is counted apart from what testers and copies meet: the
-users' own, `…~preview` for requests with the preview header, `…~mirror` for copies of users' requests.
+A fleet has up to four clusters, so that what users meet is counted apart from what testers and copies meet: the
+users' own, `…~shield` for those of users' requests that another fleet answers when this one fails, `…~preview` for
+requests with the preview header, `…~mirror` for copies of users' requests.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from rebake.errors import Permanent
 
 PREVIEW_HEADER = "x-rebake-preview"
 PREVIEW_VALUE = "candidate"
+SHIELD = "~shield"
 
 
 def environment_key(service: str, environment: str) -> str:
@@ -32,6 +34,10 @@ def cluster_name(service: str, environment: str, fleet: str) -> str:
 
 def preview_name(cluster: str) -> str:
     return f"{cluster}~preview"
+
+
+def shield_name(cluster: str) -> str:
+    return f"{cluster}{SHIELD}"
 
 
 def mirror_name(cluster: str) -> str:

@@ -3,7 +3,11 @@
 Every line carries the weights that dealt its request (they are the name of the route that matched), so that it does
 not matter how late it is read. Columns, separated by tabs, the ones that callers choose last:
 
-    second, weights, cluster, instance, status, flags, microseconds, milliseconds, caller, method, path without query
+    second, weights, cluster, instance, status, flags, microseconds, milliseconds, tries, fleet that answered, caller,
+    method, path without query
+
+What is judged is the first try: the fleet that a request was dealt to failed it when another try had to answer it, or
+another fleet did. That is so for every fleet, whether it is shielded or not.
 
 The microseconds run from the request's first byte to the last byte of the instance's answer: not until a slow caller
 has fetched it. Where the answer has no end the milliseconds say how long the caller waited. The caller stands there
@@ -21,6 +25,7 @@ from urllib.parse import quote, unquote
 
 from rebake.judge.samples import LATENCY_BUCKETS, Arm
 from rebake.traffic.endpoints import Endpoints, fold
+from rebake.traffic.envoy import names
 from rebake.traffic.ports import EnvironmentRoute, Sample, Sticky
 
 Document = dict[str, Any]
@@ -34,8 +39,11 @@ _COLUMNS = (
     "%RESPONSE_FLAGS%",
     "%COMMON_DURATION(DS_RX_BEG:US_RX_END:us)%",
     "%DURATION%",
+    "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "%UPSTREAM_METADATA(rebake:fleet)%",
 )
 _ASKED = ("%REQ(:METHOD):16%", "%PATH(NQ:PATH):256%")
+_WIDTH = len(_COLUMNS) + 1 + len(_ASKED)
 _BROKEN = frozenset({"UF", "UC", "UT", "UH", "UO", "UR", "LR", "URX", "UPE", "UMSDR", "NC", "DF"})
 """The fleet did not answer, or broke off in the middle. Source: Envoy, "Access logging", %RESPONSE_FLAGS%."""
 _LEFT = frozenset({"DC", "DR"})
@@ -65,6 +73,11 @@ def weights_of(name: str) -> dict[str, int] | None:
     return found
 
 
+def served_by(fleet: str) -> Document:
+    """What an instance carries, so that a line says which fleet answered."""
+    return {"filter_metadata": {"rebake": {"fleet": quote(fleet, safe="")}}}
+
+
 def access_log(path: str, sticky: Sticky | None) -> Document:
     """Envoy's access log of one environment."""
     caller = "-" if sticky is None else "%DYNAMIC_METADATA(rebake:caller):64%/%REQ(X-REQUEST-ID):64%"
@@ -91,12 +104,24 @@ def bucket(microseconds: int) -> int:
     return min(math.ceil(math.log(microseconds / 1000.0) * _BUCKETS_PER_NAT - 1e-9), LATENCY_BUCKETS - 1)
 
 
+def _ended(status: int, flags: bytes) -> tuple[bool, bool]:
+    """Whether the last try failed; else whether the caller left before its end."""
+    if flags == b"-":
+        return status >= 500, False
+    words = flags.decode("ascii", "replace").split(",")
+    if not _BROKEN.isdisjoint(words):
+        return True, False
+    left = not _LEFT.isdisjoint(words)
+    return status >= 500 and not left, left
+
+
 @dataclass(slots=True)
 class _Count:
     """What is added up to an `Arm`."""
 
     n: int = 0
     errors: int = 0
+    shielded: int = 0
     endpoints: dict[str, list[int]] = field(default_factory=dict)
     latency: list[int] = field(default_factory=list)
     instances: dict[str, _Count] = field(default_factory=dict)
@@ -128,6 +153,7 @@ class _Count:
             {name: (n, errors) for name, (n, errors) in self.endpoints.items()},
             tuple(self.latency),
             {name: count.arm() for name, count in self.instances.items()},
+            shielded=self.shielded,
         )
 
 
@@ -145,6 +171,7 @@ class Tally:
         self._prefix = prefix.encode()
         self._counts: dict[tuple[bytes, bytes], dict[str, _Count]] = {}
         self._fleets: dict[bytes, str | None] = {}
+        self._servers: dict[str, bytes] = {}
         self._targets: dict[tuple[bytes, bytes], str] = {}
 
     def add(self, lines: Iterable[bytes], *, silent: bool = False) -> None:
@@ -154,8 +181,8 @@ class Tally:
             silent: they were counted before: only who called in this minute is learnt.
         """
         for line in lines:
-            columns = line.split(b"\t", 10)
-            if len(columns) == 11 and (fleet := self._fleet(columns[2])) is not None:
+            columns = line.split(b"\t", _WIDTH - 1)
+            if len(columns) == _WIDTH and (fleet := self._fleet(columns[2])) is not None:
                 try:
                     self._one(columns, fleet, silent)
                 except ValueError:
@@ -173,41 +200,50 @@ class Tally:
         return tuple(found)
 
     def _one(self, columns: list[bytes], fleet: str, silent: bool) -> None:
-        second, name, _, host, code, flags, micros, millis, caller, method, path = columns
-        status, failed, left = int(code), False, False
-        if flags != b"-":
-            words = flags.decode("ascii", "replace").split(",")
-            failed = not _BROKEN.isdisjoint(words)
-            left = not failed and not _LEFT.isdisjoint(words)
-        failed = failed or (status >= 500 and not left)
-        at = int(second)
-        if caller != b"-" and not left and not self.callers.counts(at // MINUTE, fleet, caller, failed):
+        second, name, _, host, code, flags, micros, millis, tries, server, caller, method, path = columns
+        status, at = int(code), int(second)
+        failed, left = _ended(status, flags)
+        again = int(tries) > 1 or server not in (b"-", self._quoted(fleet))
+        counts = failed or again or not left
+        if caller != b"-" and counts and not self.callers.counts(at // MINUTE, fleet, caller, failed or again):
             return
         if silent:
             return
-        endpoint = self.endpoints.name(self._target(method, path), status, at)
+        count = self._count(second, name, fleet)
+        parts = [count] if again else [count, count.of(host.decode("ascii", "replace"))]
+        if counts:
+            count.add(self.endpoints.name(self._target(method, path), status, at), failed or again)
+            count.shielded += again and not failed and not left
+            for part in parts[1:]:
+                part.n += 1
+                part.errors += failed
+        if not (failed or again) and status != _UPGRADED:
+            place = bucket(int(millis) * 1000 if micros == b"-" else int(micros))
+            for part in parts:
+                part.time(place)
+
+    def _count(self, second: bytes, name: bytes, fleet: str) -> _Count:
         counts = self._counts.get((second, name))
         if counts is None:
             counts = self._counts[second, name] = {}
         count = counts.get(fleet)
         if count is None:
             count = counts[fleet] = _Count()
-        instance = count.of(host.decode("ascii", "replace"))
-        if not left:
-            count.add(endpoint, failed)
-            instance.n += 1
-            instance.errors += failed
-        if not failed and status != _UPGRADED:
-            place = bucket(int(millis) * 1000 if micros == b"-" else int(micros))
-            count.time(place)
-            instance.time(place)
+        return count
 
     def _fleet(self, cluster: bytes) -> str | None:
         """The fleet whose users' cluster this is; None for testers', copies' and other environments' clusters."""
         if cluster not in self._fleets:
             ours = cluster.startswith(self._prefix) and not cluster.endswith((b"~preview", b"~mirror"))
-            self._fleets[cluster] = cluster[len(self._prefix) :].decode("utf-8", "replace") if ours else None
+            fleet = cluster.removesuffix(names.SHIELD.encode())[len(self._prefix) :]
+            self._fleets[cluster] = fleet.decode("utf-8", "replace") if ours else None
         return self._fleets[cluster]
+
+    def _quoted(self, fleet: str) -> bytes:
+        found = self._servers.get(fleet)
+        if found is None:
+            found = self._servers[fleet] = quote(fleet, safe="").encode()
+        return found
 
     def _target(self, method: bytes, path: bytes) -> str:
         key = (method, path)

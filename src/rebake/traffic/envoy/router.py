@@ -345,7 +345,7 @@ class EnvoyRouter:
             healthy={f.fleet: _instances(f, hosts.get(c, {}), sound=True) for c, f in fleets.items()},
             unhealthy={f.fleet: _instances(f, hosts.get(c, {}), sound=False) for c, f in fleets.items()},
             active={f.fleet: self._active(c, numbers) for c, f in fleets.items()},
-            counters={f.fleet: _counters(numbers[c]) for c, f in fleets.items()},
+            counters={f.fleet: _counters(numbers[c], numbers[names.shield_name(c)]) for c, f in fleets.items()},
             mirrored={f.fleet: _counters(numbers[names.mirror_name(c)]) for c, f in fleets.items()},
             epoch=f"{running.generation}.{running.epoch}",
             listening=name in open_listeners,
@@ -410,7 +410,7 @@ def _version(configuration: Mapping[str, object] | None) -> str | None:
 
 
 def _family(cluster: str) -> Iterable[str]:
-    return cluster, names.preview_name(cluster), names.mirror_name(cluster)
+    return cluster, names.shield_name(cluster), names.preview_name(cluster), names.mirror_name(cluster)
 
 
 def _fleet_of(fleets: Mapping[str, FleetRoute], cluster: str) -> str:
@@ -428,8 +428,8 @@ def _plain(address: str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _counters(numbers: ClusterNumbers) -> Counters:
-    return Counters(numbers.completed, numbers.failed)
+def _counters(*several: ClusterNumbers) -> Counters:
+    return Counters(sum(n.completed for n in several), sum(n.failed for n in several))
 
 
 def _unreadable(error: OSError) -> Permanent:

@@ -10,6 +10,10 @@ Rules:
 - Mirror: copies of GET and HEAD, never of upgrades (a copied WebSocket would have nobody to talk to).
 - A request that never left Envoy is tried again on another instance of the same fleet. One whose connection broke
   after it left is tried again only when it is GET or HEAD, which may be sent twice (RFC 9110, 9.2.2).
+- Shield: what may be sent twice and falls to the shielded fleet gets one second try, by the first fleet, when the
+  answer is 5xx or does not come. Envoy keeps what it would have to send again; of a body that is larger than it keeps
+  (1 MiB) there is no second try. Only the shielded fleet's requests carry the header that says so, and Envoy takes it
+  off again: what fails on the first fleet is nobody else's.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ Document = dict[str, Any]
 METADATA = "rebake"
 # Two plain comparisons; one pattern for both costs every request several times as much.
 _SAFE: tuple[Document, ...] = tuple({"name": ":method", "string_match": {"exact": m}} for m in ("GET", "HEAD"))
+_SHIELDED = ("OPTIONS", "PUT", "DELETE", "TRACE")
+"""Methods besides GET and HEAD that may be sent twice. Source: RFC 9110, 9.2.2."""
 _UPGRADE: Document = {"name": "upgrade", "present_match": True}
 # Envoy's own would name the machine's first address in place of a loopback caller.
 _FORWARDED_FOR: Document = {
@@ -81,13 +87,22 @@ def _preview(route: EnvironmentRoute) -> list[Document]:
 
 
 def _users(route: EnvironmentRoute) -> list[Document]:
-    """Most special first: safe requests to copy, safe ones, all others; each twice when callers stick."""
-    deal: Document = {"weighted_clusters": _weighted(route), "timeout": "0s"}
+    """Most special first: safe requests to copy, safe ones, other shielded ones, all others; each twice when callers
+    stick."""
+    deal: Document = {"timeout": "0s"}
     if route.sticky is not None:
         deal["hash_policy"] = _hash_policy(route.sticky)
-    safe = {**deal, "retry_policy": _retry(safe=True)}
-    rest = {**deal, "retry_policy": _retry(safe=False)}
-    kinds: list[tuple[list[Document], Document]] = [*(([method], safe) for method in _SAFE), ([], rest)]
+    shield = _shielding(route)
+    twice = {**deal, "weighted_clusters": _weighted(route, shield)}
+    safe = {**twice, "retry_policy": _retry(safe=True)}
+    rest = {**deal, "weighted_clusters": _weighted(route, None), "retry_policy": _retry(safe=False)}
+    kinds: list[tuple[list[Document], Document]] = [([method], safe) for method in _SAFE]
+    if shield is not None:
+        kinds += [
+            ([{"name": ":method", "string_match": {"exact": m}}], {**twice, "retry_policy": _retry(safe=False)})
+            for m in _SHIELDED
+        ]
+    kinds.append(([], rest))
     if route.mirror is not None and route.mirror.share_basis_points > 0:
         copied = {**safe, **_mirrored(route)}
         kinds = [*(([method, {**_UPGRADE, "invert_match": True}], copied) for method in _SAFE), *kinds]
@@ -101,21 +116,38 @@ def _users(route: EnvironmentRoute) -> list[Document]:
     ]
 
 
+def _shielding(route: EnvironmentRoute) -> str | None:
+    """The fleet that the first one shields now: both have users."""
+    with_users = {f.fleet for f in route.fleets if f.weight_basis_points > 0}
+    return route.shield if {route.shield, route.fleets[0].fleet} <= with_users else None
+
+
 def _entry(headers: list[Document], action: Document) -> Document:
     match: Document = {"prefix": "/", "headers": headers} if headers else {"prefix": "/"}
     return {"match": match, "route": action}
 
 
-def _weighted(route: EnvironmentRoute) -> Document:
+def _weighted(route: EnvironmentRoute, shield: str | None) -> Document:
     clusters = [
         {
-            "name": names.cluster_name(route.service, route.environment, f.fleet),
+            **_target(names.cluster_name(route.service, route.environment, f.fleet), shielded=f.fleet == shield),
             "weight": f.weight_basis_points,
         }
         for f in route.fleets
         if f.weight_basis_points > 0
     ]
     return {"clusters": clusters, **({"use_hash_policy": True} if route.sticky else {})}
+
+
+def _target(cluster: str, *, shielded: bool) -> Document:
+    """Source: Envoy, "Router", `x-envoy-retry-on` and `x-envoy-max-retries`; callers' own ones never get this far."""
+    if not shielded:
+        return {"name": cluster}
+    wanted = (("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "1"))
+    headers = [
+        {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"} for key, value in wanted
+    ]
+    return {"name": names.shield_name(cluster), "request_headers_to_add": headers}
 
 
 def _hash_policy(sticky: Sticky) -> list[Document]:

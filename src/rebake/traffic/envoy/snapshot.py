@@ -27,6 +27,20 @@ Document = dict[str, Any]
 
 _PROBE_UNHEALTHY_MS = 100
 _MANY = 1_000_000
+_ORDERS = (
+    "retry-on",
+    "retry-grpc-on",
+    "max-retries",
+    "retriable-status-codes",
+    "retriable-header-names",
+    "hedge-on-per-try-timeout",
+    "upstream-rq-timeout-ms",
+    "upstream-rq-per-try-timeout-ms",
+    "upstream-rq-timeout-alt-response",
+    "upstream-stream-duration-ms",
+    "upstream-alt-stat-name",
+    "expected-rq-timeout-ms",
+)
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -84,9 +98,11 @@ def check_route(route: EnvironmentRoute) -> None:
         raise BrokenInvariant(f"weights sum to 0 or {FULL}, found {total}", where=where)
     if len(set(fleets)) != len(fleets):
         raise BrokenInvariant(f"a fleet stands once in a route, found {fleets}", where=where)
-    wanted = [route.preview, route.mirror.fleet if route.mirror else None]
+    wanted = [route.preview, route.shield, route.mirror.fleet if route.mirror else None]
     if missing := [name for name in wanted if name is not None and name not in fleets]:
-        raise BrokenInvariant(f"preview and mirror name fleets of the route, found {missing}", where=where)
+        raise BrokenInvariant(f"preview, shield and mirror name fleets of the route, found {missing}", where=where)
+    if route.shield is not None and route.shield == fleets[0]:
+        raise BrokenInvariant(f"the first fleet shields another one, found {route.shield} first", where=where)
 
 
 def serves(route: EnvironmentRoute) -> bool:
@@ -114,21 +130,24 @@ def clusters(routes: Iterable[EnvironmentRoute], paths: EdgePaths) -> list[Docum
         for fleet in route.fleets:
             name = cluster_of(route, fleet)
             found.append(_users_cluster(name, fleet, paths))
+            if route.shield == fleet.fleet:
+                found.append(_shield_cluster(name, cluster_of(route, route.fleets[0])))
             if route.preview == fleet.fleet:
-                found.append(_side_cluster(names.preview_name(name), fleet.endpoints))
+                found.append(_side_cluster(names.preview_name(name), fleet))
             if route.mirror is not None and route.mirror.fleet == fleet.fleet:
-                found.append(_side_cluster(names.mirror_name(name), fleet.endpoints, longest_seconds=30))
+                found.append(_side_cluster(names.mirror_name(name), fleet, longest_seconds=30))
     return sorted(found, key=lambda c: str(c["name"]))
 
 
-def endpoints(cluster: str, instances: Iterable[Endpoint]) -> Document:
+def endpoints(cluster: str, fleet: FleetRoute) -> Document:
     """The instances of one fleet, without the type that only a resource on its own carries."""
-    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": [_endpoint(e) for e in instances]}]}
+    instances = [_endpoint(e, fleet.fleet) for e in fleet.endpoints]
+    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": instances}]}
 
 
-def endpoints_resource(cluster: str, instances: Iterable[Endpoint]) -> Document:
+def endpoints_resource(cluster: str, fleet: FleetRoute) -> Document:
     kind = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
-    return {"@type": kind, **endpoints(cluster, instances)}
+    return {"@type": kind, **endpoints(cluster, fleet)}
 
 
 def listeners(routes: Iterable[EnvironmentRoute], paths: EdgePaths) -> list[Document]:
@@ -140,11 +159,14 @@ def _watch(path: Path) -> Document:
     return {"resource_api_version": "V3", "path_config_source": {"path": str(path)}}
 
 
-def _endpoint(endpoint: Endpoint) -> Document:
+def _endpoint(endpoint: Endpoint, fleet: str) -> Document:
     # Frameworks that look at the Host (Django's ALLOWED_HOSTS) must see the address that the platform's own probe
     # names: by default Envoy would name the cluster.
     asked = {"hostname": endpoint.address}
-    return {"endpoint": {"address": _socket_address(endpoint.address), "health_check_config": asked}}
+    return {
+        "endpoint": {"address": _socket_address(endpoint.address), "health_check_config": asked},
+        "metadata": records.served_by(fleet),
+    }
 
 
 def _socket_address(address: str) -> Document:
@@ -170,10 +192,25 @@ def _users_cluster(name: str, fleet: FleetRoute, paths: EdgePaths) -> Document:
     }
 
 
-def _side_cluster(name: str, instances: Iterable[Endpoint], *, longest_seconds: int | None = None) -> Document:
+def _shield_cluster(name: str, other: str) -> Document:
+    """The first try goes to the fleet itself, the second one to the other fleet: by number, not by health, so that a
+    dead fleet is tried all the same and what it fails is seen. Source: Envoy, "Composite cluster"."""
+    kind = "envoy.clusters.composite"
+    tries = {
+        "@type": "type.googleapis.com/envoy.extensions.clusters.composite.v3.ClusterConfig",
+        "clusters": [{"name": name}, {"name": other}],
+    }
+    return {
+        **_cluster(names.shield_name(name)),
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": {"name": kind, "typed_config": tries},
+    }
+
+
+def _side_cluster(name: str, fleet: FleetRoute, *, longest_seconds: int | None = None) -> Document:
     """Testers' and copies' cluster: the same instances without own probes (they would double the users' ones)."""
     limit = {"max_stream_duration": f"{longest_seconds}s"} if longest_seconds else {}
-    return {**_cluster(name, **limit), "type": "STATIC", "load_assignment": endpoints(name, instances)}
+    return {**_cluster(name, **limit), "type": "STATIC", "load_assignment": endpoints(name, fleet)}
 
 
 def _cluster(name: str, **http: Any) -> Document:
@@ -236,6 +273,14 @@ def _listener(route: EnvironmentRoute, paths: EdgePaths) -> Document:
     }
 
 
+def _without_orders() -> Document:
+    """Callers give Envoy no orders: with these headers one request would be sent many times, a POST twice, and what
+    an instance would have answered would be cut off as its failure. Source: Envoy, "Router", HTTP headers consumed."""
+    kind = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+    taken = [{"remove": f"x-envoy-{name}"} for name in _ORDERS]
+    return {"name": "orders", "typed_config": {"@type": f"type.googleapis.com/{kind}", "mutations": taken}}
+
+
 def _is_loopback(listen: str) -> bool:
     return ip_address(names.split_address(listen)[0]).is_loopback
 
@@ -249,6 +294,7 @@ def _connection_manager(route: EnvironmentRoute, paths: EdgePaths) -> Document:
         "stat_prefix": key,
         "codec_type": "AUTO",
         "rds": {"route_config_name": key, "config_source": _watch(paths.route(key))},
+        "early_header_mutation_extensions": [_without_orders()],
         "access_log": [records.access_log(str(paths.records(key)), route.sticky)],
         "http_filters": [
             *records.callers(route.sticky),
