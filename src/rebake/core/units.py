@@ -89,3 +89,15 @@ def format_size(size: int) -> str:
             return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} TiB"
+
+
+def describe_size(size: int) -> str:
+    """The shortest exact spelling, as the user's file has it.
+
+    >>> describe_size(256 << 20), describe_size(1000)
+    ('256MiB', '1000B')
+    """
+    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size % (1 << shift) == 0:
+            return f"{size >> shift}{unit}"
+    return f"{size}B"

@@ -265,7 +265,7 @@ def _root(error: BaseException) -> BaseException:
     queue: list[Any] = [error]
     while queue:
         one = queue.pop()
-        if isinstance(one, OSError) and one.errno:
+        if isinstance(one, OSError) and isinstance(one.errno, int):
             return one
         if isinstance(one, BaseException):
             seen = one

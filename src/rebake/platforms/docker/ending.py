@@ -6,7 +6,7 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
-from rebake.core.units import format_size
+from rebake.core.units import describe_size
 
 _SIGNALLED = 128
 _OVER = ("exited", "dead", "removing", "stopped")
@@ -26,7 +26,7 @@ def describe_end(found: Mapping[str, Any] | None, memory_bytes: int | None) -> s
         return None
     code = int(state.get("ExitCode") or 0)
     if state.get("OOMKilled"):
-        limit = f" {format_size(memory_bytes)}" if memory_bytes is not None else ""
+        limit = f" {describe_size(memory_bytes)}" if memory_bytes is not None else ""
         return f"killed by SIGKILL (memory limit{limit})"
     if state.get("Error"):
         return f"could not run: {state['Error']}"

@@ -7,14 +7,14 @@ Rules:
 - No capability, no new privileges, no root, limits on memory, processor and processes, a first process that reaps.
 - Reached on a port of this machine's loopback only; other containers of the network are no callers.
 - Never started again by the engine: an instance that ended is replaced, under another name.
-- Secrets are not in the request, unless the image has no shell to read them (`docs/docker.md`, Secrets).
+- Secrets are not in the request; one for an image without a shell gets them as it is sent (`docs/docker.md`).
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rebake.core.digest import digest_of
@@ -69,8 +69,6 @@ class Place:
     network: str
     secrets: str | None = None
     init: bool = True
-    visible: Mapping[str, str] = field(default_factory=dict)
-    """Values of secrets for an image without a shell; never written down by us."""
 
 
 def container_name(tag: str, instance: str) -> str:
@@ -134,21 +132,15 @@ def container_request(spec: InstanceSpec, image: ImageFacts, settings: DockerSet
     request: dict[str, Any] = {
         "Image": image.id,
         "User": place.user,
-        "Env": [f"{name}={value}" for name, value in sorted({**env, **place.visible}.items())],
+        "Env": [f"{name}={value}" for name, value in sorted(env.items())],
         "ExposedPorts": {port: {}},
         "StopSignal": "SIGTERM",
         "Entrypoint": _entrypoint(expand(spec.run.command, names), place),
         "Labels": labels(spec, place.tag),
         "HostConfig": _host_config(spec, settings, place, port),
     }
-    request["Labels"][REQUEST_LABEL] = digest_of(_without(request, place))
+    request["Labels"][REQUEST_LABEL] = digest_of(request)
     return request
-
-
-def _without(request: Mapping[str, Any], place: Place) -> dict[str, Any]:
-    """The request without values of secrets, so that its digest tells nothing of them."""
-    hidden = [row for row in request["Env"] if row.partition("=")[0] not in place.visible]
-    return {**request, "Env": hidden}
 
 
 def _entrypoint(command: Sequence[str], place: Place) -> list[str]:

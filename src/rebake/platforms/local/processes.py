@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from rebake.core.units import describe_size
 from rebake.platforms.local.records import Identity, Settled
 
 _STUB = Path(__file__).with_name("launch.py")
@@ -126,18 +127,6 @@ def wait_status(identity: Identity, pidfd: int | None) -> int | None:
             (code,) = struct.unpack_from("=i", info, 60)
             return int(code)
     return None
-
-
-def describe_size(size: int) -> str:
-    """The shortest exact spelling, as the user's file has it.
-
-    >>> describe_size(256 << 20), describe_size(1000)
-    ('256MiB', '1000B')
-    """
-    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if size % (1 << shift) == 0:
-            return f"{size >> shift}{unit}"
-    return f"{size}B"
 
 
 def describe_exit(status: int | None, memory_limit: int | None = None) -> str:
