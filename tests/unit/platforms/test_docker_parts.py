@@ -5,6 +5,10 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from rebake.errors import Permanent, Transient, UsageError
 from rebake.platforms.docker import client, drift
 from rebake.platforms.docker.archive import Blob, Image, archive, held_layers, image_of
 from rebake.platforms.docker.ending import describe_end
+from rebake.platforms.docker.engines import Engine
 from rebake.platforms.docker.requests import (
     REQUEST_LABEL,
     ImageFacts,
@@ -277,3 +282,20 @@ def test_a_release_without_a_base_is_refused_on_docker_and_one_with_an_image_on_
     with pytest.raises(UsageError) as image:
         refuse_base("local", with_image)
     assert (host.value.code, image.value.code) == ("base-host", "base-not-host")
+
+
+def test_instances_that_start_together_make_one_network() -> None:
+    made: list[str] = []
+    waiting = threading.Barrier(2, timeout=0.5)
+
+    class Slow(client.DockerClient):
+        def make_network(self, wanted: Mapping[str, Any]) -> None:
+            with suppress(threading.BrokenBarrierError):
+                waiting.wait()  # a second caller, if it is let in
+            made.append(str(wanted["Name"]))
+
+    engine = Engine(Slow("/nowhere/docker.sock"), "tag", 0.0, lambda _: None, lambda: None)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: engine.network(), range(2)))
+    engine.close()
+    assert made == ["rebake-tag"]

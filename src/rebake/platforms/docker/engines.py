@@ -40,7 +40,7 @@ class Engine:
         self.client = client
         self._tag, self._since = tag, since
         self._on_event, self._on_reach = on_event, on_reach
-        self._lock = threading.Lock()
+        self._lock, self._making = threading.Lock(), threading.Lock()
         self._rows: tuple[Row, ...] | None = None
         self._generation = 0
         self._facts: EngineFacts | None = None
@@ -74,10 +74,11 @@ class Engine:
         return self._facts
 
     def network(self) -> None:
-        """Make the home's own network, once."""
-        if not self._networked:
-            self.client.make_network(network_request(self._tag))
-            self._networked = True
+        """Make the home's own network, once: an engine would make two of one name, or refuse the second."""
+        with self._making:
+            if not self._networked:
+                self.client.make_network(network_request(self._tag))
+                self._networked = True
 
     def forget_network(self) -> None:
         """It may have been removed: look again before the next launch."""
