@@ -158,6 +158,17 @@ class FakeApplication:
             }
         ]
         self.frozen: list[Doc] = []
+        self.group_view: Doc = {
+            "group": "shop",
+            "id": "g-1",
+            "order": "lockstep",
+            "outcome": "rolled-back",
+            "reason": "guestbook/production: harmful",
+            "exit_code": 3,
+            "ended": True,
+            "members": [rolled_back()],
+            "serving": [],
+        }
         self.faults: list[Doc] = []
         self.slow_verify = threading.Event()
         self.slow_verify.set()
@@ -213,6 +224,21 @@ class FakeApplication:
     def approve(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
         self._called("approve", service, environment, dict(doc))
         return self.environment(service, environment)
+
+    def begin_group(self, doc: Mapping[str, Any]) -> Doc:
+        self._called("begin_group", dict(doc))
+        return self.group_view
+
+    def group(self, name: str) -> Doc:
+        return self.group_view
+
+    def stop_group(self, name: str, doc: Mapping[str, Any]) -> Doc:
+        self._called("stop_group", name, dict(doc))
+        return self.group_view
+
+    def undo_group(self, name: str, doc: Mapping[str, Any]) -> Doc:
+        self._called("undo_group", name, dict(doc))
+        return self.group_view
 
     def freezes(self) -> Doc:
         return {"freezes": self.frozen}

@@ -505,6 +505,37 @@ class TestActing:
         assert "guestbook/production" in terminal(verb, "production").out
 
 
+class TestGroups:
+    @pytest.mark.parametrize("verb", ["stop", "undo"])
+    def test_a_group_is_asked_for_by_name(self, verb: str, terminal: Terminal, application: FakeApplication) -> None:
+        typed = terminal(verb, "--group", "shop")
+        assert application.calls[-1][:2] == (f"{verb}_group", "shop")
+        assert "group shop (lockstep): rolled-back: guestbook/production: harmful" in typed.out
+
+    def test_status_tells_every_member(self, terminal: Terminal) -> None:
+        typed = terminal("status", "--group", "shop")
+        assert typed.code == 0
+        assert "  guestbook/production  b2b2b2b2b2b2  rolled-back: " in typed.out
+        assert terminal("status", "--group", "shop", "--json").doc["exit_code"] == 0
+
+    @pytest.mark.parametrize("verb", ["deploy", "stop", "undo"])
+    def test_an_environment_or_a_group_and_not_both(
+        self, verb: str, terminal: Terminal, application: FakeApplication
+    ) -> None:
+        for words in ((), ("production", "--group", "shop")):
+            typed = terminal(verb, *words)
+            assert typed.code == 2
+            assert "expected ENV or --group" in typed.err
+        assert not application.calls
+
+    def test_a_mistake_in_the_file_of_a_group_is_named_with_its_place(self, terminal: Terminal, file: Path) -> None:
+        group = file.parent / "group.yaml"
+        group.write_text("group: shop\nmembers:\n  - {environment: production}\norder: together\n")
+        typed = terminal("deploy", "--group", str(group))
+        assert typed.code == 2
+        assert "lockstep" in typed.err
+
+
 class TestFreezing:
     def test_a_freeze_has_an_owner_a_reason_and_an_end(self, terminal: Terminal, application: FakeApplication) -> None:
         typed = terminal("freeze", "production", "--until", "2h", "--reason", "calm", "--json")

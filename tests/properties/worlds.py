@@ -13,7 +13,19 @@ from rebake.platforms.model import Drift, Instance
 from rebake.release.manifest import Revision, Settings
 from rebake.rollout.plan import Dates, HttpCheck, Plan, Strategy, Window
 from rebake.rollout.states import State
-from rebake.rollout.world import Command, Environment, Failure, Fleet, Freeze, Job, Leaving, Rollout, World
+from rebake.rollout.world import (
+    Command,
+    Environment,
+    Failure,
+    Fleet,
+    Freeze,
+    Job,
+    Leaving,
+    Mate,
+    Membership,
+    Rollout,
+    World,
+)
 from rebake.traffic.ports import Counters, RouteObservation
 
 NOW = 1_800_000_000.0
@@ -28,6 +40,7 @@ SHARES = st.one_of(st.sampled_from((0, 1, 500, 9999, 10_000, 10_001, 70_000, -1)
 WINDOW_SHUT = (Window(days=()),)
 WINDOW_OPEN = (Window(zone="Europe/Berlin"),)
 WINDOW_ABSURD = (Window((9, -1), -5, 9000, "Nowhere/Land"), Window((0, 6), 3000, 100, "UTC"))
+MEMBER = Membership("g-1", "all", "lockstep", ("shop/production", "web/production"), 0)
 TIMES_OF = st.dictionaries(IDS, TIMES, max_size=3)
 
 
@@ -105,6 +118,10 @@ def rollouts() -> st.SearchStrategy[Rollout]:
         held_until=MAYBE,
         let_through=st.sampled_from((None, "ann")),
         let_through_at=MAYBE,
+        group=st.sampled_from((None, None, MEMBER, replace(MEMBER, order="ordered", me=7))),
+        mark=st.sampled_from((-1, 0, 1, 1000, 1001, 1002, 1003, 10**9)),
+        agreed=st.booleans(),
+        hurried=st.booleans(),
     )
 
 
@@ -198,6 +215,11 @@ def commands() -> st.SearchStrategy[Command]:
     )
 
 
+def mates() -> st.SearchStrategy[Mate]:
+    marks = st.sampled_from((-5, -1, 0, 1, 1000, 1001, 1002, 1003))
+    return st.builds(Mate, st.integers(-1, 9), marks, st.sampled_from((None, None, "harmful")))
+
+
 def worlds(most_commands: int = 3) -> st.SearchStrategy[World]:
     jobs = st.dictionaries(
         st.sampled_from([f"{kind}:{fleet}{name}" for fleet in FLEETS for kind, name in JOBS]),
@@ -219,6 +241,7 @@ def worlds(most_commands: int = 3) -> st.SearchStrategy[World]:
         requests_per_second=st.sampled_from((0.0, 3.0, 1e9)),
         commands=st.lists(commands(), max_size=most_commands).map(tuple),
         looked_away=st.booleans(),
+        mates=st.lists(mates(), max_size=2).map(tuple),
         freezes=st.lists(
             st.builds(Freeze, st.sampled_from(("*", "shop/production")), st.just("ann"), TIMES, TIMES, st.just("calm")),
             max_size=2,

@@ -9,7 +9,7 @@ from typing import Any
 
 from rebake.app import store
 from rebake.app.answers import Changes
-from rebake.app.desk import Desk
+from rebake.app.group_desk import GroupDesk
 from rebake.app.ledger_place import keep_ledger_place, take_ledger_place
 from rebake.app.patrol import Patrol
 from rebake.app.place import place_of
@@ -31,7 +31,7 @@ from rebake.traffic.envoy.router import EnvoyRouter
 _LOG = logging.getLogger("rebake.app")
 
 
-class App(Desk):
+class App(GroupDesk):
     """The desk with real adapters behind it. `start` opens the state and begins to work; `close` ends without touching
     what serves."""
 

@@ -6,8 +6,8 @@ command in the ledger, decided on by the next tick, and answered with a view.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -33,6 +33,18 @@ UNDO_SECONDS = 15.0
 STOP_SECONDS = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a person asks of one environment."""
+
+    key: str
+    verb: Any
+    by: str
+    rollout: Rollout | None = None
+    rollout_id: str | None = None
+    plan: Plan | None = None
+
+
 class Desk(Freezes):
     """See `rebake.server.ports.Application` for every method's contract."""
 
@@ -51,6 +63,21 @@ class Desk(Freezes):
     # Requests
 
     def begin(self, doc: Mapping[str, Any]) -> Doc:
+        rollout = self.prepare(doc)
+        plan, key = rollout.plan, f"{rollout.plan.service}/{rollout.plan.environment}"
+        environment = self._engine.memory(key).environment
+        if not doc.get("again"):
+            under_way = self._joined(environment, rollout.revision)
+            if under_way is not None:
+                return self.rollout(under_way)
+            if self.serves_already(rollout) and environment.stable is not None:
+                return self._already_stable(key, environment.stable, plan, doc)
+        self._request(key, "begin", rollout.requested_by, rollout=rollout)
+        view: Doc = self._until(lambda: self._engine.rollout_view(key, rollout.id), STOP_SECONDS, key)
+        return view
+
+    def prepare(self, doc: Mapping[str, Any]) -> Rollout:
+        """The rollout that a request asks for, checked, in an environment that is here; nothing is asked for yet."""
         plan, release = self._plan_of(doc), self._release(str(doc["release"]))
         if release.service != plan.service:
             raise UsageError(
@@ -64,28 +91,22 @@ class Desk(Freezes):
         self._refuse_another_platform(plan)
         settings = Settings(dict(doc.get("env") or {}), secret_versions(doc, self._vault))
         plan = replace(plan, run=contract_in(release.run, settings))
-        revision = Revision(plan.service, plan.environment, release.digest, settings)
         key = f"{plan.service}/{plan.environment}"
         self._until(lambda: self._engine.settle(key), STOP_SECONDS, key)
-        environment = self._engine.memory(key).environment
-        if not doc.get("again"):
-            under_way = self._joined(environment, revision)
-            if under_way is not None:
-                return self.rollout(under_way)
-            stable = environment.stable if environment.rollout is None else None
-            if stable is not None and stable.revision.digest == revision.digest:
-                return self._already_stable(key, stable, plan, doc)
-        rollout = Rollout(
+        return Rollout(
             id=timed_id("r", self._clock.now()),
             kind="deploy",
-            revision=revision,
+            revision=Revision(plan.service, plan.environment, release.digest, settings),
             plan=plan,
             requested_by=str(doc.get("requested_by") or "unknown"),
             requested_at=self._clock.now(),
         )
-        self._request(key, "begin", rollout.requested_by, rollout=rollout)
-        view: Doc = self._until(lambda: self._engine.rollout_view(key, rollout.id), STOP_SECONDS, key)
-        return view
+
+    def serves_already(self, rollout: Rollout) -> bool:
+        """Whether its revision serves, and nothing is under way."""
+        environment = self._engine.memory(f"{rollout.plan.service}/{rollout.plan.environment}").environment
+        stable = environment.stable if environment.rollout is None else None
+        return stable is not None and stable.revision.digest == rollout.revision.digest
 
     def _plan_of(self, doc: Mapping[str, Any]) -> Plan:
         try:
@@ -267,31 +288,32 @@ class Desk(Freezes):
         self._ledger.commit(entries, [Put("quarantine", key, None) for key, _ in rows], at=self._clock.now())
         return self.quarantine()
 
-    def _request(
-        self,
-        key: str,
-        verb: Any,
-        by: str,
-        *,
-        rollout: Rollout | None = None,
-        rollout_id: str | None = None,
-        plan: Plan | None = None,
-    ) -> str:
-        """Write the request down and wake the engine. Returns the command's id."""
-        now = self._clock.now()
-        command = Command(timed_id("c", now), verb, by, now, rollout, rollout_id, plan)
-        service, _, name = key.partition("/")
-        body: dict[str, Any] = {"request": command.id, "verb": verb, "by": by}
-        puts = [Put("command", f"{key}/{command.id}", dump(command))]
-        if rollout is not None:
-            revision = rollout.revision
-            body |= {"rollout": rollout.id, "revision": revision.digest, "release": revision.release}
-            puts.append(Put("revision", revision.digest, dump(revision)))
-        self._ledger.commit(
-            [Draft("request", service, name, rollout.id if rollout else rollout_id, body)], puts, at=now
-        )
-        self._wake(key)
-        return command.id
+    def _request(self, key: str, verb: Any, by: str, **parts: Any) -> str:
+        """Write one request down and wake the engine. Returns the command's id."""
+        return self.request([Request(key, verb, by, **parts)])[0]
+
+    def request(self, requests: Sequence[Request], puts: Sequence[Put] = ()) -> Sequence[str]:
+        """Write requests down, all of them or none, and wake the engine. Returns the commands' ids."""
+        now, entries, written, ids = self._clock.now(), [], list(puts), []
+        for asked in requests:
+            command = Command(
+                timed_id("c", now), asked.verb, asked.by, now, asked.rollout, asked.rollout_id, asked.plan
+            )
+            service, _, name = asked.key.partition("/")
+            body: dict[str, Any] = {"request": command.id, "verb": asked.verb, "by": asked.by}
+            written.append(Put("command", f"{asked.key}/{command.id}", dump(command)))
+            rollout = asked.rollout
+            if rollout is not None:
+                revision = rollout.revision
+                body |= {"rollout": rollout.id, "revision": revision.digest, "release": revision.release}
+                body |= {"group": rollout.group.id} if rollout.group is not None else {}
+                written.append(Put("revision", revision.digest, dump(revision)))
+            entries.append(Draft("request", service, name, rollout.id if rollout else asked.rollout_id, body))
+            ids.append(command.id)
+        self._ledger.commit(entries, written, at=now)
+        for asked in requests:
+            self._wake(asked.key)
+        return ids
 
     def _decided(self, key: str, command: str) -> bool:
         """Whether the engine took the command up. Raises: Refused when it could not be granted."""

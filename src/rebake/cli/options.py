@@ -45,6 +45,13 @@ def of_environment(function: F) -> F:
     return environment_argument(service_option(file_option(json_option(function))))
 
 
+def of_environment_or_group(function: F) -> F:
+    """ENV or --group, and what `of_environment` takes."""
+    text = "The release group of this name, instead of ENV."
+    named = click.option("--group", metavar="NAME", help=text)
+    return optional_environment_argument(service_option(file_option(json_option(named(function)))))
+
+
 def _complete_environment(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     """Names for the Tab key: those that serve, and those in the file here. Never starts anything, never complains."""
     import contextlib

@@ -35,6 +35,13 @@ def read_file(home: Home, file: Path) -> Described:
     return Described(compile_file(file, home.store / "cache" / "files"), file.absolute().parent)
 
 
+def read_group(file: Path) -> Any:
+    """The `spec.group.Group` of a file. Raises: UsageError `no-rebake-yaml`, `file-unreadable`; SpecError."""
+    from rebake.spec.load import load_group
+
+    return load_group(file)
+
+
 def secret_values(sources: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The values of the secrets that come from the environment of this command, by the name they have there.
 

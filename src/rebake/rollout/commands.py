@@ -11,6 +11,7 @@ from rebake.core.digest import short
 from rebake.core.units import FULL
 from rebake.rollout.draft import Draft
 from rebake.rollout.events import Look, Seen, shut
+from rebake.rollout.groups import next_mark
 from rebake.rollout.journey import apply_event, end_rollout
 from rebake.rollout.plan import Plan
 from rebake.rollout.states import TABLE, Event, State
@@ -40,9 +41,12 @@ def _begin(draft: Draft, rollout: Rollout) -> None:
     if under_way is None:
         draft.update(queue=(*draft.environment.queue, rollout))
         return
-    held = _held_in_soak(draft, under_way)
+    in_group = under_way.state is State.SOAKING and under_way.group is not None
+    held = in_group or _held_in_soak(draft, under_way)
     if rollout.plan.when_busy == "supersede" and held:
         _drop_queue(draft, f"superseded by {rollout.id}")
+    if in_group:
+        apply_event(draft, Seen(Event.HURRIED, f"{rollout.id} waits; its soak ends when its group's does"))
     if not held and (under_way.state is State.SOAKING or rollout.plan.when_busy == "supersede"):
         _drop_queue(draft, f"superseded by {rollout.id}")
         reason = f"superseded by {rollout.id}, requested by {rollout.requested_by}"
@@ -103,10 +107,20 @@ def _approve(draft: Draft, command: Command) -> None:
     """What a person says yes to: the question that is asked or, where a gate in time holds it, passing that gate."""
     rollout = draft.environment.rollout
     if rollout is None or rollout.held is None or rollout.state is State.ASKING:
-        _ask_rollout(draft, command, Event.APPROVE, "approved")
+        _say_yes(draft, command)
         return
     draft.update(rollout=replace(rollout, let_through=command.by, let_through_at=draft.now))
     apply_event(draft, Seen(Event.LET_THROUGH, f"let through by {command.by}"))
+
+
+def _say_yes(draft: Draft, command: Command) -> None:
+    """In a group in lockstep a step that a person said yes to still begins together with the others'."""
+    rollout = draft.environment.rollout
+    lockstep = rollout is not None and rollout.group is not None and rollout.group.order == "lockstep"
+    if rollout is None or not lockstep or rollout.state not in (State.HOLDING, State.ASKING):
+        _ask_rollout(draft, command, Event.APPROVE, "approved")
+        return
+    apply_event(draft, Seen(Event.AGREED, f"approved by {command.by}", mark=next_mark(rollout)))
 
 
 def _stop(draft: Draft, command: Command) -> None:

@@ -24,6 +24,7 @@ from rebake.release.manifest import Release
 from rebake.rollout.actions import Action, ApplyRoute, Decision, Launch, Prepare, RemoveRoute, Retire, RunCheck
 from rebake.rollout.checks import run_check
 from rebake.rollout.decide import decide
+from rebake.rollout.groups import going_back
 from rebake.rollout.homes import Homes
 from rebake.rollout.inspections import Inspections
 from rebake.rollout.jobs import Jobs, Work
@@ -34,7 +35,7 @@ from rebake.rollout.recording import Recording
 from rebake.rollout.route import desired_route, weights
 from rebake.rollout.states import State
 from rebake.rollout.view import Doc, environment_view, rollout_view
-from rebake.rollout.world import Command, Environment, Freeze, Job, Place, Rollout, World
+from rebake.rollout.world import Command, Environment, Freeze, Job, Mate, Place, Rollout, World
 from rebake.traffic.ports import RouteObservation, TrafficRouter
 
 LEASE_SECONDS = 15.0
@@ -282,6 +283,7 @@ class Engine:
             requests_per_second=memory.pace.look(route, now),
             commands=commands,
             log_tails=self._log_tails(memory, instances, jobs),
+            mates=self._mates(rollout),
             freezes=self._freezes(environment) if asked or rollout is not None else (),
             looked_away=not 0 <= now - memory.looked_at <= self.ports.lease_seconds,
         )
@@ -335,6 +337,13 @@ class Engine:
     def _freezes(self, environment: Environment) -> tuple[Freeze, ...]:
         found = (load(Freeze, doc) for _, doc in self.ports.ledger.list("freeze"))
         return tuple(freeze for freeze in found if freeze.scope in ("*", environment.key))
+
+    def _mates(self, rollout: Rollout | None) -> tuple[Mate, ...]:
+        """What the other members of its group wrote down, whichever engine leads them."""
+        if rollout is None or rollout.group is None:
+            return ()
+        found = (load(Mate, doc) for _, doc in self.ports.ledger.list("reached", f"{rollout.group.id}/"))
+        return tuple(mate for mate in found if mate.member != rollout.group.me)
 
     def _succeeded(self, environment: Environment) -> frozenset[str]:
         prefix = f"{environment.service}/"
@@ -417,6 +426,8 @@ class Engine:
         durable = bool(entries) or any(put.kind != "judging" for put in puts)
         self.ports.ledger.commit(entries, puts, at=now, fence=self._fence(memory, now), durable=durable)
         memory.environment = after
+        for mate in {name for put in puts if put.kind == "reached" for name in _mates_of(decision, put.key)} - {key}:
+            self.wake(mate)
         return bool(entries) or after is not before
 
     def _drifted(self, key: str) -> None:
@@ -443,7 +454,7 @@ class Engine:
         puts += [Put("success", f"{name}/{release}", {"at": now}) for release in decision.succeeded]
         puts += [Put("success", f"{name}/{release}", None) for release in decision.withdrawn]
         puts += self._rollout_puts(memory, world, decision, now)
-        return puts
+        return puts + _group_puts(memory.environment, decision)
 
     def _release_of(self, memory: Memory, environment: Environment, revision: str) -> str | None:
         fleets = (environment.stable, environment.candidate, memory.environment.candidate, memory.environment.stable)
@@ -625,6 +636,31 @@ class Engine:
             return rollout_view(environment, memory.world, waiting[0], memory.judging, self.ports.clock.now())
         doc = self.ports.ledger.get("rollout", f"{key}/{rollout}")
         return None if doc is None else dict(doc)
+
+
+def _group_puts(before: Environment, decision: Decision) -> list[Put]:
+    """What members of groups reached in this look, for the engines of the others."""
+    known = {r.id: r for r in (before.rollout, *before.queue) if r is not None}
+    puts = []
+    for rollout in (*decision.ended, decision.environment.rollout):
+        if rollout is None or rollout.group is None:
+            continue
+        mate, was = _mate(rollout), known.get(rollout.id)
+        if was is None or rollout.over or _mate(was) != mate:
+            puts.append(Put("reached", f"{rollout.group.id}/{rollout.group.me:03}", dump(mate)))
+    return puts
+
+
+def _mate(rollout: Rollout) -> Mate:
+    assert rollout.group is not None
+    return Mate(rollout.group.me, rollout.mark, going_back(rollout))
+
+
+def _mates_of(decision: Decision, key: str) -> Sequence[str]:
+    """The environments of the group that a written mark belongs to."""
+    rollouts = (*decision.ended, decision.environment.rollout)
+    found = (r.group for r in rollouts if r is not None and r.group is not None)
+    return next((group.members for group in found if key.startswith(f"{group.id}/")), ())
 
 
 def next_look(key: str, interval: float, now: float, among: int) -> float:

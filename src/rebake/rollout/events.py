@@ -12,6 +12,7 @@ from functools import wraps
 
 from rebake.core.digest import short
 from rebake.core.units import FULL, format_duration, format_share
+from rebake.rollout import groups
 from rebake.rollout.clues import clue
 from rebake.rollout.fleets import healthy
 from rebake.rollout.gates import Closed, closed
@@ -31,13 +32,15 @@ LATE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An event with what people are told about it. `until`: when what holds a rollout ends by itself."""
+    """An event with what people are told about it. `until`: when what holds a rollout ends by itself; `mark`:
+    what it reached in its group."""
 
     event: Event
     reason: str
     remedy: str | None = None
     log_tail: tuple[str, ...] = ()
     until: float | None = None
+    mark: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +111,69 @@ def _gated(look: Look, seen: Seen | None) -> Seen | None:
 
 
 def _behind_gates(rule: Rule) -> Rule:
-    """The rule, with the gates in time before what it lets happen."""
+    """The rule, with the gates in time, and then the group, before what it lets happen."""
 
     @wraps(rule)
     def behind_gates(look: Look) -> Seen | None:
-        return _gated(look, rule(look))
+        return _together(look, _gated(look, rule(look)))
 
     return behind_gates
+
+
+STEPS = frozenset({Event.CHECKS_PASSED, Event.STEP_OVER, Event.UNDECIDED_PROMOTE})
+"""Events with which a step begins: what a group in lockstep does together."""
+
+
+def _together(look: Look, seen: Seen | None) -> Seen | None:
+    """What moves users on, once the others of the group are as far; before that, that this one is."""
+    group = look.rollout.group
+    if group is None or seen is None:
+        return seen
+    if seen.event is Event.GATE_OPEN and group.order == "ordered":
+        return _wait(look, seen, 0, groups.PROMOTED, before=group.me)
+    if seen.event in STEPS and group.order == "lockstep" and not stable_broken(look):
+        mark = groups.next_mark(look.rollout)
+        return _wait(look, seen, mark, mark)
+    return seen
+
+
+def _wait(look: Look, seen: Seen, mine: int, theirs: int, before: int | None = None) -> Seen | None:
+    """Say what this member reached, then wait until the others have reached theirs."""
+    rollout, mates = look.rollout, look.world.mates
+    if rollout.mark < mine:
+        others = groups.behind(rollout, mates, theirs, before) or "nobody"
+        return Seen(Event.REACHED, f"{seen.reason}; in its group it waits for {others}", mark=mine)
+    return seen if groups.reached(rollout, mates, theirs, before) else None
+
+
+def _group_returns(look: Look) -> Seen | None:
+    rollout = look.rollout
+    mate = groups.gone_back(rollout, look.world.mates)
+    if mate is None or rollout.group is None or _all_gave_their_word(look):
+        return None
+    name = rollout.group.members[mate.member] if mate.member < len(rollout.group.members) else "a member"
+    return Seen(
+        Event.GROUP_RETURNS,
+        f"taken back with its group {rollout.group.name}, because {name} goes back: {mate.back}",
+        f"rebake status --group {rollout.group.name}",
+    )
+
+
+def _all_gave_their_word(look: Look) -> bool:
+    return look.rollout.mark >= groups.WORD and groups.reached(look.rollout, look.world.mates, groups.WORD)
+
+
+def _agreed(look: Look) -> Seen | None:
+    """A person said yes to the next step of a member; it waits for the others all the same."""
+    if not look.rollout.agreed:
+        return None
+    return _together(look, Seen(Event.STEP_OVER, "approved, and its group is there"))
+
+
+def _takes_over(look: Look) -> Seen | None:
+    """In a group the soak goes on after a broken stable was replaced: nobody gives its stable up before all may."""
+    seen = None if look.rollout.group is None else _stable_broken(look)
+    return None if seen is None else replace(seen, event=Event.TAKES_OVER)
 
 
 def _resumed(look: Look) -> Seen | None:
@@ -276,7 +335,7 @@ def stable_broken(look: Look) -> bool:
 
 def _harmful(look: Look) -> Seen | None:
     verdict = look.world.verdict
-    if verdict is None or verdict.kind != "harmful" or stable_broken(look):
+    if verdict is None or verdict.kind != "harmful" or stable_broken(look) or look.rollout.mark >= groups.WORD:
         return None
     return Seen(
         Event.HARMFUL,
@@ -287,7 +346,7 @@ def _harmful(look: Look) -> Seen | None:
 
 def _candidate_lost(look: Look) -> Seen | None:
     fleet, lost = look.environment.candidate, look.environment.candidate_lost_at
-    if fleet is None or not look.rollout.weight or stable_broken(look):
+    if fleet is None or not look.rollout.weight or stable_broken(look) or look.rollout.mark >= groups.WORD:
         return None
     gone = lost is not None and look.now - lost >= LOST_SECONDS
     if not gone and len(fleet.streak) < START_ATTEMPTS:
@@ -397,13 +456,29 @@ def _evidence_came(look: Look) -> Seen | None:
 
 def _soaked(look: Look) -> Seen | None:
     """The end of the soak. Where it moves the users that were held back, gates in time hold it."""
+    rollout = look.rollout
+    if rollout.group is not None and rollout.mark >= groups.SOAKED:
+        return _vote(look)
     seen = _soaked_long_enough(look)
-    return seen if look.rollout.weight == FULL else _gated(look, seen)
+    seen = seen if rollout.weight == FULL else _gated(look, seen)
+    if rollout.group is None or seen is None or seen.event is not Event.SOAKED:
+        return seen
+    return _wait(look, seen, groups.SOAKED, groups.SOAKED)
+
+
+def _vote(look: Look) -> Seen | None:
+    """All have soaked: each gives its word that it does not go back by itself; once all have, each gives stable up."""
+    rollout, mates = look.rollout, look.world.mates
+    if rollout.mark >= groups.WORD:
+        return Seen(Event.SOAKED, "its whole group has soaked without harm") if _all_gave_their_word(look) else None
+    if not groups.reached(rollout, mates, groups.SOAKED):
+        return None
+    return Seen(Event.REACHED, "its whole group has soaked without harm: it stays", mark=groups.WORD)
 
 
 def _soaked_long_enough(look: Look) -> Seen | None:
     rollout = look.rollout
-    soak_ms = look.plan.soak_ms if look.environment.stable is not None else 0
+    soak_ms = look.plan.soak_ms if look.environment.stable is not None and not rollout.hurried else 0
     if rollout.promoted_at is None or (look.now - rollout.promoted_at) * 1000 < soak_ms:
         return None
     if soak_ms == 0:
@@ -418,14 +493,20 @@ def _returned(look: Look) -> Seen | None:
 
 
 RULES: Mapping[State, Sequence[Rule]] = {
-    State.WAITING: (_quarantined, _gate_shut, _gate_open),
-    State.PREPARING: (_prepared,),
-    State.LAUNCHING: (_blocked, _cannot_start, _ready),
-    State.CHECKING: (_blocked, _cannot_start, _check_failed, _resumed, _checks_passed),
-    State.SHIFTING: (_blocked, _harmful, _candidate_lost, _stable_broken, _shifted),
-    State.HOLDING: (_blocked, _harmful, _candidate_lost, _stable_broken, _resumed, _hold),
-    State.ASKING: (_blocked, _cannot_start, _harmful, _candidate_lost, _stable_broken, _resumed, _evidence_came),
-    State.SOAKING: (_harmful, _candidate_lost, _stable_broken, _resumed, _soaked),
+    State.WAITING: (_group_returns, _quarantined, _gate_shut, _gate_open),
+    State.PREPARING: (_group_returns, _prepared),
+    State.LAUNCHING: (_blocked, _cannot_start, _group_returns, _ready),
+    State.CHECKING: (_blocked, _cannot_start, _check_failed, _group_returns, _resumed, _checks_passed),
+    State.SHIFTING: (_blocked, _harmful, _candidate_lost, _group_returns, _stable_broken, _shifted),
+    State.HOLDING: (
+        *(_blocked, _harmful, _candidate_lost, _group_returns),
+        *(_stable_broken, _resumed, _agreed, _hold),
+    ),
+    State.ASKING: (
+        *(_blocked, _cannot_start, _harmful, _candidate_lost, _group_returns),
+        *(_stable_broken, _resumed, _agreed, _evidence_came),
+    ),
+    State.SOAKING: (_harmful, _candidate_lost, _group_returns, _takes_over, _stable_broken, _resumed, _soaked),
     State.FINISHING: (_harmful, _candidate_lost, _shifted),
     State.RETURNING: (_returned,),
 }

@@ -8,6 +8,7 @@ from dataclasses import replace
 from rebake.core.units import FULL, format_share
 from rebake.rollout.draft import Draft
 from rebake.rollout.events import Look, Seen, classify, shut, stable_broken
+from rebake.rollout.groups import PROMOTED
 from rebake.rollout.route import stages
 from rebake.rollout.states import STAYING, TABLE, Event, State, next_state
 from rebake.rollout.world import Fleet, Leaving, Rollout, fleet_for
@@ -99,6 +100,10 @@ def apply_event(draft: Draft, seen: Seen) -> None:
         log_tail=tuple(seen.log_tail)[-20:],
         held=seen.reason if seen.event is Event.HELD else None,
         held_until=seen.until,
+        mark=max(rollout.mark, -1 if seen.mark is None else seen.mark),
+        agreed=rollout.agreed or seen.event is Event.AGREED,
+        hurried=rollout.hurried or seen.event is Event.HURRIED,
+        taken_along=rollout.taken_along or seen.event is Event.GROUP_RETURNS,
     )
     draft.moved = True
     if seen.event in STAYING:
@@ -116,7 +121,7 @@ def _enter(draft: Draft, left: Rollout, rollout: Rollout, event: Event) -> None:
         took = max(0.0, draft.now - left.entered_at)
         draft.update(rollout=rollout, candidate=candidate and replace(candidate, start_seconds=took))
     elif state is State.SHIFTING:
-        draft.update(rollout=_next_step(draft, rollout, event))
+        draft.update(rollout=replace(_next_step(draft, rollout, event), agreed=False))
     elif state is State.HOLDING:
         users_at = rollout.users_at if rollout.users_at is not None else draft.now
         draft.update(rollout=replace(rollout, step_at=draft.now, users_at=users_at))
@@ -125,7 +130,7 @@ def _enter(draft: Draft, left: Rollout, rollout: Rollout, event: Event) -> None:
         draft.update(rollout=replace(rollout, asking=asking))
     elif state is State.SOAKING:
         draft.succeeded.append(rollout.revision.release)
-        draft.update(rollout=replace(rollout, promoted_at=draft.now))
+        draft.update(rollout=replace(rollout, promoted_at=draft.now, mark=max(rollout.mark, PROMOTED)))
     elif state is State.FINISHING:
         draft.update(rollout=replace(rollout, weight=FULL))
     elif state is State.RETURNING:

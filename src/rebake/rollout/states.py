@@ -50,7 +50,7 @@ MEANING: Mapping[State, str] = {
     State.PROMOTED: "the candidate is stable now",
     State.ROLLED_BACK: "taken back by health, a check, the judge or an undo",
     State.REFUSED: "a gate said no; nothing was touched",
-    State.STOPPED: "stopped by a person, or superseded by a newer request",
+    State.STOPPED: "stopped by a person, superseded by a newer request, or taken back with its group",
     State.FAILED: "the platform or the edge could not do it",
 }
 
@@ -71,6 +71,9 @@ class Event(StrEnum):
     SUPERSEDED = "superseded"
     APPROVE = "approve"
     LET_THROUGH = "let-through"
+    AGREED = "agreed"
+    HURRIED = "hurried"
+    GROUP_RETURNS = "group-returns"
     QUARANTINED = "quarantined"
     GATE_SHUT = "gate-shut"
     BLOCKED = "blocked"
@@ -79,8 +82,10 @@ class Event(StrEnum):
     HARMFUL = "harmful"
     CANDIDATE_LOST = "candidate-lost"
     STABLE_BROKEN = "stable-broken"
+    TAKES_OVER = "takes-over"
     RESUMED = "resumed"
     HELD = "held"
+    REACHED = "reached"
     GATE_OPEN = "gate-open"
     PREPARED = "prepared"
     READY = "ready"
@@ -114,7 +119,7 @@ class Cell:
 
 IGNORED = Cell()
 
-STAYING = frozenset({Event.HELD, Event.RESUMED, Event.LET_THROUGH})
+STAYING = frozenset({Event.HELD, Event.RESUMED, Event.LET_THROUGH, Event.REACHED, Event.AGREED, Event.HURRIED})
 """Events that leave a rollout where it is: they are told and remembered, and its state is not entered anew."""
 
 _BACK = {
@@ -130,13 +135,14 @@ def _go(state: State) -> Cell:
 
 
 def _gated(state: State) -> Mapping[Event, Cell]:
-    """A gate in time may hold it here, and a person may let it through."""
-    return dict.fromkeys(STAYING, Cell(state))
+    """A gate in time may hold it here, a person may let it through, and a member of a group waits for the others."""
+    return dict.fromkeys((Event.HELD, Event.RESUMED, Event.LET_THROUGH, Event.REACHED), Cell(state))
 
 
-_PEOPLE_STOP = {Event.UNDO: _BACK["stop"], Event.STOP: _BACK["stop"], Event.SUPERSEDED: _BACK["stop"]}
+_ENDERS = (Event.UNDO, Event.STOP, Event.SUPERSEDED, Event.GROUP_RETURNS)
+_PEOPLE_STOP = dict.fromkeys(_ENDERS, _BACK["stop"])
 _WATCHED = {Event.HARMFUL: _BACK["harm"], Event.CANDIDATE_LOST: _BACK["harm"]}
-_AT_ONCE = {e: Cell(State.STOPPED) for e in (Event.UNDO, Event.STOP, Event.SUPERSEDED)}
+_AT_ONCE = dict.fromkeys(_ENDERS, Cell(State.STOPPED))
 _OVER = {
     Event.UNDO: Cell(refused="this rollout is over"),
     Event.STOP: Cell(refused="this rollout is over"),
@@ -189,6 +195,7 @@ _WRITTEN: Mapping[State, Mapping[Event, Cell]] = {
         **_PEOPLE_STOP,
         **_WATCHED,
         Event.APPROVE: _go(State.SHIFTING),
+        Event.AGREED: _go(State.HOLDING),
         Event.BLOCKED: _BACK["fail"],
         Event.STABLE_BROKEN: _go(State.SHIFTING),
         Event.STEP_OVER: _go(State.SHIFTING),
@@ -202,6 +209,7 @@ _WRITTEN: Mapping[State, Mapping[Event, Cell]] = {
         **_PEOPLE_STOP,
         **_WATCHED,
         Event.APPROVE: _go(State.SHIFTING),
+        Event.AGREED: _go(State.ASKING),
         Event.CANNOT_START: _BACK["harm"],
         Event.BLOCKED: _BACK["fail"],
         Event.STABLE_BROKEN: _go(State.SHIFTING),
@@ -213,6 +221,9 @@ _WRITTEN: Mapping[State, Mapping[Event, Cell]] = {
         Event.UNDO: _BACK["harm"],
         Event.STOP: _BACK["stop"],
         Event.SUPERSEDED: _go(State.FINISHING),
+        Event.HURRIED: _go(State.SOAKING),
+        Event.GROUP_RETURNS: _BACK["stop"],
+        Event.TAKES_OVER: _go(State.SHIFTING),
         Event.APPROVE: _NOTHING_TO_APPROVE,
         Event.STABLE_BROKEN: _go(State.FINISHING),
         Event.SOAKED: _go(State.FINISHING),

@@ -55,6 +55,8 @@ def rollout_view(environment: Environment, world: World, rollout: Rollout, judgi
         "reason": rollout.reason,
         "remedy": rollout.remedy,
         "held": _held(rollout),
+        "group": None if rollout.group is None else rollout.group.id,
+        "taken_along": rollout.taken_along,
         "outcome": outcome,
         "verdict": verdict,
         "requests": requests,

@@ -79,6 +79,32 @@ class Fleet:
 
 
 @dataclass(frozen=True, slots=True)
+class Membership:
+    """One rollout's place in a release group.
+
+    Attributes:
+        id: made once, where the group is asked for.
+        members: `SERVICE/ENV` of each, in order.
+        me: this one's number among them.
+    """
+
+    id: str
+    name: str
+    order: Literal["lockstep", "ordered"]
+    members: tuple[str, ...]
+    me: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mate:
+    """What another member of the group wrote down last. `back`: why it goes back; None while it does not."""
+
+    member: int
+    mark: int
+    back: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
     """The journey of one revision into one environment.
 
@@ -94,6 +120,9 @@ class Rollout:
         undone: the revision that an undo takes out of service.
         held: why a gate in time holds it now; None when none does.
         held_until: until when, where that is known.
+        group: its place in a release group, and of it: `mark`, what it reached (see `groups`); `agreed`, a person said
+            yes to its next step; `hurried`, a newer request waits for the end of its soak; `taken_along`, it goes
+            back because another member does.
         let_through, let_through_at: who let it pass gates in time, and when.
     """
 
@@ -123,6 +152,11 @@ class Rollout:
     held_until: float | None = None
     let_through: str | None = None
     let_through_at: float | None = None
+    group: Membership | None = None
+    mark: int = -1
+    agreed: bool = False
+    hurried: bool = False
+    taken_along: bool = False
 
     @property
     def over(self) -> bool:
@@ -248,6 +282,7 @@ class World:
         verdict: the judge's latest word on the rollout under way.
         requests_per_second: of the whole environment, roughly; 0 when unknown.
         freezes: people's freezes that concern this environment.
+        mates: what the other members of the rollout's group wrote down.
         looked_away: the look before this one is longer ago than a lease, or unknown: what was seen then may have
             changed and changed back.
     """
@@ -266,6 +301,7 @@ class World:
     log_tails: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     looked_away: bool = False
     freezes: tuple[Freeze, ...] = ()
+    mates: tuple[Mate, ...] = ()
 
     def of(self, fleet: str) -> tuple[Instance, ...]:
         return tuple(i for i in self.instances if i.fleet == fleet)

@@ -189,6 +189,21 @@ class Api:
         doc = await body_of(request)
         return answer(await to_thread.run_sync(self._app.quarantine_release, doc))
 
+    async def begin_group(self, request: Request) -> Response:
+        doc = await body_of(request)
+        return answer(await to_thread.run_sync(self._app.begin_group, doc), 202)
+
+    async def group(self, request: Request) -> Response:
+        return answer(await to_thread.run_sync(self._app.group, request.path_params["group"]))
+
+    async def stop_group(self, request: Request) -> Response:
+        doc = await body_of(request)
+        return answer(await to_thread.run_sync(self._app.stop_group, request.path_params["group"], doc))
+
+    async def undo_group(self, request: Request) -> Response:
+        doc = await body_of(request)
+        return answer(await to_thread.run_sync(self._app.undo_group, request.path_params["group"], doc))
+
     async def freeze(self, request: Request) -> Response:
         doc = await body_of(request)
         return answer(await to_thread.run_sync(self._app.freeze, doc))
@@ -227,6 +242,7 @@ def read_routes(api: Api, application: Application) -> list[Route]:
         ("/v1/leases", plain(application.leases)),
         ("/v1/quarantine", plain(application.quarantine)),
         ("/v1/freezes", plain(application.freezes)),
+        ("/v1/groups/{group}", api.group),
         ("/v1/revisions/{revision}", api.revision),
         ("/v1/kept", plain(application.kept)),
     ]
@@ -246,6 +262,9 @@ def _write_routes(api: Api) -> list[Route]:
         (f"{of}/metrics", api.metrics),  # runs the user's programs: not for a mere looker-on
         ("/v1/quarantine/release", api.quarantine_release),
         ("/v1/freezes", api.freeze),
+        ("/v1/groups", api.begin_group),
+        ("/v1/groups/{group}/stop", api.stop_group),
+        ("/v1/groups/{group}/undo", api.undo_group),
         ("/v1/freezes/lift", api.lift),
     ]
     looked_for = Route(f"{of}/drift", guarded(api.drift), methods=["GET"])  # does work: not for a mere looker-on

@@ -85,6 +85,25 @@ class Application(Protocol):
         """Retire every fleet and close the listener (`{"requested_by"}`). The environment view, once it is done."""
         ...
 
+    def begin_group(self, doc: Mapping[str, Any]) -> Doc:
+        """Deploy several environments together: `{"group", "order": "lockstep|ordered", "members": [as for `begin`],
+        "requested_by", "again"}`. The group view."""
+        ...
+
+    def group(self, name: str) -> Doc:
+        """The newest group of a name, or the one of an id: `{"group", "id", "order", "requested_by", "started",
+        "outcome": as of a rollout, or null, "reason", "exit_code", "ended", "members": [rollout view, …], "serving":
+        ["SERVICE/ENV" that took no part]}`."""
+        ...
+
+    def stop_group(self, name: str, doc: Mapping[str, Any]) -> Doc:
+        """Stop every member that is under way (`{"requested_by"}`). The group view."""
+        ...
+
+    def undo_group(self, name: str, doc: Mapping[str, Any]) -> Doc:
+        """Take every member back (`{"requested_by"}`). The group view; its members are the rollouts that go back."""
+        ...
+
     def freezes(self) -> Doc:
         """What is frozen now: `{"freezes": [{"environment": "SERVICE/ENV" or null for all, "by", "at", "until",
         "reason"}]}`."""

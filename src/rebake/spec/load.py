@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import yaml
 from pydantic import ValidationError
 
 from rebake.errors import Mistake, SpecError, UsageError
-from rebake.spec.model import Spec
+from rebake.spec.group import Group
+from rebake.spec.model import Part, Spec
 from rebake.spec.report import Finding, Locator, findings, mistakes
-from rebake.spec.rules import RULES
+from rebake.spec.rules import RULES, Rule
 from rebake.spec.tree import Builder, Halt, Node
 from rebake.spec.tree import Path as KeyPath
 
@@ -23,7 +25,26 @@ _CONTROL = "a character that YAML does not allow"
 
 
 def load(path: Path) -> Spec:
-    """Read and check a file.
+    """Read and check a rebake.yaml.
+
+    Raises: as `read`; SpecError with every mistake.
+    """
+    return parse(read(path), path.name)
+
+
+def load_group(path: Path) -> Group:
+    """Read and check the file of a release group.
+
+    Raises: as `read`; SpecError with every mistake.
+    """
+    root, early = _root(read(path), path.name)
+    group = _check(root, early, path.name, Group, ())
+    assert isinstance(group, Group)
+    return group
+
+
+def read(path: Path) -> str:
+    """The text of a file.
 
     Raises: UsageError `no-rebake-yaml` when there is none, `file-unreadable` when it cannot be read; SpecError with
         every mistake.
@@ -42,7 +63,7 @@ def load(path: Path) -> Spec:
     except OSError as error:
         problem = f"expected a file that can be read, found: {error.strerror}"
         raise UsageError("file-unreadable", problem, where=str(path), remedy="correct its permissions") from error
-    return parse(_decode(data, name), name)
+    return _decode(data, name)
 
 
 def _decode(data: bytes, name: str) -> str:
@@ -66,6 +87,14 @@ def parse(text: str, name: str = "rebake.yaml") -> Spec:
         name: what the mistakes call the file.
     Raises: SpecError with every mistake, in the order of the file.
     """
+    root, early = _root(text, name)
+    spec = _check(root, early, name, Spec, RULES)
+    assert isinstance(spec, Spec)
+    return spec
+
+
+def _root(text: str, name: str) -> tuple[Node, list[Mistake]]:
+    """The keys and values of a text, and what was wrong on the way. Raises: SpecError when there are none."""
     if len(text) > LARGEST:
         raise SpecError(name, [Mistake("file-too-large", "", f"expected at most {LARGEST // 1024} KiB, found more")])
     root, early = _tree(text)
@@ -74,7 +103,7 @@ def parse(text: str, name: str = "rebake.yaml") -> Spec:
     if root.kind != "mapping":
         problem = f"expected keys and values such as service: guestbook, found a {root.kind.replace('scalar', 'word')}"
         raise SpecError(name, [*early, Mistake("not-a-mapping", "", problem, root.line, root.column)])
-    return _check(root, early, name)
+    return root, early
 
 
 def _empty(text: str) -> Mistake:
@@ -159,17 +188,17 @@ def _syntax(error: yaml.MarkedYAMLError) -> Mistake:
 # --- values ----------------------------------------------------------------------------------------------------------
 
 
-def _check(root: Node, early: list[Mistake], name: str) -> Spec:
+def _check(root: Node, early: list[Mistake], name: str, kind: type[Part], rules: Sequence[Rule]) -> Part:
     locator = Locator(root)
     found: list[Finding] = []
     data = _without_nothing(root.value(), (), found)
     empty = [item.path for item in found]
-    spec: Spec | None = None
+    spec: Part | None = None
     try:
-        spec = Spec.model_validate(data)
+        spec = kind.model_validate(data)
     except ValidationError as error:
         found += [item for item in findings(error, locator) if not _follows(item, empty)]
-    for rule in RULES:
+    for rule in rules:
         found += rule(data, locator.line)
     every = sorted([*early, *mistakes(found, locator)], key=lambda mistake: (mistake.line, mistake.column))
     if every or spec is None:

@@ -18,6 +18,7 @@ from rebake.spec.report import Finding, did_you_mean, listed
 from rebake.spec.tree import Path
 
 LineOf = Callable[[Path], int]
+Rule = Callable[[Any, LineOf], Iterator[Finding]]
 
 RESERVED = {
     "PORT": "rebake tells every instance its own port",

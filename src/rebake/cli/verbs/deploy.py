@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
+from rebake.cli import group as together
 from rebake.cli import story, workshop
 from rebake.cli.follow import follow, is_live
-from rebake.cli.options import environment_argument, file_option, json_option
+from rebake.cli.options import file_option, json_option, optional_environment_argument
 from rebake.cli.output import emit_json, line, notice
 from rebake.cli.session import Session, requested_by
 from rebake.cli.words import View, seconds, short
@@ -17,8 +18,14 @@ from rebake.errors import RebakeError, Refused
 
 
 @click.command()
-@environment_argument
+@optional_environment_argument
 @file_option
+@click.option(
+    "--group",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Deploy the members of a release group together, instead of ENV.",
+)
 @click.option("--release", "release", metavar="DIGEST", help="Deploy this release instead of baking the source.")
 @click.option("--detach", is_flag=True, help="Begin the rollout and return.")
 @click.option("--again", is_flag=True, help="Roll out also when this revision serves already.")
@@ -31,7 +38,15 @@ from rebake.errors import RebakeError, Refused
 )
 @json_option
 def command(
-    *, environment: str, file: Path, release: str | None, detach: bool, again: bool, until: str, as_json: bool
+    *,
+    environment: str | None,
+    file: Path,
+    group: Path | None,
+    release: str | None,
+    detach: bool,
+    again: bool,
+    until: str,
+    as_json: bool,
 ) -> int:
     """Bake if needed and take ENV to the release.
 
@@ -40,7 +55,11 @@ def command(
     Exit codes: 0 promoted, 2 a mistake in the file or the command, 3 rolled back, 4 refused, 5 the platform failed,
     6 stopped by a person.
     """
+    together.one_of(environment, group, "deploy")
     session = Session()
+    if environment is None:
+        assert group is not None
+        return together.deploy(session, group, detach=detach, again=again, as_json=as_json)
     described = workshop.read_file(session.home, file)
     request = workshop.rollout_request(described, environment)
     digest = _release(session, described, release, as_json)

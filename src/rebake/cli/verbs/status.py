@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from rebake.cli import group as together
 from rebake.cli.options import file_option, json_option, optional_environment_argument, service_option
 from rebake.cli.output import emit_json, line
 from rebake.cli.session import NOTHING_DEPLOYED, Session, environment_path
@@ -18,10 +19,16 @@ from rebake.cli.words import environment_details, environment_lines
 @service_option
 @file_option
 @json_option
+@together.group_option
 @click.option("--watch", is_flag=True, help="Follow it; with ENV, the rollout under way there.")
-def command(environment: str | None, service: str | None, file: Path, as_json: bool, watch: bool) -> int:
+def command(
+    *, environment: str | None, service: str | None, file: Path, as_json: bool, group: str | None, watch: bool
+) -> int:
     """Say what serves in ENV, or in every environment."""
     session = Session()
+    if group is not None:
+        together.one_of(environment, group, "status")
+        return together.status(session, group, as_json=as_json)
     if session.is_fresh() and environment is None:
         return _nothing(as_json)
     session.require_state()

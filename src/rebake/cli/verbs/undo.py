@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from rebake.cli import group as together
 from rebake.cli.follow import follow
-from rebake.cli.options import of_environment
+from rebake.cli.options import of_environment_or_group
 from rebake.cli.output import emit_json, line, paint
 from rebake.cli.session import Session, environment_path, requested_by
 from rebake.cli.story import ending
@@ -16,14 +17,19 @@ from rebake.cli.words import View, seconds, short
 
 
 @click.command()
-@of_environment
+@of_environment_or_group
 @click.option("--dry-run", is_flag=True, help="Say what would come back, and change nothing.")
-def command(environment: str, service: str | None, file: Path, as_json: bool, dry_run: bool) -> int:
+def command(
+    *, environment: str | None, service: str | None, file: Path, as_json: bool, group: str | None, dry_run: bool
+) -> int:
     """Put the previous revision of ENV back, at once, with its settings.
 
     No judge is asked. What was undone goes to quarantine, so that it does not come back by itself.
     """
+    together.one_of(environment, group, "undo")
     session = Session()
+    if environment is None:
+        return together.undo(session, str(group), as_json=as_json)
     session.require_state()
     name = session.service_of(environment, service, file)
     asked = {"requested_by": requested_by(), "dry_run": dry_run}

@@ -52,10 +52,14 @@ class Causes:
             self.fail("10", f"{rollout} met {event} in {before}: {problem}")
 
     def entered(self, rollout: str, plan: Plan, state: State, event: Event, now: Clocks) -> None:
-        if event is Event.APPROVE:
+        if event in (Event.APPROVE, Event.AGREED):
             self.approved.add(rollout)
-        if event is Event.STABLE_BROKEN:
+        if event is Event.AGREED:  # neither its hold nor its evidence is waited for any more
+            self.since[rollout], self.served[rollout] = (-1e9, -1e9), -(10**9)
+        if event in (Event.STABLE_BROKEN, Event.TAKES_OVER):
             self.alone.add(rollout)
+        if event is Event.AGREED:
+            return
         if state is State.SHIFTING:
             self.served[rollout] = self._requests(rollout)
         if state is State.HOLDING:

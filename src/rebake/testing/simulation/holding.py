@@ -27,6 +27,7 @@ class Holding:
     Attributes:
         freezes: people's freezes by what they are of.
         held: rollouts that were told to be held, and have not gone on since.
+        agreed: rollouts whose next step a person said yes to.
         let_through: when a person let a rollout pass.
     """
 
@@ -34,6 +35,7 @@ class Holding:
         self.fail = fail
         self.freezes: dict[str, Freeze] = {}
         self.held: set[str] = set()
+        self.agreed: set[str] = set()
         self.let_through: dict[str, float] = {}
 
     def shut(self, rollout: str, plan: Plan, doc: Mapping[str, Any], at: float) -> bool:
@@ -53,7 +55,9 @@ class Holding:
         shut = self.shut(rollout, plan, doc, at)
         remembered = doc.get("rollout") or {}
         whole = event is Event.SOAKED and remembered.get("id") == rollout and remembered["weight"] == FULL
-        if event in ONWARD and shut and not whole:
+        if event is Event.AGREED:
+            self.agreed.add(rollout)
+        if event in ONWARD and shut and not whole and rollout not in self.agreed:
             self.fail("7", f"{rollout} met {event} while a gate in time was shut")
         if event is Event.HELD and not shut:
             self.fail("7", f"{rollout} is held, and no gate in time is shut")
@@ -61,5 +65,7 @@ class Holding:
             self.held.add(rollout)
         else:
             self.held.discard(rollout)
+        if event is Event.STEP_OVER:
+            self.agreed.discard(rollout)
         if event is Event.LET_THROUGH:
             self.let_through[rollout] = at

@@ -30,6 +30,8 @@ LOST_AFTER = 3
 """Failures in a row after which a candidate counts as one that does not stay up."""
 TELLING_REQUESTS = 150
 """Requests of each cohort after which half of them failing can be no accident."""
+WORD = 1003
+"""The mark of a member of a group that does not go back by itself any more."""
 MET = frozenset({State.SHIFTING, State.HOLDING, State.ASKING})
 WATCHED = MET | {State.SOAKING, State.FINISHING}
 
@@ -162,6 +164,8 @@ class Keeping:
         if rollout is None or stable is None or candidate is None or rollout["state"] not in WATCHED:
             return False
         healthy = {i.fleet for i in seen.instances.values() if i.healthy}
+        if rollout["mark"] >= WORD:
+            return False  # it gave its group its word
         unfit = candidate["id"] not in healthy or len(streak_of(candidate)) >= LOST_AFTER
         return bool(rollout["weight"]) and stable["id"] in healthy and unfit
 
@@ -169,6 +173,9 @@ class Keeping:
         """Whether both cohorts served enough, side by side, to show that the candidate alone fails half of it."""
         rollout, stable, candidate = doc.get("rollout"), doc.get("stable"), doc.get("candidate")
         if rollout is None or stable is None or candidate is None or rollout["state"] not in WATCHED:
+            self._harm = None
+            return False
+        if rollout["mark"] >= WORD:
             self._harm = None
             return False
         rates = [self.reality.platform.behaviours[d["revision"]["release"]].error_rate for d in (stable, candidate)]

@@ -18,7 +18,9 @@ from rebake.rollout.world import Command
 from rebake.testing.simulation.scenario import ENVIRONMENT, SERVICE
 
 CELLS = dict(TABLE)
-ASKED = frozenset({Event.UNDO, Event.STOP, Event.SUPERSEDED, Event.APPROVE, Event.LET_THROUGH})
+ASKED = frozenset(
+    {Event.UNDO, Event.STOP, Event.SUPERSEDED, Event.APPROVE, Event.LET_THROUGH, Event.AGREED, Event.HURRIED}
+)
 """Events that only a person's request brings about."""
 
 
@@ -31,6 +33,7 @@ class People:
         taken_back: revisions that were in quarantine at any time.
         previous: revisions that an undo may go back to, newest first.
         serving: the revision in service.
+        lockstep: rollouts of groups, and whether their group goes in lockstep.
     """
 
     def __init__(self, fail: Callable[[str, str], None]) -> None:
@@ -47,6 +50,7 @@ class People:
         self.plans: dict[str, Plan] = {}
         self.states: dict[str, State] = {}
         self.active: str | None = None
+        self.lockstep: dict[str, bool] = {}
         self.held: Callable[[str], bool] = lambda _rollout: False
         self.held_in_soak: Callable[[str], bool] = lambda _rollout: False
         self._owed: tuple[str, Event | None] | None = None
@@ -60,6 +64,8 @@ class People:
         if command.rollout is not None:
             self.revisions[command.rollout.id] = command.rollout.revision.digest
             self.plans[command.rollout.id] = command.rollout.plan
+            if command.rollout.group is not None:
+                self.lockstep[command.rollout.id] = command.rollout.group.order == "lockstep"
 
     # One commit: its decisions and transitions in order, then what it must hold
 
@@ -149,7 +155,11 @@ class People:
         rollout = command.rollout
         if self.active is not None:
             soaking = self.states[self.active] is State.SOAKING
-            if soaking and self.held_in_soak(self.active):
+            if soaking and self.active in self.lockstep:
+                if rollout.plan.when_busy == "supersede":
+                    self._drop()
+                self._owe(Event.HURRIED)
+            elif soaking and self.held_in_soak(self.active):
                 if rollout.plan.when_busy == "supersede":
                     self._drop()
             elif soaking or rollout.plan.when_busy == "supersede":
@@ -166,6 +176,8 @@ class People:
         through = self.active is not None and self.held(self.active)
         if through and self.states[self.active or ""] is not State.ASKING:
             self._owe(Event.LET_THROUGH)
+        elif self.lockstep.get(self.active or "") and self.states[self.active or ""] in (State.HOLDING, State.ASKING):
+            self._owe(Event.AGREED)
         elif not self._owe(Event.APPROVE):
             self._refused.add(command.id)
 

@@ -10,7 +10,7 @@ from rebake.core.codec import dump
 from rebake.errors import RebakeError
 from rebake.ledger.ports import Draft, Put
 from rebake.rollout.engine import LEASE_SECONDS, Engine, Ports
-from rebake.rollout.world import Command, Freeze, Rollout
+from rebake.rollout.world import Command, Freeze, Membership, Rollout
 from rebake.testing.simulated import simulated_release
 from rebake.testing.simulation.ports import FaultyJobs, FaultyLedger, FaultyPlatform, FaultyRouter
 from rebake.testing.simulation.scenario import (
@@ -93,19 +93,21 @@ class Run:
     # Phase one
 
     def go(self) -> Outcome:
-        by_step: dict[int, list[Happening]] = {}
-        for happening in self.scenario.happenings:
-            by_step.setdefault(happening.step, []).append(happening)
         for step in range(self.scenario.steps):
-            for happening in by_step.get(step, ()):
-                self.happen(happening)
-            self._take_aim()
-            self.step(self.pace.choice(PACES), self.owners[self.pace.randrange(len(self.owners))])
+            self.troubled_step(step)
             if self.watch.violations:
                 break
         else:
             settle(self)
         return self._outcome()
+
+    def troubled_step(self, step: int) -> None:
+        """What happens at this step, and one look of one engine."""
+        for happening in self.scenario.happenings:
+            if happening.step == step:
+                self.happen(happening)
+        self._take_aim()
+        self.step(self.pace.choice(PACES), self.owners[self.pace.randrange(len(self.owners))])
 
     def step(self, seconds: float, owner: str) -> None:
         self.tick(owner)
@@ -210,15 +212,15 @@ class Run:
             ledger.commit([], [Put("quarantine", key, None)], at=self.reality.wall.now())
             self.watch.people.quarantine.discard(str(doc["revision"]))
 
-    def person(self, happening: Happening, **changes: Any) -> None:
-        """A person asks for something. `changes`: of the plan."""
+    def person(self, happening: Happening, group: Membership | None = None, **changes: Any) -> None:
+        """A person asks for something. `changes`: of the plan; `group`: the release group that a deploy belongs to."""
         self.number += 1
         number, now = self.number, self.reality.wall.now()
         parts: dict[str, Any] = {}
         plan = replace(plan_of(self.scenario.seed, happening.value), **changes)
         if happening.what == "deploy":
             revision = revision_of(happening.on, happening.value)
-            rollout = Rollout(f"r-{number:03}", "deploy", revision, plan, "ann", now)
+            rollout = Rollout(f"r-{number:03}", "deploy", revision, plan, "ann", now, group=group)
             self.begun.append(rollout.id)
             parts = {"rollout": rollout}
         elif happening.what == "undo":

@@ -26,26 +26,36 @@ HOPELESS = ("frail", "sickly", "exits")
 
 def settle(run: Run) -> None:
     """Heal the world, keep one engine, wait for the end of everything, and let the engine prove itself."""
+    heal(run)
+    if _ends(run) and ended_well(run):
+        _prove(run)
+
+
+def heal(run: Run) -> None:
+    """Nothing goes wrong any more, nothing is frozen, and one engine is left."""
     run.reality.heal()
     for scope in list(run.watch.gates.freezes):
         run.lift(scope)
     run.owners = run.owners[:1]
-    if _ends(run) and _ended_well(run):
-        _prove(run)
 
 
 def _ends(run: Run) -> bool:
     """Wait until nothing is left to do; an engine is asked to look when it said it would, or a little later."""
-    owner = run.owners[0]
     for tick in range(MOST_TICKS):
-        wait = run.due[owner] - run.reality.wall.now()
-        run.step(max(wait, _pace(tick)), owner)
-        if run.watch.violations:
-            return False
-        if _settled(run):
-            return True
-        _answer(run)
-    run.watch.fail("9", f"not settled {MOST_TICKS} ticks after the last fault: {_where(run)}")
+        if healed_step(run, tick):
+            return not run.watch.violations
+    run.watch.fail("9", f"not settled {MOST_TICKS} ticks after the last fault: {where(run)}")
+    return False
+
+
+def healed_step(run: Run, tick: int) -> bool:
+    """One look, when it is due or a little later. Returns: whether nothing is left to do, or a promise was broken."""
+    owner = run.owners[0]
+    wait = run.due[owner] - run.reality.wall.now()
+    run.step(max(wait, _pace(tick)), owner)
+    if run.watch.violations or settled(run):
+        return True
+    _answer(run)
     return False
 
 
@@ -64,7 +74,7 @@ def _answer(run: Run) -> None:
         run.person(Happening(0, "approve"))
 
 
-def _settled(run: Run) -> bool:
+def settled(run: Run) -> bool:
     doc, reality = run.reality.environment, run.reality
     if doc.get("rollout") or doc.get("queue") or doc.get("leaving") or reality.later:
         return False
@@ -93,7 +103,7 @@ def _routed(run: Run, stable: Mapping[str, Any], fit: list[str]) -> bool:
     return shares == {stable["id"]: FULL} and {e.instance for f in route.fleets for e in f.endpoints} == set(fit)
 
 
-def _ended_well(run: Run) -> bool:
+def ended_well(run: Run) -> bool:
     for rollout in run.begun:
         view = run.reality.ledger.get("rollout", f"{KEY}/{rollout}")
         if view is None or view["ended"] is None:
@@ -115,7 +125,7 @@ def _prove(run: Run) -> None:
     run.reality.rate = 200
     run.person(Happening(0, "deploy", "a", value=PROBE), **_plain(run))
     rollout = run.begun[-1]
-    if not _ends(run) or not _ended_well(run):
+    if not _ends(run) or not ended_well(run):
         return
     if run.watch.states.get(rollout) != "promoted":
         run.watch.fail("6", f"{rollout} is good, nothing went wrong, and it ended {run.watch.states.get(rollout)}")
@@ -156,7 +166,7 @@ def _prove_undo(run: Run) -> None:
         run.watch.fail("8", f"{target} was to go back to {revision[7:13]}, and {digest_in(stable)[7:13]} serves")
 
 
-def _where(run: Run) -> str:
+def where(run: Run) -> str:
     doc = run.reality.environment
     rollout = doc.get("rollout")
     parts = [f"{rollout['id']} is {rollout['state']} ({rollout['reason']})" if rollout else "no rollout"]

@@ -6,7 +6,7 @@ The numbers are those of the promises in the design.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rebake.core.units import FULL
@@ -27,7 +27,13 @@ from rebake.traffic.ports import EnvironmentRoute, RouteObservation
 CELLS = dict(TABLE)
 FINAL = ("promoted", "rolled-back", "refused", "stopped", "failed")
 HARM = ("harmful", "candidate-lost", "cannot-start", "check-failed", "undecided-roll-back")
-ENDINGS = {"stop": "stopped", "superseded": "stopped", "blocked": "failed", **dict.fromkeys(HARM, "rolled-back")}
+ENDINGS = {
+    "stop": "stopped",
+    "superseded": "stopped",
+    "group-returns": "stopped",
+    "blocked": "failed",
+    **dict.fromkeys(HARM, "rolled-back"),
+}
 SPARE_INSTANCES = 2
 MOST_FAILURES = 10
 LONGEST_PAUSE = 60.0
@@ -53,6 +59,8 @@ class Watch:
         self.states: dict[str, str] = {}
         self.endings: dict[str, str] = {}
         self.soaked: set[str] = set()
+        self.hurried: set[str] = set()
+        self.told: Callable[[str, str | None, str, Event | None], None] = lambda *_: None
         self.waived: set[str] = set()
         self.promoted: set[str] = set()
         self.intents: set[str] = set()
@@ -287,12 +295,14 @@ class Watch:
             self._begun(rollout)
         elif event is None:  # taken out of the queue, or down
             self.states[rollout] = after
+            self.told(rollout, str(before), after, None)
             return
         elif self.states.get(rollout) != str(before):
             self.fail("11", f"{rollout} goes on from {before}, but it was {self.states.get(rollout)}")
         else:
             self._stepped(owner, rollout, State(before), after, Event(event))
         self.states[rollout] = after
+        self.told(rollout, before and str(before), after, None if event is None else Event(event))
         if after in FINAL:
             self._ended(rollout, str(before), after)
 
@@ -328,25 +338,33 @@ class Watch:
             self.fail("11", f"{rollout} went from {before} to {after} on {event}: not in the table")
         if rollout in self.asked:
             asked = self.asked[rollout]
-            if asked[0] != "undo":
+            in_group = rollout in self.people.lockstep and event is Event.SOAKED  # its gates were asked before its vote
+            if asked[0] != "undo" and not in_group:
                 self.gates.stepped(rollout, asked[2], event, self.before, self.looked_at[0])
             self.causes.event(rollout, asked, before, event, self.looked_at)
-            if event not in STAYING:
+            if event not in STAYING or event is Event.AGREED:
                 self.causes.entered(rollout, asked[2], State(after), event, self.looked_at)
         if event in (Event.SHIFTED, Event.SHIFTED_LAST, Event.RETURNED):
             self._read_back(owner, rollout, before)
-        if event in (Event.APPROVE, Event.STABLE_BROKEN):
+        if event in (Event.APPROVE, Event.AGREED, Event.STABLE_BROKEN, Event.TAKES_OVER):
             self.waived.add(rollout)
         if after == State.RETURNING:
             self.endings[rollout] = self._ending(before, event)
             if self.endings[rollout] == "rolled-back":
                 self.people.shut_away(rollout)
+        if event is Event.HURRIED:
+            self.hurried.add(rollout)
         if after in (State.FINISHING, State.PROMOTED):
             self.soaked.add(rollout)
         if after == State.SOAKING and event not in STAYING:
             self.soaks_since[rollout] = self.looked_at
             self._judged(rollout)
-        if event is Event.SOAKED and rollout in self.asked and self.stable is not None:
+        if event is Event.SOAKED:
+            self._soaked(rollout)
+
+    def _soaked(self, rollout: str) -> None:
+        """Promise 4: the soak lasts as long as the file says, unless a newer request waits for its end."""
+        if rollout in self.asked and self.stable is not None and rollout not in self.hurried:
             since = self.soaks_since.get(rollout, (0.0, 0.0))
             soaked = max(now - then for now, then in zip(self.looked_at, since, strict=True))
             if soaked < self.asked[rollout][2].soak_ms / 1000:

@@ -9,7 +9,7 @@ import json
 import marshal
 import random
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -34,6 +34,10 @@ class Killed(BaseException):
 class FastLedger(MemoryLedger):
     """The ledger in memory, its documents frozen by marshal instead of JSON: as strict, in a tenth of the time."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.peers: Sequence[FastLedger] = ()
+
     def encode(self, doc: Mapping[str, Any]) -> Any:
         try:
             return marshal.dumps(dict(doc))
@@ -42,6 +46,12 @@ class FastLedger(MemoryLedger):
 
     def decode(self, kept: Any) -> Any:
         return json.loads(kept) if isinstance(kept, str) else marshal.loads(kept)
+
+    def list(self, kind: str, prefix: str = "") -> Sequence[tuple[str, Mapping[str, Any]]]:
+        """What members of a group wrote is read by all of them, each with a ledger of its own here."""
+        if kind != "reached" or not self.peers:
+            return super().list(kind, prefix)
+        return sorted(found for peer in self.peers for found in MemoryLedger.list(peer, kind, prefix))
 
     def freeze(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         return body
