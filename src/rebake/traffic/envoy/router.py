@@ -245,14 +245,19 @@ class EnvoyRouter:
                 session, {c["name"] for c in snapshot.clusters([route], self._process.paths)}, patience_seconds
             ):
                 return
-            for cluster in self._documents.write_route(route):
-                self._departed[cluster] = time.monotonic()
+            self._depart(self._documents.write_route(route))
         self._documents.write_listeners(self._unblocked())
         if not self._served(session, key, route, patience_seconds):
             return
         self._pending.discard(key)
         if others:
             self._forget_others()
+
+    def _depart(self, clusters: Iterable[str]) -> None:
+        """These lose their users now. Who lost them longer ago is forgotten: every rollout has one."""
+        now = time.monotonic()
+        recent = {cluster: at for cluster, at in self._departed.items() if now - at < _SETTLE_SECONDS}
+        self._departed = recent | dict.fromkeys(clusters, now)
 
     def _knows(self, session: Session, wanted: set[str], patience_seconds: float) -> bool:
         """Wait until Envoy knows these clusters; what this very process was seen to know is not asked again."""
