@@ -7,13 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from rebake.errors import Permanent, RebakeError, Transient
+from rebake.judge.metric_readings import CohortName, Side
+from rebake.judge.ports import Question
 from rebake.ledger.ports import Draft, Entry, Fence, Put
 from rebake.platforms.model import Instance, InstanceSpec
 from rebake.platforms.ports import Progress
 from rebake.release.manifest import Release
 from rebake.rollout.jobs import Work, guarded
 from rebake.rollout.world import Job
-from rebake.testing.simulation.scenario import KEY
+from rebake.testing.simulation.scenario import KEY, SILENT
 from rebake.testing.simulation.watch import Watch
 from rebake.testing.simulation.world import Killed, Reality
 from rebake.traffic.ports import EnvironmentRoute, RouteObservation, Samples
@@ -182,6 +184,22 @@ class FaultyRouter(_Port):
 
     def forget_samples(self, service: str, environment: str, cursor: Mapping[str, Any]) -> None:
         self.reality.router.forget_samples(service, environment, cursor)
+
+
+class FaultySource(_Port):
+    """A metric of the service's own that says what the users met: failed answers of all, by fleet."""
+
+    def read(self, question: Question) -> Mapping[CohortName, Side]:
+        mode, value = self.reality.faults.take("metric")
+        if mode == "failed" or question.rule.name == SILENT:
+            raise _away("metric")
+        counters = self.reality.router.counters
+        found: dict[CohortName, Side] = {}
+        for name, cohort in question.cohorts.items():
+            counted = counters.get(cohort.fleet)
+            if counted is not None and not (mode == "partial" and value % 2):
+                found[name] = Side(counters={cohort.fleet: (float(counted.errors), float(counted.requests))})
+        return found
 
 
 class FaultyJobs(_Port):

@@ -10,9 +10,10 @@ from rebake.core.codec import dump
 from rebake.errors import RebakeError
 from rebake.ledger.ports import Draft, Put
 from rebake.rollout.engine import LEASE_SECONDS, Engine, Ports
+from rebake.rollout.metering import Sources
 from rebake.rollout.world import Command, Freeze, Membership, Rollout
 from rebake.testing.simulated import simulated_release
-from rebake.testing.simulation.ports import FaultyJobs, FaultyLedger, FaultyPlatform, FaultyRouter
+from rebake.testing.simulation.ports import FaultyJobs, FaultyLedger, FaultyPlatform, FaultyRouter, FaultySource
 from rebake.testing.simulation.scenario import (
     ENVIRONMENT,
     HOUR,
@@ -87,6 +88,7 @@ class Run:
             clock=reality.wall,
             release=simulated_release,
             owner=owner,
+            sources=Sources({"endpoint": FaultySource(reality, watch, owner)}, FaultyJobs(reality, watch, owner)),
         )
         return Engine(ports)
 

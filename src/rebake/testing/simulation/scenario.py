@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from typing import Literal
 
+from rebake.judge.metric_rules import EndpointAsk, MetricRule
 from rebake.release.manifest import Health, Revision, RunContract, Settings
-from rebake.rollout.plan import Dates, HttpCheck, Plan, Strategy, Window
+from rebake.rollout.plan import Dates, HttpCheck, JudgeRules, Plan, Strategy, Window
 from rebake.rollout.states import FINAL, State
 
 SERVICE, ENVIRONMENT = "shop", "production"
 KEY = f"{SERVICE}/{ENVIRONMENT}"
 STAGING = "staging"
 RELEASES = "abcdef"
+SILENT = "silent"
+"""A metric whose source never answers."""
 PROBE = 100
 """A variant that no drawn rollout has: its revision cannot be in quarantine."""
 
@@ -117,6 +121,17 @@ def _strategy(chance: random.Random) -> Strategy:
     )
 
 
+def _judge(seed: int, variant: int) -> JudgeRules:
+    """Some plans name a metric of the service's own. The silent one never has data: nobody may pass by it."""
+    chance = random.Random(f"{seed}/metrics/{variant}")
+    if chance.random() > 0.2:
+        return JudgeRules()
+    name = chance.choice(("failures", "failures", SILENT))
+    missing: Literal["undecided", "ignore"] = "undecided" if chance.random() < 0.5 else "ignore"
+    asked = EndpointAsk(hits="failed_total", total="answers_total")
+    return JudgeRules(metrics=(MetricRule(name, asked, interval_ms=1000, missing=missing),))
+
+
 def plan_of(seed: int, variant: int) -> Plan:
     """The plan of one request. Times are short: a rollout should be a few dozen ticks, not a day."""
     chance = random.Random(f"{seed}/plan/{variant}")
@@ -141,6 +156,7 @@ def plan_of(seed: int, variant: int) -> Plan:
         keep=chance.choice((1, 2, 3)),
     )
     plan = replace(plan, soak_ms=20_000, hold_back_basis_points=2000) if chance.random() < 0.15 else plan
+    plan = replace(plan, judge=_judge(seed, variant))
     return _with_gates(plan, random.Random(f"{seed}/gates/{variant}"))
 
 

@@ -20,7 +20,7 @@ from rebake.testing.simulation.causes import Causes
 from rebake.testing.simulation.holding import Holding
 from rebake.testing.simulation.keeping import Keeping, streak_of
 from rebake.testing.simulation.people import People, digest_in
-from rebake.testing.simulation.scenario import KEY
+from rebake.testing.simulation.scenario import KEY, SILENT
 from rebake.testing.simulation.world import Reality
 from rebake.traffic.ports import EnvironmentRoute, RouteObservation
 
@@ -407,6 +407,8 @@ class Watch:
         counted = self.reality.router.counters.get(rollout)
         if self.reality.router.epoch == "1" and (counted is None or counted.requests < plan.judge.min_requests):
             self.fail("10", f"{rollout} was promoted on {counted.requests if counted else 0} requests")
+        if any(m.name == SILENT and m.missing == "undecided" for m in plan.judge.metrics):
+            self.fail("10", f"{rollout} was promoted although a metric that must be heard was silent")
         if self.kind_of_rollout(rollout) == "harmful" and self.kind_of_rollout(self.stable or "") != "harmful":
             self.fail("10", f"{rollout} was promoted although half of its answers are errors")
 
