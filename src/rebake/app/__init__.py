@@ -48,13 +48,19 @@ def bake(home: Home, file: Compiled, folder: Path, progress: Callable[[str], Non
         source=folder / file.bake["source"],
         run=run_contract_of(file.run),
         exclude=tuple(file.bake["exclude"]),
-        base=file.bake["base"],
+        base=_base(folder, file.bake["base"]),
         build=file.bake["build"],
     )
     releases, tools = store(home), SystemTools()
     memo = DiskMemo(releases.cache)
     builders: list[Builder] = [FilesBuilder(), PythonBuilder(tools, memo), NodeBuilder(tools, memo)]
     return Baker(releases, builders).bake(request, progress)
+
+
+def _base(folder: Path, base: str) -> str:
+    """The base with its folder, which the file gives relative to itself."""
+    kind, colon, place = base.partition(":")
+    return f"{kind}:{folder / place}" if colon else base
 
 
 def gc(home: Home, kept: Mapping[str, Any], *, dry_run: bool = False) -> GcReport:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rebake.bake.application import ApplicationBaker, ApplicationLayer
+from rebake.bake.bases import Base, base_of
 from rebake.bake.layers import Reader, entry_of, write_layer
 from rebake.bake.memoising import BuiltLayer, DiskMemo, LayerMemo, layer_key, resolve
 from rebake.bake.plan import with_folders
@@ -22,11 +23,12 @@ from rebake.bake.source import Source, load_patterns, open_source
 from rebake.core.digest import digest_of
 from rebake.errors import BakeError
 from rebake.release.blobs import Pin, full_disks
-from rebake.release.documents import StoredLayer, image_documents
+from rebake.release.documents import Below, StoredLayer, image_documents
 from rebake.release.manifest import Release, Runtime
 from rebake.release.store import Store
 
-_BASES = ("host", "scratch")
+_NOBODY = "65532:65532"
+"""Whom a container runs as where the base says root or nothing: the `nonroot` that distroless images made usual."""
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
 
 
@@ -43,6 +45,7 @@ class _Job:
     request: BakeRequest
     source: Source
     runtime: Runtime
+    base: Base
     pin: Pin
     progress: Progress
 
@@ -80,7 +83,9 @@ class Baker:
         source = open_source(request.source, request.exclude)
         request = replace(request, source=Path(os.fsdecode(source.root)))
         with self._store.pinned() as pin:
-            job = _Job(builder, request, source, builder.runtime(request), pin, progress)
+            base = base_of(self._store, pin, request.base, machine())
+            job = _Job(builder, request, source, builder.runtime(request), base, pin, progress)
+            _refuse_other_interpreter(base, job.runtime)
             dependencies = self._dependencies(job)
             application = self._application(job, dependencies)
             release, existed = self._seal(job, dependencies, application)
@@ -102,13 +107,6 @@ class Baker:
                 f"expected a builder of {', '.join(sorted(self._builders))}, found {request.builder!r}",
                 where="bake.builder",
                 remedy="correct `bake.builder` in rebake.yaml",
-            )
-        if request.base not in _BASES:
-            raise BakeError(
-                "base-unsupported",
-                f"expected a base of {' or '.join(_BASES)}, found {request.base!r}",
-                where="bake.base",
-                remedy="write `base: host`: the release then runs on this machine's own interpreter",
             )
         builder = self._builders[request.builder]
         if request.build is not None and not isinstance(builder, ScriptRunner):
@@ -183,8 +181,11 @@ class Baker:
 
     def _seal(self, job: _Job, dependencies: _Dependencies, application: ApplicationLayer) -> tuple[Release, bool]:
         request, built = job.request, dependencies.layer
-        stored = ([built.stored] if built else []) + [application.stored]
-        runtime = replace(job.runtime, platform=machine()) if built and built.native else job.runtime
+        if built and built.native and request.base != "host":
+            raise _compiled(job.base)
+        stored = [*job.base.layers, *([built.stored] if built else []), application.stored]
+        platform = machine() if built and built.native else job.base.platform
+        runtime = replace(job.runtime, platform=platform) if platform else job.runtime
         release = Release(
             digest="",
             service=request.service,
@@ -193,14 +194,45 @@ class Baker:
             layers=tuple(item.layer for item in stored),
             packages=built.packages if built else (),
             runtime=runtime,
-            base=request.base,
+            base=job.base.name,
         )
-        documents = image_documents(release, stored, job.builder.container_env(request, runtime))
+        documents = image_documents(release, stored, job.builder.container_env(request, runtime), _below(job.base))
         job.pin.add(documents.release)
         job.pin.add(documents.config)
         known = self._store.knows(documents.manifest)
         digest = self._store.put_release(job.pin, documents.manifest, service=request.service, size=release.size)
         return replace(release, digest=digest), known
+
+
+def _below(base: Base) -> Below:
+    if base.name == "host":
+        return Below()
+    root = base.user.partition(":")[0] in ("", "0", "root")
+    return Below(base.env, _NOBODY if root else base.user)
+
+
+def _refuse_other_interpreter(base: Base, runtime: Runtime) -> None:
+    """Dependencies are installed for this machine's interpreter: the base's must be of the same version."""
+    if base.name == "host" or runtime.kind == "none":
+        return
+    found = base.version(runtime.kind)
+    if found != runtime.version:
+        said = f"{runtime.kind} {found}" if found else f"no {runtime.kind.upper()}_VERSION in its environment"
+        raise BakeError(
+            "base-interpreter",
+            f"expected a base with {runtime.kind} {runtime.version}, which the source is baked for here, found {said}",
+            where="bake.base",
+            remedy="take such a base, or bake with `builder: files`, which installs nothing",
+        )
+
+
+def _compiled(base: Base) -> BakeError:
+    return BakeError(
+        "base-compiled-packages",
+        f"expected dependencies without compiled parts on the base {base.name}, found some built for this machine",
+        where="bake.base",
+        remedy="write `base: host`, or bring these packages with the base image itself",
+    )
 
 
 @contextlib.contextmanager

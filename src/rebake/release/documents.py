@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from json.encoder import encode_basestring as _quote
 from typing import Any, NamedTuple
 
@@ -126,26 +126,38 @@ def release_from(digest: str, doc: Mapping[str, Any]) -> tuple[Release, tuple[St
     return release, stored
 
 
-def container_env(release: Release, extra: Mapping[str, str]) -> list[str]:
-    """What a container of the image finds in its environment: the run contract's own values win."""
-    env = {"PATH": f"/deps/bin:{_PATH}", "HOST": "0.0.0.0"}
+def container_env(release: Release, extra: Mapping[str, str], below: Mapping[str, str]) -> list[str]:
+    """What a container of the image finds in its environment: the run contract's own values win, the base's lose."""
+    env = {**below, "PATH": f"/deps/bin:{below.get('PATH') or _PATH}", "HOST": "0.0.0.0"}
     if release.run.port is not None:
         env["PORT"] = str(release.run.port)
     env |= {**extra, **release.run.env}
     return [f"{name}={env[name]}" for name in sorted(env)]
 
 
-def config_document(release: Release, extra_env: Mapping[str, str], release_digest: str) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Below:
+    """What the image config takes over from the base. `user`: whom the container runs as; empty: not said."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+
+
+def config_document(
+    release: Release, extra_env: Mapping[str, str], release_digest: str, below: Below
+) -> dict[str, Any]:
     """The OCI image config. Source: OCI image-spec v1.1, config.md."""
     platform = release.runtime.platform if release.runtime.platform != "any" else "linux/amd64"
     system, _, architecture = platform.partition("/")
     config: dict[str, Any] = {
         "Cmd": list(release.run.command),
-        "Env": container_env(release, extra_env),
+        "Env": container_env(release, extra_env, below.env),
         "WorkingDir": "/app",
         "Labels": {RELEASE_ANNOTATION: release_digest, SERVICE_ANNOTATION: release.service},
         "StopSignal": "SIGTERM",
     }
+    if below.user:
+        config["User"] = below.user
     if release.run.port is not None:
         config["ExposedPorts"] = {f"{release.run.port}/tcp": {}}
     return {
@@ -162,17 +174,21 @@ def descriptor(media_type: str, digest: str, size: int) -> dict[str, Any]:
 
 
 def image_documents(
-    release: Release, layers: Iterable[StoredLayer], extra_env: Mapping[str, str] | None = None
+    release: Release,
+    layers: Iterable[StoredLayer],
+    extra_env: Mapping[str, str] | None = None,
+    below: Below | None = None,
 ) -> ImageDocuments:
     """Everything that names and describes a release; its own `digest` is not looked at.
 
     Args:
         extra_env: environment the builder's layout needs in a container, such as PYTHONPATH.
+        below: what the base adds; nothing on `base: host`.
     """
     stored = tuple(layers)
     release_bytes = canonical(release_document(release, stored))
     release_digest = digest_bytes(release_bytes)
-    config = canonical(config_document(release, extra_env or {}, release_digest))
+    config = canonical(config_document(release, extra_env or {}, release_digest, below or Below()))
     manifest = canonical(
         {
             "schemaVersion": 2,

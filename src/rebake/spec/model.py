@@ -77,10 +77,15 @@ Count = Annotated[int, wholes(1, 100)]
 # --- bake and run ----------------------------------------------------------------------------------------------------
 
 
-def _only_host(value: Any) -> Any:
-    if isinstance(value, str) and value != "host":
-        problem = f"only the base host is available in this version of rebake, found {value[:70]}"
-        raise mistaken("base-not-available", "", problem=problem, remedy="write host, or remove the line")
+def _known_base(value: Any) -> Any:
+    """Refuse what would have to be pulled."""
+    if (
+        isinstance(value, str)
+        and value not in ("host", "scratch")
+        and not (value.startswith("oci:") and value != "oci:")
+    ):
+        problem = f"this version of rebake pulls no image: expected host, scratch or oci:FOLDER, found {value[:70]}"
+        raise mistaken("base-not-available", "", problem=problem, remedy="save the image to a folder as an OCI layout")
     return value
 
 
@@ -96,8 +101,9 @@ class Bake(Part):
     """The folder that is baked, relative to this file."""
     exclude: tuple[Filled, ...] = ()
     """Paths and patterns that do not go in, besides those of .dockerignore and .gitignore."""
-    base: Annotated[Literal["host"], BeforeValidator(_only_host)] = "host"
-    """What lies under the release. `host`: this machine's own Python or Node."""
+    base: Annotated[str, Field(pattern=r"^(host|scratch|oci:.+)$"), BeforeValidator(_known_base)] = "host"
+    """What lies under the release. `host`: this machine's own Python or Node. `scratch`: nothing. `oci:FOLDER`: an
+    image that was saved there as an OCI layout, relative to this file."""
     build: Filled | None = None
     """node: the script of package.json that is run after the install, such as `build`."""
 

@@ -90,7 +90,7 @@ CASES = [
          "undecided: rollback", "rollback", remedy="did you mean roll-back?"),
     Case("builder-not-available", "bake.builder", "builder: python", "builder: dockerfile", "dockerfile",
          "builder dockerfile is not available in this version", "use python, node or files"),
-    Case("base-not-available", "bake.base", "source: .", "base: scratch", "scratch", "only the base host"),
+    Case("base-not-available", "bake.base", "source: .", "base: debian:12", "debian:12", "pulls no image"),
     Case("platform-not-available", "environments.staging.platform",
          "platform: local\n    listen: 127.0.0.1:8080", "platform: kubernetes\n    listen: 127.0.0.1:8080",
          "kubernetes",

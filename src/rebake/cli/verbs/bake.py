@@ -42,6 +42,7 @@ def document(result: Any) -> dict[str, Any]:
     return {
         "release": release.digest,
         "service": release.service,
+        "base": release.base,
         "layers": [{"digest": layer.digest, "size": layer.size, "role": layer.role} for layer in release.layers],
         "size": release.size,
         "reused": list(result.reused),
