@@ -57,6 +57,7 @@ class _Baked:
     class release:
         digest = RELEASE_B
         service = "guestbook"
+        base = "host"
         size = 2048
         layers = ()
 
@@ -590,6 +591,7 @@ class TestHere:
         assert doc == {
             "release": RELEASE_B,
             "service": "guestbook",
+            "base": "host",
             "layers": [],
             "size": 2048,
             "reused": ["dependencies"],
