@@ -29,6 +29,7 @@ def _keeps_every_promise(before: Environment, world: World, decision: Decision, 
     _shares_are_shares(decision)
     _only_the_healthy_meet_users(world, decision)
     _no_user_before_the_checks(before, world, decision)
+    _no_work_before_the_checks(decision)
     _stable_stays(before, world, decision)
     _instances_are_kept_in_bounds(before, world, decision)
     assert not math.isnan(decision.wake_at)
@@ -38,7 +39,8 @@ def _keeps_every_promise(before: Environment, world: World, decision: Decision, 
 def _shares_are_shares(decision: Decision) -> None:
     shares = weights(decision.environment)
     assert all(0 <= share <= FULL for share in shares.values())
-    assert decision.environment.stable is None or sum(shares.values()) == FULL
+    stable = decision.environment.stable
+    assert stable is None or not stable.plan.routed or sum(shares.values()) == FULL
     for action in decision.actions:
         if isinstance(action, ApplyRoute):
             given_out = [f.weight_basis_points for f in action.route.fleets]
@@ -67,6 +69,15 @@ def _no_user_before_the_checks(before: Environment, world: World, decision: Deci
             job = world.jobs.get(f"check:{rollout.id}:{check.name}")
             assert job is not None
             assert job.state == "done"
+
+
+def _no_work_before_the_checks(decision: Decision) -> None:
+    """Promise 3 without a route: who runs, works, so nothing of the candidate is raised before the last door."""
+    candidate, rollout = decision.environment.candidate, decision.environment.rollout
+    if candidate is None or rollout is None or rollout.plan.routed or rollout.state in WITH_USERS:
+        return
+    launched = [a.spec.fleet for a in decision.actions if isinstance(a, Launch)]
+    assert candidate.id not in launched
 
 
 def _stable_stays(before: Environment, world: World, decision: Decision) -> None:

@@ -64,6 +64,7 @@ def strategies() -> st.SearchStrategy[Strategy]:
 def plans() -> st.SearchStrategy[Plan]:
     return st.builds(
         plan,
+        listen=st.sampled_from(("127.0.0.1:8080", "127.0.0.1:8080", "")),
         strategy=strategies(),
         instances=st.integers(1, 3),
         checks=st.sampled_from(((), (HttpCheck("smoke", "/"),))),

@@ -20,6 +20,7 @@ from rebake.rollout.world import Fleet, Leaving, World
 from rebake.testing.simulation import draw, simulate
 
 from .mistakes import MISTAKES
+from .mistakes_of_workers import MISTAKES_OF_WORKERS
 
 Patch = pytest.MonkeyPatch
 
@@ -285,7 +286,9 @@ def seeds_until_caught(limit: int) -> int | None:
 
 
 @pytest.mark.parametrize(
-    ("mutation", "limit"), (MUTATIONS | MISTAKES).items(), ids=lambda value: getattr(value, "__name__", "")
+    ("mutation", "limit"),
+    (MUTATIONS | MISTAKES | MISTAKES_OF_WORKERS).items(),
+    ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_mistake_in_the_engine_is_caught(monkeypatch: Patch, mutation: Callable[[Patch], None], limit: int) -> None:
     mutation(monkeypatch)

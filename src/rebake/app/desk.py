@@ -89,6 +89,7 @@ class Desk(Freezes):
         self._refuse_shared_address(plan)
         refuse_base(plan.platform, release)
         self._refuse_another_platform(plan)
+        self._refuse_another_kind(plan)
         settings = Settings(dict(doc.get("env") or {}), secret_versions(doc, self._vault))
         plan = replace(plan, run=contract_in(release.run, settings))
         key = f"{plan.service}/{plan.environment}"
@@ -141,13 +142,27 @@ class Desk(Freezes):
         for other in self._engine.known():
             environment = self._engine.memory(other).environment
             stable = environment.stable if self._engine.elsewhere(environment) is None else None
-            if other != key and stable is not None and stable.plan.listen == plan.listen:
+            if other != key and stable is not None and plan.routed and stable.plan.listen == plan.listen:
                 raise UsageError(
                     "address-taken",
                     f"{plan.listen} is where {other} listens already",
                     where=f"environments.{plan.environment}.listen",
                     remedy="choose another address in rebake.yaml, or take the other down: rebake down",
                 )
+
+    def _refuse_another_kind(self, plan: Plan) -> None:
+        """A worker cannot take the place of what users call, step by step, nor the other way round."""
+        environment = self._engine.memory(f"{plan.service}/{plan.environment}").environment
+        others = [f.plan for f in (environment.stable, environment.candidate) if f is not None]
+        others += [r.plan for r in (environment.rollout, *environment.queue) if r is not None]
+        if any(other.routed != plan.routed for other in others):
+            kinds = ("a worker", "a service with a route")
+            raise UsageError(
+                "kind-changed",
+                f"expected {kinds[not plan.routed]} as before, found {kinds[plan.routed]}",
+                where=f"environments.{plan.environment}",
+                remedy=f"name another environment in rebake.yaml, or first: rebake down {plan.environment}",
+            )
 
     @staticmethod
     def _joined(environment: Environment, revision: Revision) -> str | None:

@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from rebake.cli.words import View, asks, errors_of, metric_lines, percent, plural, seconds, short, step_of
+from rebake.cli.words import View, asks, counted, metric_lines, percent, seconds, short, step_of
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _BAR = 40
@@ -45,15 +45,15 @@ def bar(stable: float, candidate: float, width: int = _BAR) -> Text:
 def _cohorts(view: View) -> Table:
     table = Table.grid(padding=(0, 2))
     for cohort, shade in (("stable", "blue"), ("candidate", "yellow")):
-        requests = (view.get("requests") or {}).get(cohort) or {"total": 0, "errors": 0}
+        total, errors = counted(view, cohort)
         health = (view.get("instances") or {}).get(cohort) or {"wanted": 0, "healthy": 0}
         share = (view.get("route") or {}).get(cohort) or 0.0
         table.add_row(
             Text(cohort, style=shade),
             Text(percent(share)),
             Text(f"{health['healthy']} of {health['wanted']} healthy"),
-            Text(plural(requests["total"], "request")),
-            Text(errors_of(view, cohort), style="red" if requests["errors"] else ""),
+            Text(total),
+            Text(errors, style="" if errors.startswith("0 ") else "red"),
         )
     return table
 

@@ -124,8 +124,19 @@ def requests_of(view: View, cohort: str) -> str:
     >>> requests_of({"requests": {"candidate": {"total": 50, "errors": 3}}, "shielded": 3}, "candidate")
     '50 requests, 3 errors (3 shielded)'
     """
-    counted = (view.get("requests") or {}).get(cohort) or {"total": 0, "errors": 0}
-    return f"{plural(counted['total'], 'request')}, {errors_of(view, cohort)}"
+    return ", ".join(counted(view, cohort))
+
+
+def counted(view: View, cohort: str) -> tuple[str, str]:
+    """What the judge counted of a cohort, and what of it was bad. A fleet without a route has no requests.
+
+    >>> counted({"routed": False, "requests": {"stable": {"total": 40, "errors": 1}}}, "stable")
+    ('40 instance-seconds', '1 failure')
+    """
+    count = (view.get("requests") or {}).get(cohort) or {"total": 0, "errors": 0}
+    if not view.get("routed", True):
+        return plural(count["total"], "instance-second"), plural(count["errors"], "failure")
+    return plural(count["total"], "request"), errors_of(view, cohort)
 
 
 def errors_of(view: View, cohort: str) -> str:
@@ -164,10 +175,16 @@ def cohort_rows(environment: View) -> list[list[str]]:
     ]
 
 
+def _without_route(environment: View) -> str | None:
+    return None if environment.get("routed", True) else "no route: shares are of the live instances"
+
+
 def environment_lines(environment: View) -> list[str]:
     """An environment at a glance."""
     name = paint(f"{environment['service']}/{environment['environment']}", "bold")
-    lines = ["  ".join(filter(None, [name, environment["platform"], environment["listen"]]))]
+    lines = [
+        "  ".join(filter(None, [name, environment["platform"], environment["listen"] or _without_route(environment)]))
+    ]
     lines += table(cohort_rows(environment), indent="  ") or ["  nothing serves"]
     rollout, last = environment.get("rollout"), environment.get("last")
     if rollout:

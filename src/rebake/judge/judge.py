@@ -31,7 +31,7 @@ from rebake.judge.metric_readings import Reading
 from rebake.judge.routing import NEEDED as FAULT_NEEDED
 from rebake.judge.routing import RoutingCheck
 from rebake.judge.rows import Rows, sane
-from rebake.judge.samples import Arm, JudgeSettings, Tick, Verdict
+from rebake.judge.samples import REQUESTS, Arm, JudgeSettings, Tick, Verdict
 from rebake.judge.shared_fate import SharedFate
 
 BRAKE_ABOVE, BRAKE_UNTIL = 4.0, 2.0
@@ -209,20 +209,24 @@ class Judge:
 
     def _numbers(self) -> str:
         n1, k1, n0, k0 = self.rows.book.totals[0]
-        what = texts.compared("bad answers", (n1, k1), (n0, k0)) + self._shielded_text()
+        words = self.settings.words
+        unit = "" if words == REQUESTS else f" {words.unit}"
+        caveat = f" ({words.caveat})" if words.caveat else ""
+        what = texts.compared(words.hit, (n1, k1), (n0, k0), unit) + self._shielded_text()
         if not self.by_requests:
             what = self.custom.worst() or "no metric decides here"
-        return f"{what}; evidence {texts.number(self.evidence)} of {texts.number(self.needed)} needed"
+        return f"{what}; evidence {texts.number(self.evidence)} of {texts.number(self.needed)} needed{caveat}"
 
     def _shielded_text(self) -> str:
         shielded = texts.number(self._shielded)
         return f", {shielded} of the candidate's answered well by another try" if self._shielded else ""
 
     def _why_waiting(self) -> str:
+        unit = self.settings.words.unit
         if not self.rows.book.totals[0, 0]:
-            return "no requests on the candidate yet: no data is no verdict"
+            return f"no {unit} on the candidate yet: no data is no verdict"
         seen, wanted = self._step_requests, max(self.settings.min_requests, 1)
-        return f"{texts.number(seen)} of {wanted} candidate requests that this step needs; {self._numbers()}"
+        return f"{texts.number(seen)} of {wanted} candidate {unit} that this step needs; {self._numbers()}"
 
     def _why_fault(self, weight: float) -> str:
         n1, _, n0, _ = self.rows.book.totals[0]

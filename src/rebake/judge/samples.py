@@ -48,6 +48,32 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """How sentences call what is judged.
+
+    Attributes:
+        unit: a trial, in the plural.
+        hit: an event, in the plural.
+        not_yet: said before the first trial at a step's weight.
+        caveat: what a verdict must add about its bound; empty when there is nothing.
+    """
+
+    unit: str
+    hit: str
+    not_yet: str
+    caveat: str = ""
+
+
+REQUESTS = Words("requests", "bad answers", "no request was dealt by the present weights yet")
+WORK = Words(
+    "instance-seconds",
+    "failures",
+    "no instance-second was counted at the present size yet",
+    "shares of the work are those that live instances really had, so the bound is weaker than with a route",
+)
+
+
+@dataclass(frozen=True, slots=True)
 class JudgeSettings:
     """What `judge:` in the user's file says. Shares as fractions.
 
@@ -56,6 +82,7 @@ class JudgeSettings:
         error_ratio, error_extra: a candidate is worse when its error rate is above ratio x stable's + extra.
         latency: allowed growth by quantile: {"p50": .07, "p90": .1, "p99": .2}.
         min_requests: candidate requests that a step needs before it can be called healthy.
+        words: how sentences call what is judged.
     """
 
     false_rollbacks: float = 0.01
@@ -63,6 +90,7 @@ class JudgeSettings:
     error_extra: float = 0.001
     latency: Mapping[str, float] = field(default_factory=lambda: {"p50": 0.07, "p90": 0.10, "p99": 0.20})
     min_requests: int = 20
+    words: Words = REQUESTS
 
 
 @dataclass(frozen=True, slots=True)

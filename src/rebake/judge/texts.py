@@ -41,14 +41,14 @@ def part(hits: float, n: float) -> str:
     return f"{number(hits)} of {number(n)}" + (f" ({percent(hits / n)})" if n else "")
 
 
-def compared(what: str, candidate: tuple[float, float], stable: tuple[float, float]) -> str:
+def compared(what: str, candidate: tuple[float, float], stable: tuple[float, float], unit: str = "") -> str:
     """ "4 bad answers of 9 on the candidate (44 %) against 2 of 3,410 on stable (0.059 %)".
 
-    Args: pairs of (requests, hits).
+    Args: pairs of (requests, hits); what is counted, with a space before it, where that is not requests.
     """
 
     def side(n: float, hits: float, name: str, label: str) -> str:
-        return f"{number(round(hits))}{label} of {number(n)} on {name}" + (f" ({percent(hits / n)})" if n else "")
+        return f"{number(round(hits))}{label} of {number(n)}{unit} on {name}" + (f" ({percent(hits / n)})" if n else "")
 
     return f"{side(*candidate, 'the candidate', f' {what}')} against {side(*stable, 'stable', '')}"
 

@@ -10,6 +10,8 @@ from rebake.release.manifest import Health
 
 STARTING_INTERVAL_SECONDS = 0.05
 """While an instance starts it is probed this often, so that it serves as soon as it can."""
+STARTING_COMMAND_SECONDS = 0.5
+"""The same for a health command, which costs a process each time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from rebake.platforms.health import (
+    STARTING_COMMAND_SECONDS,
     STARTING_INTERVAL_SECONDS,
     Condition,
     after_probe,
@@ -33,6 +34,7 @@ from rebake.platforms.health import (
     judge_answer,
     request_bytes,
 )
+from rebake.platforms.health_commands import HealthCommands, Start
 from rebake.release.manifest import Health
 
 _LOG = logging.getLogger(__name__)
@@ -85,6 +87,10 @@ class _Probe:
         return request_bytes(self.watched.contract, _HOST, self.watched.port)
 
 
+def _no_command(_instance: str) -> int:
+    raise OSError(errno.ENOSYS, "this platform runs no health commands")
+
+
 class Watcher:
     """Watches instances until it is closed.
 
@@ -92,6 +98,7 @@ class Watcher:
         on_end: told once, on the watcher's thread, when an instance ended; it records how.
         on_first_health: told when an instance passed for the first time; says why that does not count, or None.
         on_change: told (service, environment) when health or liveness changed.
+        run_health: runs the health command of an instance that has one; its process number.
     """
 
     def __init__(
@@ -99,6 +106,7 @@ class Watcher:
         on_end: Callable[[Watched], None],
         on_first_health: Callable[[Watched], str | None],
         on_change: Callable[[str, str], None],
+        run_health: Start = _no_command,
     ) -> None:
         self._on_end, self._on_first_health, self._on_change = on_end, on_first_health, on_change
         self._lock = threading.Lock()
@@ -108,6 +116,7 @@ class Watcher:
         self._order = itertools.count()
         self._inbox: list[Callable[[], None]] = []
         self._asked: list[_Probe] = []
+        self.commands = HealthCommands(run_health, self._listen_to, self._drop_file, self._at)
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
@@ -132,6 +141,7 @@ class Watcher:
             watched = self._watched.pop(instance, None)
         if watched is not None:
             self._call(lambda: self._drop_end(watched))
+            self._call(lambda: self.commands.forget(instance))
 
     def seen(self, instance: str) -> Watched | None:
         with self._lock:
@@ -214,13 +224,13 @@ class Watcher:
             if watched.end is None:
                 self._end(watched)
                 return
-            self._files[watched.end] = lambda _: self._end(watched)
-            self._epoll.register(watched.end, select.EPOLLIN)
+            self._listen_to(watched.end, lambda _: self._end(watched))
         self._probe(watched)
 
     def _end(self, watched: Watched) -> None:
         if not watched.ended:
             watched.ended = True
+            self.commands.forget(watched.id)
             try:
                 self._on_end(watched)
             finally:
@@ -233,6 +243,10 @@ class Watcher:
             self._drop_file(fd)
             os.close(fd)
 
+    def _listen_to(self, fd: int, heard: Callable[[int], None]) -> None:
+        self._files[fd] = heard
+        self._epoll.register(fd, select.EPOLLIN)
+
     def _drop_file(self, fd: int) -> None:
         if self._files.pop(fd, None) is not None:
             with suppress(OSError):
@@ -244,6 +258,9 @@ class Watcher:
         if not self._current(watched):
             return
         contract = watched.contract
+        if not contract.path:
+            self._probe_without_http(watched)
+            return
         interval, timeout = contract.interval_ms / 1000, contract.timeout_ms / 1000
         grid = interval
         if not watched.condition.was_healthy:
@@ -254,6 +271,35 @@ class Watcher:
         if timeout < interval:
             self._at(timeout, lambda: self._expire(probe))
         self._connect(probe)
+
+    def _probe_without_http(self, watched: Watched) -> None:
+        """Ask by the command; where there is none, an instance that stayed up for its interval is well.
+
+        The end of a process is seen by itself, so one that is well and has no command is not looked at again.
+        """
+        contract, condition = watched.contract, watched.condition
+        if contract.command:
+            self.commands.ask(watched.id, contract, lambda failure: self._answered(watched, failure))
+        elif condition.was_healthy:  # adopted
+            self._judge(watched, None)
+        else:
+            self._at(contract.interval_ms / 1000, lambda: self._stayed_up(watched))
+
+    def _stayed_up(self, watched: Watched) -> None:
+        if not self._current(watched):
+            return
+        self._judge(watched, None)
+        if not watched.condition.healthy:
+            self._probe(watched)
+
+    def _answered(self, watched: Watched, failure: str | None) -> None:
+        if not self._current(watched):
+            return
+        self._judge(watched, failure)
+        interval = watched.contract.interval_ms / 1000
+        if not watched.condition.was_healthy:
+            interval = min(interval, STARTING_COMMAND_SECONDS)
+        self._at(interval, lambda: self._probe(watched))
 
     def _next(self, watched: Watched, probe: _Probe) -> None:
         """The interval is over: probe again, unless the last probe still runs (then it goes on when that is over)."""
@@ -355,6 +401,9 @@ class Watcher:
         if probe.decided or not self._current(watched):
             return
         probe.decided = True
+        self._judge(watched, failure)
+
+    def _judge(self, watched: Watched, failure: str | None) -> None:
         before = watched.condition
         after = after_probe(before, watched.contract, failure)
         if after.was_healthy and not before.was_healthy:
@@ -365,6 +414,7 @@ class Watcher:
             self._on_change(watched.service, watched.environment)
 
     def _release(self) -> None:
+        self.commands.close()
         for fd in list(self._files):
             self._drop_file(fd)
         with self._lock:

@@ -98,12 +98,20 @@ def release_document(release: Release, layers: Iterable[StoredLayer]) -> dict[st
         "schema": SCHEMA,
         "service": release.service,
         "builder": release.builder,
-        "run": asdict(release.run),
+        "run": _run_document(release),
         "layers": [asdict(item.layer) | {"files": item.files} for item in layers],
         "packages": [[p.name, p.version] for p in release.packages],
         "runtime": asdict(release.runtime),
         "base": release.base,
     }
+
+
+def _run_document(release: Release) -> dict[str, Any]:
+    """The run contract. What came later and says nothing is left out, so that releases of before keep their digests."""
+    run = asdict(release.run)
+    if not run["health"]["command"]:
+        del run["health"]["command"]
+    return run
 
 
 def release_from(digest: str, doc: Mapping[str, Any]) -> tuple[Release, tuple[StoredLayer, ...]]:

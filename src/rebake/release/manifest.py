@@ -16,7 +16,12 @@ from rebake.core.digest import digest_of
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How an instance shows that it can serve. Times in milliseconds."""
+    """How an instance shows that it can serve. Times in milliseconds.
+
+    Attributes:
+        path: asked with GET; empty: nothing is asked.
+        command: run in the instance's place, exit 0 is well; only without a path. With neither, staying up is health.
+    """
 
     path: str = "/healthz"
     interval_ms: int = 500
@@ -24,6 +29,7 @@ class Health:
     start_timeout_ms: int = 30_000
     healthy_after: int = 1
     unhealthy_after: int = 3
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +154,7 @@ def run_contract_of(doc: Mapping[str, Any]) -> RunContract:
     return RunContract(
         command=tuple(doc["command"]),
         port=doc["port"],
-        health=Health(**doc["health"]),
+        health=Health(**{**doc["health"], "command": tuple(doc["health"].get("command", ()))}),
         drain_ms=doc["drain_ms"],
         env=dict(doc["env"]),
         resources=Resources(**doc["resources"]),

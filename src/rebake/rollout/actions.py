@@ -22,7 +22,7 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class RunCheck:
-    """A job: run one check against the candidate's instances."""
+    """A job: run one check against the candidate's instances. Without a route none runs yet, and there is no URL."""
 
     id: str
     check: Check

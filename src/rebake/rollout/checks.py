@@ -20,7 +20,7 @@ def run_check(check: Check, urls: Sequence[str], cancelled: threading.Event) -> 
     """Run the check to its end.
 
     Args:
-        urls: base URL of every candidate instance, at least one.
+        urls: base URL of every candidate instance; none for a fleet without a route, which no check reaches.
         cancelled: set when the result is not wanted any more; a running command is then ended.
     Returns: a job `done` or `failed`; a failing check is a value, not an exception.
     """
@@ -60,7 +60,7 @@ def _http(check: HttpCheck, url: str) -> tuple[str | None, tuple[str, ...]]:
 
 
 def _command(check: CommandCheck, urls: Sequence[str], cancelled: threading.Event, env: Mapping[str, str]) -> Job:
-    told = {**env, "REBAKE_URL": urls[0], "REBAKE_URLS": " ".join(urls)}
+    told = {**env, "REBAKE_URL": urls[0], "REBAKE_URLS": " ".join(urls)} if urls else dict(env)
     shown = " ".join(check.command)
     try:
         ended = run_program(check.command, told, check.timeout_ms / 1000, cwd=check.cwd, cancelled=cancelled)
@@ -71,5 +71,6 @@ def _command(check: CommandCheck, urls: Sequence[str], cancelled: threading.Even
         why = "it was cancelled" if cancelled.is_set() else f"it did not end within {check.timeout_ms / 1000:g}s"
         return Job("failed", f"{shown}: {why}", tail)
     if ended.code != 0:
-        return Job("failed", f"{shown}: exit {ended.code}", tail, f"REBAKE_URL={urls[0]} {shown}")
+        again = f"REBAKE_URL={urls[0]} {shown}" if urls else shown
+        return Job("failed", f"{shown}: exit {ended.code}", tail, again)
     return Job("done", f"{shown}: exit 0", tail)

@@ -19,6 +19,7 @@ from rebake.rollout.fleets import healthy, keep, serving
 from rebake.rollout.journey import follow
 from rebake.rollout.present import in_the_present
 from rebake.rollout.route import desired_route, drained, weights
+from rebake.rollout.shares import candidate_size
 from rebake.rollout.states import State
 from rebake.rollout.world import Environment, Fleet, Leaving, Rollout, World
 from rebake.traffic.ports import EnvironmentRoute
@@ -101,7 +102,7 @@ def _keep_fleets(draft: Draft) -> None:
         draft.update(stable=_keep(draft, stable, stable.plan.instances))
     candidate, rollout = draft.environment.candidate, draft.environment.rollout
     if candidate is not None and rollout is not None and rollout.state in _WITH_CANDIDATE - {State.RETURNING}:
-        draft.update(candidate=_keep(draft, candidate, rollout.plan.instances))
+        draft.update(candidate=_keep(draft, candidate, candidate_size(draft.environment)))
 
 
 def _keep(draft: Draft, fleet: Fleet, wanted: int) -> Fleet:
@@ -219,7 +220,7 @@ def _start_jobs(draft: Draft) -> None:
         urls = tuple(f"http://{i.address}" for i in healthy(candidate, draft.world))
         for check in rollout.plan.checks:
             action = check_id(rollout, check.name)
-            if action not in draft.world.jobs and urls:
+            if action not in draft.world.jobs and (urls or not rollout.plan.routed):
                 draft.actions.append(RunCheck(action, check, urls))
     _wake_for(draft, rollout)
 

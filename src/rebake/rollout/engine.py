@@ -33,6 +33,7 @@ from rebake.rollout.metering import Metering, Sources
 from rebake.rollout.places import is_vacant
 from rebake.rollout.recording import Recording
 from rebake.rollout.route import desired_route, weights
+from rebake.rollout.shares import has_route
 from rebake.rollout.states import State
 from rebake.rollout.view import Doc, environment_view, rollout_view
 from rebake.rollout.world import Command, Environment, Freeze, Job, Mate, Place, Rollout, World
@@ -261,11 +262,11 @@ class Engine:
         environment = memory.environment
         instances, instances_known = self._instances(memory)
         route, route_known = self._route(environment)
-        samples = memory.recording.read(self.ports.router, environment)
+        samples = memory.recording.read(self.ports.router, environment) if has_route(environment) else None
         self._judge_this_one(memory)
         if memory.judging is not None:
-            readings = self._readings(memory, instances)
-            memory.judging.look(environment, route if route_known else None, now, samples, readings)
+            readings, shown = self._readings(memory, instances), instances if instances_known else None
+            memory.judging.look(environment, route if route_known else None, now, samples, readings, instances=shown)
         rollout = environment.rollout
         asked = bool(commands) or (rollout is not None and rollout.state is State.WAITING) or bool(environment.queue)
         self._inspect(memory, now)
@@ -319,6 +320,8 @@ class Engine:
             return memory.world.instances, False
 
     def _route(self, environment: Environment) -> tuple[RouteObservation | None, bool]:
+        if not has_route(environment):
+            return None, True  # there is none, and no edge need answer for workers to be kept
         try:
             return self.ports.router.observe(environment.service, environment.environment), True
         except RebakeError:

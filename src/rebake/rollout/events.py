@@ -14,10 +14,11 @@ from rebake.core.digest import short
 from rebake.core.units import FULL, format_duration, format_share
 from rebake.rollout import groups
 from rebake.rollout.clues import clue
-from rebake.rollout.fleets import healthy
+from rebake.rollout.fleets import healthy, serving
 from rebake.rollout.gates import Closed, closed
 from rebake.rollout.plan import Plan
 from rebake.rollout.route import at_last_step, desired_route, served, stages
+from rebake.rollout.shares import candidate_size, realised
 from rebake.rollout.states import Event, State
 from rebake.rollout.world import Environment, Job, Rollout, World
 from rebake.traffic.ports import EnvironmentRoute
@@ -249,6 +250,8 @@ def _prepared(look: Look) -> Seen | None:
         return None
     if job.state == "failed":
         return Seen(Event.BLOCKED, f"the release cannot be made ready: {job.detail}", job.remedy, job.evidence)
+    if not look.plan.routed:
+        return Seen(Event.PREPARED, "no instance is raised before the checks passed: who runs, works")
     return Seen(Event.PREPARED, f"raising {look.plan.instances} instances beside the running fleet")
 
 
@@ -273,9 +276,13 @@ def _told(tail: tuple[str, ...], why: str, logs: str) -> str:
 
 
 def candidate_ready(look: Look) -> bool:
-    """All wanted instances are healthy and as released, and the balancer itself found them healthy too."""
+    """All wanted instances are healthy and as released; the balancer, where there is one, found them healthy too."""
     fleet = look.environment.candidate
-    if fleet is None or not look.world.route_known or look.world.route is None:
+    if fleet is None:
+        return False
+    if not look.plan.routed:
+        return len(healthy(fleet, look.world)) >= candidate_size(look.environment)
+    if not look.world.route_known or look.world.route is None:
         return False
     good = {i.id for i in healthy(fleet, look.world)}
     seen = look.world.route.healthy.get(fleet.id, frozenset())
@@ -285,6 +292,8 @@ def candidate_ready(look: Look) -> bool:
 def _ready(look: Look) -> Seen | None:
     if candidate_ready(look):
         count = len(look.plan.checks)
+        if not look.plan.routed:
+            return Seen(Event.READY, f"{count} checks run before any instance works")
         return Seen(Event.READY, f"all {look.plan.instances} instances are healthy; {count} checks run")
     fleet = look.environment.candidate
     enough = fleet is not None and len(healthy(fleet, look.world)) >= look.plan.instances
@@ -322,15 +331,21 @@ def _checks_passed(look: Look) -> Seen | None:
     if look.plan.approval:
         return Seen(
             Event.NEEDS_APPROVAL,
-            "the candidate is healthy and passed its checks; a person must approve its first user",
+            "the candidate is healthy and passed its checks; a person must approve its first user"
+            if look.plan.routed
+            else "the candidate passed its checks; a person must approve its first instance at work",
             f"rebake approve {look.plan.environment}, or rebake stop {look.plan.environment}",
         )
+    if not look.plan.routed:
+        return Seen(Event.CHECKS_PASSED, "every check passed: the candidate may work")
     return Seen(Event.CHECKS_PASSED, "healthy, and every check passed: users may meet the candidate")
 
 
 def stable_broken(look: Look) -> bool:
-    lost = look.environment.stable_lost_at
-    return look.environment.stable is not None and lost is not None and look.now - lost >= LOST_SECONDS
+    stable, lost = look.environment.stable, look.environment.stable_lost_at
+    if stable is None or lost is None or look.now - lost < LOST_SECONDS:
+        return False
+    return not any(i.healthy for i in serving(stable, look.world))  # it may be back since the look that noted it
 
 
 def _harmful(look: Look) -> Seen | None:
@@ -346,9 +361,14 @@ def _harmful(look: Look) -> Seen | None:
 
 def _candidate_lost(look: Look) -> Seen | None:
     fleet, lost = look.environment.candidate, look.environment.candidate_lost_at
-    if fleet is None or not look.rollout.weight or stable_broken(look) or look.rollout.mark >= groups.WORD:
+    alone = stable_broken(look)
+    if alone and not look.plan.routed and lost is not None:
+        alone = False  # neither works: nothing is lost by going back, and the rollout must end
+    if fleet is None or not look.rollout.weight or alone or look.rollout.mark >= groups.WORD:
         return None
     gone = lost is not None and look.now - lost >= LOST_SECONDS
+    if not look.plan.routed:  # nobody waits for it while it starts: stable does all of the work
+        gone = (gone and bool(fleet.sick)) or any(f.decisive for f in fleet.streak)
     if not gone and len(fleet.streak) < START_ATTEMPTS:
         return None
     why = fleet.streak[-1].why if fleet.streak else "no instance answers its health check"
@@ -374,8 +394,12 @@ def _shifted(look: Look) -> Seen | None:
     rollout = look.rollout
     if not served(look.environment, look.world, look.wanted):
         return None
+    if not look.plan.routed and rollout.state is State.SHIFTING and not look.in_state_seconds:
+        return None  # a step is seen at work in a later look than the one that asked for it
     if rollout.state is State.FINISHING:
         return Seen(Event.SHIFTED_LAST, "the candidate is stable now")
+    if not rollout.plan.routed:
+        return _shifted_at_work(look)
     share = format_share(rollout.weight)
     if at_last_step(rollout):
         return Seen(Event.SHIFTED_LAST, f"promoted: the candidate serves {share}, read back from the edge")
@@ -385,10 +409,21 @@ def _shifted(look: Look) -> Seen | None:
     return Seen(Event.SHIFTED, f"the candidate serves {share}, read back from the edge")
 
 
+def _shifted_at_work(look: Look) -> Seen:
+    """The same for a fleet without a route: the share that was asked for is at work, and what it came to."""
+    count, full = candidate_size(look.environment), look.plan.instances
+    share = realised(look.environment, look.world)["candidate"]
+    told = f"{count} of {full} instances of the candidate work, {format_share(round(share * FULL))} of all that do"
+    if at_last_step(look.rollout):
+        return Seen(Event.SHIFTED_LAST, f"promoted: {told}")
+    return Seen(Event.SHIFTED, told)
+
+
 def _undecided(look: Look, waited_ms: float, hold_ms: int) -> Seen | None:
     """What the file says about too little evidence at the end of a hold."""
     plan, verdict = look.plan, look.world.verdict
-    numbers = verdict.reason if verdict is not None else "no request was counted yet"
+    nothing = "no request was counted yet" if plan.routed else "no instance-second was counted yet"
+    numbers = verdict.reason if verdict is not None else nothing
     braked = _gone(look) or (verdict is not None and (verdict.brake or verdict.fault is not None))
     if plan.undecided == "promote" and not braked:
         return Seen(Event.UNDECIDED_PROMOTE, f"undecided at the end of the hold, and the file says promote: {numbers}")

@@ -8,6 +8,8 @@ Rules:
 - Restarts back off: at once, 1 s, 2 s, 4 s ... 60 s; after `GIVE_UP_AFTER` failures in a row they end and a person is
   told.
 - An instance asked for and not observed yet counts as present for `PENDING_SECONDS`: a slow look starts nothing twice.
+- Without a route nothing has to drain first: an instance that leaves is told to finish at once. One that ends by itself
+  with exit code 0 after it stayed up has done its stint; it is replaced, and nothing failed.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ STAYS_UP_SECONDS = 30.0
 """An instance that was healthy this long proves that the fleet can stay up."""
 SICK_SECONDS = 30.0
 """An instance that runs without health this long is replaced, while another one is healthy."""
+CLEAN_EXIT = "exit 0"
 PENDING_SECONDS = 10.0
 """A launch that shows nothing for this long is taken as lost, and another instance is asked for."""
 
@@ -43,7 +46,7 @@ def serving(fleet: Fleet, world: World) -> tuple[Instance, ...]:
     return tuple(
         i
         for i in world.of(fleet.id)
-        if i.was_healthy and i.state == "running" and i.address and i.id not in fleet.leaving
+        if i.was_healthy and i.state == "running" and (i.address or not fleet.plan.routed) and i.id not in fleet.leaving
     )
 
 
@@ -75,8 +78,11 @@ def instance_spec(fleet: Fleet, number: int) -> InstanceSpec:
 def _failure(fleet: Fleet, instance: Instance, now: float) -> Failure | None:
     """Why this instance failed, or None."""
     if instance.state == "exited":
+        if _did_its_stint(fleet, instance, now):
+            return None
         why = f"instance {instance.id} ended: {instance.exit or 'exit unknown'}"
-        return Failure(instance.id, now, why, served=instance.was_healthy)
+        clean = not fleet.plan.routed and instance.exit == CLEAN_EXIT
+        return Failure(instance.id, now, why, served=instance.was_healthy, clean=clean)
     limit = fleet.plan.run.health.start_timeout_ms / 1000
     if instance.state == "starting" and now - fleet.starting.get(instance.id, now) > limit:
         seen = instance.detail or "no answer"
@@ -84,6 +90,12 @@ def _failure(fleet: Fleet, instance: Instance, now: float) -> Failure | None:
         why = f"instance {instance.id} was {told}"
         return Failure(instance.id, now, why, decisive=True)
     return None
+
+
+def _did_its_stint(fleet: Fleet, instance: Instance, now: float) -> bool:
+    """Whether a worker ended well: of its own will, and not so soon that it would be started over and over."""
+    stayed = instance.was_healthy and now - instance.started_at >= STAYS_UP_SECONDS
+    return not fleet.plan.routed and instance.exit == CLEAN_EXIT and stayed
 
 
 def _since(known: Mapping[str, float], ids: set[str], now: float) -> dict[str, float]:
@@ -96,6 +108,8 @@ def _settle_failures(fleet: Fleet, members: Sequence[Instance], now: float) -> K
     for instance in members:
         failure = _failure(fleet, instance, now)
         if failure is None:
+            if instance.state == "exited":
+                actions.append(Retire(f"retire:{instance.id}", instance.id, 0, "it ended with exit code 0"))
             continue
         if instance.id not in fleet.leaving:
             before, fleet = fleet, with_failure(fleet, failure)
@@ -137,9 +151,11 @@ def _launch_missing(fleet: Fleet, missing: int, now: float) -> Kept:
     return Kept(fleet, tuple(Launch(f"launch:{s.id}", s) for s in specs), wake_at=now + PENDING_SECONDS)
 
 
-def _registered(instance: Instance, world: World) -> bool:
+def _registered(instance: Instance, world: World, *, routed: bool) -> bool:
     """Whether the balancer may still send users to this instance: it says so, or cannot be asked."""
     route = world.route
+    if not routed:
+        return False
     if not world.route_known:
         return True
     if route is None or not route.weights.get(instance.fleet, 0):
@@ -163,8 +179,8 @@ def _leave(fleet: Fleet, leave: set[str], members: Sequence[Instance], world: Wo
     for instance in members:
         if instance.id not in leaving or instance.state == "exited":
             continue
-        due = leaving[instance.id] + drain / 1000
-        if now >= due and instance.was_healthy and _registered(instance, world):
+        due = leaving[instance.id] + (drain / 1000 if fleet.plan.routed else 0.0)
+        if now >= due and instance.was_healthy and _registered(instance, world, routed=fleet.plan.routed):
             leaving[instance.id] = now
             wake_at = min(wake_at, now + drain / 1000)
         elif now >= due or not instance.was_healthy:

@@ -6,6 +6,8 @@ the evidence, in one document: after a kill the judge goes on with exactly the r
 
 Where a route keeps none, a tick is what two readings of its counters differ by, if the weights were the same: what
 happened while the route was changing is counted for people, not for the judge.
+
+Fleets without a route are judged by what their instances did: `working`.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ from rebake.judge.custom import CustomMetrics, Split
 from rebake.judge.judge import Judge
 from rebake.judge.metric_readings import Reading as MetricReading
 from rebake.judge.metrics import SHARES
-from rebake.judge.samples import Arm, JudgeSettings, Tick, Verdict
+from rebake.judge.samples import WORK, Arm, JudgeSettings, Tick, Verdict
+from rebake.platforms.model import Instance
 from rebake.rollout import readings
-from rebake.rollout.plan import JudgeRules
+from rebake.rollout.plan import Plan
 from rebake.rollout.readings import Grown, Reading
 from rebake.rollout.states import State
+from rebake.rollout.working import Work
 from rebake.rollout.world import Environment, Rollout
 from rebake.traffic.ports import Counters, RouteObservation, Sample, Samples
 
@@ -37,15 +41,18 @@ COURSE_LENGTH = 240
 JUDGED = frozenset({State.SHIFTING, State.HOLDING, State.ASKING, State.SOAKING, State.FINISHING})
 
 
-def settings_of(rules: JudgeRules) -> JudgeSettings:
-    """The file's integers as the judge's fractions."""
-    return JudgeSettings(
+def settings_of(plan: Plan) -> JudgeSettings:
+    """The file's integers as the judge's fractions. Without a route the margin that is added is one of an
+    instance-minute, and a trial is a second."""
+    rules = plan.judge
+    settings = JudgeSettings(
         false_rollbacks=rules.false_rollbacks_bp / FULL,
         error_ratio=rules.error_ratio_milli / 1000,
         error_extra=rules.error_extra_bp / FULL,
         latency={name: points / FULL for name, points in rules.latency_bp.items()},
         min_requests=rules.min_requests,
     )
+    return settings if plan.routed else replace(settings, error_extra=settings.error_extra / 60, words=WORK)
 
 
 def _usual(stable: Counters) -> Arm | None:
@@ -76,13 +83,14 @@ class Judging:
     ) -> None:
         self.rollout = rollout.id
         self.cursor: Mapping[str, Any] | None = None
-        self._settings = settings_of(rollout.plan.judge)
+        self._settings = settings_of(rollout.plan)
         self._plan = rollout.plan
         self._unheard: list[MetricReading] = []
         self._rate_hint = rate_hint
         self._history = history
         self._judge: Judge | None = None
         self._last: Reading | None = None
+        self._work = Work()
         self._begun: float | None = None
         self._until = 0.0
         self._step: tuple[int, int] | None = None
@@ -107,11 +115,12 @@ class Judging:
             shielded = int(state.get("shielded", 0))
             course = [tuple(point) for point in state["course"]]
             verdict = None if state["verdict"] is None else load(Verdict, state["verdict"])
+            work = load(Work, state.get("work") or {})
         except (KeyError, IndexError, TypeError, ValueError) as error:
             _LOG.warning("the judge of %s begins anew: what it remembered cannot be read: %r", self.rollout, error)
             return
         self._judge, self._last, self._begun, self._step = judge, last, begun, step
-        self._until, self.cursor = until, cursor
+        self._until, self.cursor, self._work = until, cursor, work
         self.totals, self.course, self.verdict, self.shielded = totals, course, verdict, shielded
 
     @property
@@ -126,17 +135,25 @@ class Judging:
         now: float,
         samples: Samples | None = None,
         metrics: Sequence[MetricReading] = (),
+        *,
+        instances: Sequence[Instance] | None = None,
     ) -> Verdict | None:
         """Take in one observation of the route, and what its records say since the last; the verdict so far.
 
         Args:
             samples: since `cursor`; None where the route keeps no records.
             metrics: readings of the service's own ones that came in since the last look.
+            instances: what the platform showed; None when it could not be asked. Where there is no route they are all
+                there is to judge.
         """
         if samples is not None:
             self.cursor = samples.cursor
         rollout, candidate = environment.rollout, environment.candidate
         if rollout is None or candidate is None or rollout.state not in JUDGED:
+            return self.verdict
+        if not rollout.plan.routed:
+            self._take_work(environment, rollout, instances, now)
+            self._distrust(rollout)
             return self.verdict
         reading = None if route is None else readings.read(environment, route, now)
         grown = None if reading is None or self._last is None else readings.grown(self._last, reading)
@@ -185,7 +202,7 @@ class Judging:
     def _distrust(self, rollout: Rollout) -> None:
         """What was healthy at another weight is not so at this one before a request was dealt by it."""
         if self.verdict is not None and self.verdict.kind == "healthy" and self._step != (rollout.step, rollout.weight):
-            reason = f"no request was dealt by the present weights yet; before: {self.verdict.reason}"
+            reason = f"{self._settings.words.not_yet}; before: {self.verdict.reason}"
             self.verdict = replace(self.verdict, kind="undecided", reason=reason)
 
     def _new_judge(self, rollout: Rollout, reading: Reading | None, recorded: bool) -> Judge:
@@ -226,6 +243,20 @@ class Judging:
                 finished_none = Arm(started=0), Arm(started=0)
             weight = grown.share / grown.whole
             self._judge_tick(rollout, grown.share, weight, finished_none, (grown.since, grown.until))
+
+    def _take_work(
+        self, environment: Environment, rollout: Rollout, instances: Sequence[Instance] | None, now: float
+    ) -> None:
+        """Judge what the instances did since the last look. See `working`."""
+        if self._judge is None:
+            self._judge = self._new_judge(rollout, None, recorded=False)
+        worked = None if instances is None else self._work.look(environment, instances, now)
+        if worked is None:
+            return
+        self._add_up(worked.stable, worked.candidate)
+        if environment.stable is not None:
+            arms, during = (worked.stable, worked.candidate), (worked.since, worked.until)
+            self._judge_tick(rollout, rollout.weight, worked.weight, arms, during)
 
     def _take_counters(self, environment: Environment, grown: Grown | None) -> None:
         if grown is None:
@@ -290,6 +321,7 @@ class Judging:
         return {
             "judge": self._judge.state(),
             "last": None if self._last is None else dump(self._last),
+            "work": dump(self._work),
             "begun": self._begun,
             "until": self._until,
             "cursor": None if self.cursor is None else dict(self.cursor),

@@ -97,6 +97,7 @@ class Plan:
 
     Attributes:
         run: the run contract with the environment's settings merged in.
+        listen: the address users call; empty for a fleet without a route, whose instances fetch their work themselves.
         undecided: what happens at the end of a hold without enough evidence; `hold-on` asks a person after
             `undecided_limit_ms`.
         when_busy: what a request does that finds another rollout under way.
@@ -131,3 +132,8 @@ class Plan:
     sticky: Sticky | None = None
     drift_interval_ms: int = 10_000
     platform_settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def routed(self) -> bool:
+        """Whether users reach the fleet through a route; else it takes its work from elsewhere, such as a queue."""
+        return bool(self.listen)

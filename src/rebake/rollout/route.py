@@ -4,6 +4,7 @@ Rules:
 - Weights come from the rollout alone; the candidate gets none before `SHIFTING`.
 - A fleet stays registered, with weight 0, until it has drained.
 - While the platform cannot be observed the route is left as it is.
+- A fleet without a route (`shares`) stands in none; what its step asks for is served when its instances are at work.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Collection
 from rebake.core.units import FULL
 from rebake.rollout.fleets import serving
 from rebake.rollout.plan import Plan, Strategy
+from rebake.rollout.shares import at_work, has_route
 from rebake.rollout.states import State
 from rebake.rollout.world import Environment, Fleet, Leaving, Rollout, World
 from rebake.traffic.ports import Endpoint, EnvironmentRoute, FleetRoute, Mirror
@@ -41,9 +43,11 @@ def weights(environment: Environment) -> dict[str, int]:
     stable, candidate, rollout = environment.stable, environment.candidate, environment.rollout
     met = rollout is not None and candidate is not None and rollout.state in _WITH_USERS
     share = min(max(rollout.weight, 0), FULL) if met and rollout is not None else 0
+    stable = stable if stable is not None and stable.plan.routed else None
+    candidate = candidate if candidate is not None and candidate.plan.routed else None
     shares = {}
     if stable is not None:
-        shares[stable.id] = FULL - share
+        shares[stable.id] = FULL - share if candidate is not None else FULL
     if candidate is not None:
         shares[candidate.id] = share
     return shares
@@ -101,11 +105,12 @@ def desired_route(environment: Environment, world: World, now: float) -> Environ
     """The whole route as it should be now; None when nothing should be routed at all."""
     plan = governing_plan(environment)
     shares = weights(environment)
-    fleets = [f for f in (environment.stable, environment.candidate) if f is not None]
+    fleets = [f for f in (environment.stable, environment.candidate) if f is not None and f.plan.routed]
     routes = [_fleet_route(f, world, shares[f.id]) for f in fleets]
-    routes += [_fleet_route(gone.fleet, world, 0) for gone in environment.leaving if not drained(gone, world, now)]
+    gone = [g for g in environment.leaving if g.fleet.plan.routed and not drained(g, world, now)]
+    routes += [_fleet_route(g.fleet, world, 0) for g in gone]
     routes = [r for r in routes if r.endpoints or r.weight_basis_points]
-    if plan is None or not routes:
+    if plan is None or not plan.routed or not routes:
         return None
     candidate = environment.candidate
     known = {r.fleet for r in routes}
@@ -121,10 +126,21 @@ def desired_route(environment: Environment, world: World, now: float) -> Environ
     )
 
 
+def at_work_as_asked(environment: Environment, world: World) -> bool:
+    """Whether a candidate without a route is at its size; nothing is asked of one that is routed or going back."""
+    rollout = environment.rollout
+    if rollout is None or rollout.plan.routed or rollout.state is State.RETURNING:
+        return True
+    return at_work(environment, world)
+
+
 def served(environment: Environment, world: World, wanted: EnvironmentRoute | None) -> bool:
-    """Whether the balancer reports exactly the intended weights (and, where requests are mirrored, the whole route)."""
-    if not world.route_known:
+    """Whether the balancer reports exactly the intended weights (and, where requests are mirrored, the whole route),
+    and a candidate without a route has the instances that its share takes."""
+    if not at_work_as_asked(environment, world) or not world.route_known:
         return False
+    if not has_route(environment):
+        return True
     intended = {f: w for f, w in weights(environment).items() if w}
     if world.route is None:
         return not intended

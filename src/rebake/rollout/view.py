@@ -15,6 +15,7 @@ from rebake.rollout.fleets import GIVE_UP_AFTER, healthy
 from rebake.rollout.judging import Judging
 from rebake.rollout.places import sentence
 from rebake.rollout.route import stages, weights
+from rebake.rollout.shares import candidate_size, has_route, realised
 from rebake.rollout.states import EXIT_CODES, FINAL, State
 from rebake.rollout.world import Environment, Fleet, Freeze, Place, Rollout, World
 
@@ -59,12 +60,13 @@ def rollout_view(environment: Environment, world: World, rollout: Rollout, judgi
         "taken_along": rollout.taken_along,
         "outcome": outcome,
         "verdict": verdict,
+        "routed": rollout.plan.routed,
         "requests": requests,
         "shielded": shielded,
         "route": _shares(environment, world, rollout),
         "instances": {
             "stable": _count(environment.stable, world),
-            "candidate": _count(environment.candidate, world, rollout.plan.instances),
+            "candidate": _count(environment.candidate, world, _wanted(environment, rollout)),
         },
         "checks": _checks(world, rollout),
         "log_tail": list(rollout.log_tail),
@@ -97,8 +99,10 @@ def freeze_view(freeze: Freeze) -> Doc:
 
 
 def _shares(environment: Environment, world: World, rollout: Rollout) -> Doc:
-    """Read back from the balancer where it answers; as intended otherwise."""
+    """Read back from the balancer where it answers; as intended otherwise. Without a route: of the live instances."""
     stable, candidate = environment.stable, environment.candidate
+    if not rollout.plan.routed:
+        return {**realised(environment, world)}
     if world.route is not None:
         weights = world.route.weights
         return {
@@ -106,6 +110,12 @@ def _shares(environment: Environment, world: World, rollout: Rollout) -> Doc:
             "candidate": weights.get(candidate.id, 0) / FULL if candidate is not None else 0.0,
         }
     return {"stable": (FULL - rollout.weight) / FULL if stable is not None else 0.0, "candidate": rollout.weight / FULL}
+
+
+def _wanted(environment: Environment, rollout: Rollout) -> int:
+    """Instances of the candidate: all of them, or what its step takes where there is no route."""
+    under_way = environment.rollout is not None and environment.rollout.id == rollout.id
+    return candidate_size(environment) if under_way else rollout.plan.instances
 
 
 def _count(fleet: Fleet | None, world: World, wanted: int | None = None) -> Doc:
@@ -141,14 +151,18 @@ def environment_view(
     if elsewhere is not None:
         shares = weights(environment)
     plan = fleets[0].plan if fleets else rollout.plan if rollout is not None else None
+    live, routed = realised(environment, world), has_route(environment)
     route: dict[str, float] = {}
-    for fleet in fleets:
-        route[fleet.revision.digest] = route.get(fleet.revision.digest, 0.0) + shares.get(fleet.id, 0) / FULL
+    for fleet, cohort in ((environment.stable, "stable"), (environment.candidate, "candidate")):
+        if fleet is not None:
+            share = shares.get(fleet.id, 0) / FULL if routed else live[cohort]
+            route[fleet.revision.digest] = route.get(fleet.revision.digest, 0.0) + share
     return {
         "service": environment.service,
         "environment": environment.environment,
         "platform": None if plan is None else plan.platform,
-        "listen": None if plan is None else plan.listen,
+        "listen": None if plan is None else plan.listen or None,
+        "routed": plan is None or plan.routed,
         "home": _home(environment, elsewhere),
         "stable": _fleet(environment.stable, world, elsewhere),
         "candidate": _fleet(environment.candidate, world, elsewhere),

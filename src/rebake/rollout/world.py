@@ -25,6 +25,7 @@ class Failure:
     Attributes:
         decisive: another try would show nothing more (it used its whole start time).
         served: it had been healthy once.
+        clean: a worker that ended with exit code 0, too soon to have done its stint.
     """
 
     instance: str
@@ -32,6 +33,7 @@ class Failure:
     why: str
     decisive: bool = False
     served: bool = False
+    clean: bool = False
 
 
 @dataclass(frozen=True, slots=True)

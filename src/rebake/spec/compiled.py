@@ -18,6 +18,7 @@ from typing import Any
 from rebake import __version__
 from rebake.core.atomic import write_atomic
 
+_RULES = ("model.py", "fields.py", "plan.py", "rules.py", "metric_rules.py", "worker_rules.py", "load.py")
 KEPT = 64
 """Files remembered at most; the oldest go first."""
 
@@ -71,10 +72,7 @@ def _name(file: Path) -> str:
 def _own_bytes() -> str:
     """When this installation's rules were last changed, so that a checkout under work never trusts an older answer."""
     here = Path(__file__).parent
-    return " ".join(
-        str((here / name).stat().st_mtime_ns)
-        for name in ("model.py", "fields.py", "plan.py", "rules.py", "metric_rules.py", "load.py")
-    )
+    return " ".join(str((here / name).stat().st_mtime_ns) for name in _RULES)
 
 
 def _compile(file: Path) -> Compiled:

@@ -45,18 +45,18 @@ def draft(folder: Path) -> Draft:
             where=str(folder),
             remedy="run it in your service's folder, or write rebake.yaml by hand: docs/rebake-yaml.md begins with one",
         )
-    health = guess.health or health_path(seen)
+    health = "" if guess.worker else guess.health or health_path(seen)
     notes = [*guess.notes, *_more_notes(seen, health)]
     return Draft(render(_name(seen), guess, health or "/", _excluded(seen), notes), tuple(notes))
 
 
 def _guess(folder: Folder) -> Guess | None:
     """What says most plainly how it is run comes first."""
-    ways = (other.procfile, python.guess, node.guess, other.pages, other.dockerfile, other.executable)
+    ways = (other.procfile, other.worker, python.guess, node.guess, other.pages, other.dockerfile, other.executable)
     if isinstance(mapping(folder.json("package.json").get("scripts")).get("start"), str) and not folder.has(
         "manage.py"
     ):
-        ways = (other.procfile, node.guess, python.guess, *ways[3:])
+        ways = (other.procfile, other.worker, node.guess, python.guess, *ways[4:])
     return next((found for way in ways if (found := way(folder))), None)
 
 
@@ -110,10 +110,13 @@ def render(service: str, guess: Guess, health: str, exclude: list[str], notes: l
     if guess.build:
         lines.append(f"  {f'build: {quoted(guess.build)}':<34} # the script of package.json that is run before")
     lines += ["", "run:", f"  # Seen by: {_printable(guess.because)}. No shell; $PORT and $HOST are expanded."]
-    lines += [f"  command: {flow(guess.command)}", f"  health: {{path: {quoted(health)}}}"]
+    if guess.worker:
+        lines += ["  kind: worker                       # nobody calls it: it has no route and fetches its work itself"]
+    lines += [f"  command: {flow(guess.command)}"]
+    lines += [_STAYS_UP if guess.worker else f"  health: {{path: {quoted(health)}}}"]
     if guess.env:
         lines.append("  env: {" + ", ".join(f"{k}: {_value(v)}" for k, v in guess.env.items()) + "}")
-    return "\n".join([*lines, _REST])
+    return "\n".join([*lines, _REST_OF_A_WORKER if guess.worker else _REST])
 
 
 def _printable(text: str) -> str:
@@ -124,6 +127,27 @@ def _printable(text: str) -> str:
 def _value(text: str) -> str:
     return quoted(text) if text else '""'
 
+
+_STAYS_UP = """\
+  # Its health is to stay up. Better, a program that ends with 0 when all is well:
+  # health: {command: [python, check.py], interval: 5s}"""
+
+_REST_OF_A_WORKER = """\
+  drain: 10s                         # how long it may take, when told to finish (SIGTERM), for the work in hand
+
+# Tests before any instance of the candidate works:
+# checks:
+#   - {name: tests, command: [python, -m, pytest, -q]}
+
+environments:
+  production:
+    platform: local
+    instances: 2
+    # The candidate's share of the work, by instances beside a whole stable; the judge watches exits and health.
+    strategy: {canary: {steps: [10%, 50%], hold: 30s}}
+    soak: 10m                        # stable works on at full size this long after the last step
+    keep: 3                          # previous revisions that can be undone to
+"""
 
 _REST = """\
   drain: 10s                         # how long an instance may finish its requests

@@ -112,9 +112,12 @@ class Health(Part):
     """How an instance shows that it can serve."""
 
     path: UrlPath = "/healthz"
-    """Asked with GET; a good answer means that the instance can serve."""
+    """Asked with GET; a good answer means that the instance can serve. A worker without path and command is healthy as
+    long as it stays up."""
+    command: Annotated[tuple[Filled, ...], Field(min_length=1)] | None = None
+    """worker: a program, as a list, run in the place of the instance; exit code 0 means that the instance is well."""
     interval: Annotated[int, durations("50ms", "1h")] = 500
-    """Time between two questions."""
+    """Time between two questions; by default 5s for a command."""
     timeout: Times = 2000
     """How long an answer may take."""
     start_timeout: Annotated[int, durations("100ms", "1h")] = 30_000
@@ -139,6 +142,9 @@ class Run(Part):
 
     command: Annotated[tuple[Filled, ...], Field(min_length=1)]
     """The program and its arguments as a list. No shell sees it; $PORT, $HOST and names under env are expanded."""
+    kind: Literal["http", "worker"] = "http"
+    """What the instances do: `http` answers requests that come by the route; `worker` has no route and fetches its work
+    itself, from a queue for example."""
     port: Annotated[int, wholes(1, 65535)] | None = None
     """The port inside a container, 8080 by default. On `local` each instance has its own; always told as $PORT."""
     health: Health = Health()
@@ -503,8 +509,8 @@ class Environment(Part):
         BeforeValidator(one_of("platform-not-available", OTHER_PLATFORMS, "platform", "write local or docker")),
     ]
     """What raises the fleets. `local`: processes of this machine. `docker`: containers of this machine."""
-    listen: Listen
-    """The address users call."""
+    listen: Listen | None = None
+    """The address users call; required, but for a worker, which has none."""
     instances: Annotated[int, wholes(1, 1000)] = 2
     """How many instances a fleet has."""
     strategy: StrategyChoice = "blue-green"

@@ -19,6 +19,7 @@ _LONG_SOAK_MS = 3_000_000
 _HOLD_BACK = 2000
 _COMPARED = ("canary", "linear")
 """Strategies in which both fleets have users, and a judge counts what the candidate fails."""
+_COMMAND_INTERVAL_MS = 5000
 
 
 def run_contract(spec: model.Spec) -> manifest.RunContract:
@@ -27,17 +28,27 @@ def run_contract(spec: model.Spec) -> manifest.RunContract:
     return manifest.RunContract(
         command=run.command,
         port=run.port,
-        health=manifest.Health(
-            path=run.health.path,
-            interval_ms=run.health.interval,
-            timeout_ms=run.health.timeout,
-            start_timeout_ms=run.health.start_timeout,
-            healthy_after=run.health.healthy_after,
-            unhealthy_after=run.health.unhealthy_after,
-        ),
+        health=_health(run),
         drain_ms=run.drain,
         env=dict(run.env),
         resources=manifest.Resources(memory_bytes=run.resources.memory, cpu_millis=run.resources.cpu),
+    )
+
+
+def _health(run: model.Run) -> manifest.Health:
+    """A worker is asked what the file says; where it says nothing, staying up is its health. A command costs a process
+    each time, so it is run less often."""
+    asked, written = run.health, run.health.model_fields_set
+    path = asked.path if run.kind == "http" or "path" in written else ""
+    seldom = asked.command is not None and "interval" not in written
+    return manifest.Health(
+        path=path,
+        interval_ms=_COMMAND_INTERVAL_MS if seldom else asked.interval,
+        timeout_ms=asked.timeout,
+        start_timeout_ms=asked.start_timeout,
+        healthy_after=asked.healthy_after,
+        unhealthy_after=asked.unhealthy_after,
+        command=asked.command or (),
     )
 
 
@@ -70,15 +81,15 @@ def plan_for(spec: model.Spec, environment: str, folder: Path | None = None) -> 
         platform=chosen.platform,
         run=manifest.contract_in(run_contract(spec), manifest.Settings(env=dict(chosen.env))),
         instances=chosen.instances,
-        listen=chosen.listen,
+        listen=chosen.listen or "",
         strategy=strategy,
         checks=_checks(spec, chosen, folder),
         judge=_judge(chosen.judge, folder),
         undecided=chosen.undecided,
         undecided_limit_ms=chosen.undecided_limit,
         soak_ms=_SOAK_MS.get(strategy.kind, _LONG_SOAK_MS) if chosen.soak is None else chosen.soak,
-        hold_back_basis_points=_hold_back(chosen, strategy),
-        shield=strategy.kind in _COMPARED and chosen.shield is not False,
+        hold_back_basis_points=_hold_back(chosen, strategy) if chosen.listen else 0,
+        shield=strategy.kind in _COMPARED and chosen.shield is not False and bool(chosen.listen),
         keep=chosen.keep,
         when_busy=chosen.when_busy,
         after=chosen.after,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rebake.core.units import FULL, format_share, parse_share
+from rebake.spec import worker_rules
 from rebake.spec.fields import VARIABLE, split_listen
 from rebake.spec.metric_rules import metric_findings
 from rebake.spec.model import PLATFORMS
@@ -66,14 +67,16 @@ def command_variables(data: Any, _: LineOf) -> Iterator[Finding]:
     """Every `$NAME` in the command has a value in every environment."""
     everywhere = {"PORT", "HOST", "TMPDIR", "REBAKE_DATA", *mapping(data, "run", "env")}
     environments = mapping(data, "environments")
-    for index, word in enumerate(items(data, "run", "command")):
+    commands: tuple[Path, ...] = (("run", "command"), ("run", "health", "command"))
+    words = [((*path, n), word) for path in commands for n, word in enumerate(items(data, *map(str, path)))]
+    for place, word in words:
         for match in EXPANSION.finditer(word if isinstance(word, str) else ""):
             name = match[1] or match[2]
             if name is None or name in everywhere:
                 continue
             without = [key for key in environments if name not in mapping(environments, key, "env")]
             if without or not environments:
-                yield _unknown_variable(("run", "command", index), name, everywhere, environments, without)
+                yield _unknown_variable(place, name, everywhere, environments, without)
 
 
 def _unknown_variable(
@@ -168,7 +171,7 @@ def listen_addresses(data: Any, line_of: LineOf) -> Iterator[Finding]:
     for name in mapping(data, "environments"):
         listen = get(data, "environments", name, "listen")
         try:
-            host, port = split_listen(str(listen).strip())
+            host, port = split_listen("" if listen is None else str(listen).strip())
         except ValueError:
             continue
         for other, other_host, other_port in seen:
@@ -335,7 +338,13 @@ def judge_metrics(data: Any, _: LineOf) -> Iterator[Finding]:
                 yield from metric_findings(settings, (*path, metric))
 
 
+def kinds(data: Any, _: LineOf) -> Iterator[Finding]:
+    """What needs a route, and what must not have one."""
+    yield from worker_rules.kinds(data)
+
+
 RULES = (
+    kinds,
     builder_keys,
     command_variables,
     check_kinds,

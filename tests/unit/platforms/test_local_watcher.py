@@ -65,6 +65,7 @@ class Watch:
             lambda w: self.ended.append(w.id),
             self.passed,
             lambda service, environment: self.changes.put((service, environment)),
+            lambda _instance: 0,
         )
 
     def passed(self, watched: Watched) -> str | None:

@@ -239,3 +239,19 @@ def test_whatever_the_files_hold_the_written_file_is_right_or_refused(
         return
     parse(written.text)
     assert not re.search(r"[^\n\x20-\x7e\xa0-\U0010ffff]", written.text)
+
+
+def test_a_procfile_with_only_a_worker_line_is_a_worker(tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("worker: python -m shop.work --queue mail\n")
+    (tmp_path / "requirements.txt").write_text("")
+    text = draft(tmp_path).text
+    spec = parse(text)
+    assert spec.run.kind == "worker"
+    assert spec.run.command == ("python", "-m", "shop.work", "--queue", "mail")
+    assert spec.environments["production"].listen is None
+    assert plan_for(spec, "production").run.health.path == ""
+
+
+def test_a_web_line_wins_over_a_worker_line(tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("worker: python work.py\nweb: python serve.py $PORT\n")
+    assert parse(draft(tmp_path).text).run.kind == "http"

@@ -58,7 +58,9 @@ def test_what_the_schema_refuses_the_loader_refuses_and_mostly_the_other_way_rou
     with pytest.raises(SpecError):
         parse(text)
     bounds = "from" in case.says or "at most 100%" in case.says
-    if case.code not in BEYOND_A_SCHEMA and not (case.code in ("wrong-duration", "wrong-share") and bounds):
+    by_kind = case.code == "missing-key" and case.key.endswith("listen")  # a worker has none
+    told = case.code in ("wrong-duration", "wrong-share") and bounds
+    if case.code not in BEYOND_A_SCHEMA and not told and not by_kind:
         assert not accepts(text)
 
 

@@ -1,8 +1,9 @@
 """The starting stub: becomes the released command after it has joined, limited, restricted and recorded itself.
 
-Run as `python -I -S launch.py SPEC`: it imports nothing of rebake, so that it is cheap, and execs, so that no
-supervisor stays behind. It is spawned in a session of its own, with its standard streams in place and the instance's
-whole environment, secrets included; SPEC (`spec.json`) tells it the rest.
+Run as `python -I -S launch.py SPEC`, or with a second word to become the health command in the same place. It imports
+nothing of rebake, so that it is cheap, and execs, so that no supervisor stays behind. It is spawned in a session of its
+own, with its standard streams in place and the instance's whole environment, secrets included; SPEC (`spec.json`) tells
+it the rest.
 
 What fails is said on standard error, which is the instance's log, and ends it with 126 (cannot be prepared) or 127
 (the command cannot be executed).
@@ -95,15 +96,15 @@ def _record(path: str, port: int) -> bool:
     return True
 
 
-def main(spec: str) -> int:
-    """Become the command of `spec`. Returns only when that failed."""
+def main(spec: str, *, health: bool = False) -> int:
+    """Become the command of `spec`, or its health command. Returns only when that failed."""
     try:
         request = json.loads(_read(spec))["launch"]
         os.closerange(3, 65_536)
         for group in request["join"]:
             with open(group, "w") as file:
                 file.write("0")
-        if not _record(request["pid_file"], request["port"]):
+        if not health and not _record(request["pid_file"], request["port"]):
             return 0
         os.umask(0o022)
         os.chdir(request["cwd"])
@@ -115,11 +116,12 @@ def main(spec: str) -> int:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores both; the command starts with the defaults
         signal.signal(number, signal.SIG_DFL)
     try:
-        os.execvp(request["argv"][0], request["argv"])
+        argv = request["health"] if health else request["argv"]
+        os.execvp(argv[0], argv)
     except OSError as error:
-        print(f"rebake: cannot execute {request['argv'][0]}: {error.strerror}", file=sys.stderr, flush=True)
+        print(f"rebake: cannot execute {argv[0]}: {error.strerror}", file=sys.stderr, flush=True)
         return 127
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], health=len(sys.argv) > 2))

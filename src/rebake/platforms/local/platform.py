@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import signal
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from rebake.core.clock import Clock, SystemClock
 from rebake.core.home import Home
-from rebake.errors import Permanent
+from rebake.errors import Permanent, RebakeError
 from rebake.ledger.fencing import Tokens
 from rebake.ledger.ports import Fence
 from rebake.platforms import logs, port_choice
@@ -75,7 +76,7 @@ class LocalPlatform:
         self._groups = cgroups.Groups(hierarchies or cgroups.detect(self._layout.tag), self._layout.tag)
         self._folders = Folders(self._layout)
         self._unpacked = Unpacked(self._layout, store, self._folders.trees_in_use)
-        self._strangers = Strangers(self._folders, self._clock.now)
+        self._strangers = Strangers(self._folders, self._clock.now, self._asking)
         self._drift: dict[str, tuple[Drift, ...]] = {}
         self._tokens = Tokens()
         self._lock = threading.RLock()
@@ -212,6 +213,23 @@ class LocalPlatform:
                 self._folders.remember(folder, identity)
                 self._watch_one(intent, identity)
 
+    def _run_health(self, instance: str) -> int:
+        """Start the health command in the instance's place: environment, secrets, limits and write protection are its
+        own. See `health_commands`."""
+        folder = self._layout.instance(instance)
+        intent = self._folders.intent(folder)
+        if intent is None:
+            raise FileNotFoundError(errno.ENOENT, "the instance is gone")
+        try:
+            secrets = {name: self._secrets.secret(version.version) for name, version in intent.spec.secrets.items()}
+        except RebakeError as error:
+            raise OSError(errno.EIO, error.problem) from error
+        return processes.spawn(folder.spec, folder.log, {**intent.launch.env, **secrets}, health=True)
+
+    def _asking(self) -> frozenset[int]:
+        with self._lock:
+            return self._watcher.commands.pids if self._watcher is not None else frozenset()
+
     # Watching.
 
     def _watch(self) -> Watcher:
@@ -220,7 +238,7 @@ class LocalPlatform:
             if self._watcher is None:
                 if self._closed:
                     raise Permanent("platform-closed", "the platform was closed", remedy="make another one")
-                self._watcher = Watcher(self._record_end, self._record_health, self._tell)
+                self._watcher = Watcher(self._record_end, self._record_health, self._tell, self._run_health)
                 self._adopt()
                 self._watcher.after(_ROTATE_SECONDS, self._rotate)
             return self._watcher
@@ -272,7 +290,7 @@ class LocalPlatform:
         intent, identity = self._folders.intent(folder), self._folders.identity(folder)
         groups = intent.groups if intent is not None else ()
         own = cgroups.members_of(groups) if groups else self._marked_as(watched.id)
-        if listeners.is_foreign(port, own):
+        if watched.contract.path and listeners.is_foreign(port, own):
             return f"port {port} is answered by another program"
         settled = processes.look(identity.pid) if identity is not None else None
         if settled is not None and identity is not None and processes.alive(identity):

@@ -58,11 +58,13 @@ def alive(identity: Identity) -> bool:
     return found is not None and found.start_ticks == identity.start_ticks and found.state not in "ZX"
 
 
-def spawn(spec: Path, log: Path, env: Mapping[str, str]) -> int:
+def spawn(spec: Path, log: Path, env: Mapping[str, str], *, health: bool = False) -> int:
     """Start the stub in a session of its own, detached from us but for being our child.
 
     Nothing of ours is inherited: no descriptor (Python's are close-on-exec), no signal mask, no terminal.
 
+    Args:
+        health: for the health command: what it prints goes nowhere, what it complains of into the log.
     Returns: its process number, which stays that of the released command.
     Raises: OSError.
     """
@@ -70,12 +72,12 @@ def spawn(spec: Path, log: Path, env: Mapping[str, str]) -> int:
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     return os.posix_spawn(
         python,
-        [python, "-I", "-S", str(_STUB), str(spec)],
+        [python, "-I", "-S", str(_STUB), str(spec), *(["health"] if health else [])],
         dict(env),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
+            (os.POSIX_SPAWN_OPEN, 2, str(log), append, 0o600),
+            (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0) if health else (os.POSIX_SPAWN_DUP2, 2, 1),
         ],
         setsid=True,
         setsigmask=[],

@@ -47,6 +47,7 @@ class LaunchRequest:
         secret_names: names in the environment whose values are written nowhere.
         rlimits: name of the limit without RLIMIT_, to its soft value; the hard value is left, or lowered with CORE.
         join: `cgroup.procs` files to enter.
+        health: the health command, expanded like `argv`; the stub becomes it instead when it is started to ask.
     """
 
     argv: tuple[str, ...]
@@ -58,6 +59,7 @@ class LaunchRequest:
     rlimits: Mapping[str, int]
     join: tuple[str, ...] = ()
     landlock: LandlockRules | None = None
+    health: tuple[str, ...] = ()
 
 
 def environment(spec: InstanceSpec, binding: Binding, folder: InstanceFolder, data: Path, port: int) -> dict[str, str]:
@@ -113,4 +115,5 @@ def launch_request(
         rlimits={"CORE": 0, "NOFILE": _NOFILE} | ({"DATA": rlimit_memory} if rlimit_memory else {}),
         join=tuple(join),
         landlock=write_rules(landlock_abi, folders, (str(folder.log),)),
+        health=expand(spec.run.health.command, names),
     )

@@ -65,10 +65,16 @@ LOOK_SECONDS = 2.0
 
 
 class Strangers:
-    """The strangers found by the last look."""
+    """The strangers found by the last look.
 
-    def __init__(self, folders: Folders, now: Callable[[], float]) -> None:
-        self._folders, self._now = folders, now
+    Args:
+        asking: processes of health commands under way, which are ours and stand in no folder.
+    """
+
+    def __init__(
+        self, folders: Folders, now: Callable[[], float], asking: Callable[[], frozenset[int]] = frozenset
+    ) -> None:
+        self._folders, self._now, self._asking = folders, now, asking
         self._found: dict[str, Marked] = {}
         self._deadlines: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -84,9 +90,11 @@ class Strangers:
         if recent and 0 <= time.monotonic() - self._looked_at < LOOK_SECONDS:
             return
         self._looked_at = time.monotonic()
+        asking = self._asking()
         seen = list(processes.marked(self._folders.layout.data_root))
+        asking |= self._asking()
         known = known_processes(self._folders)  # after the processes: one launched meanwhile is then known
-        strangers = {PREFIX + str(m.identity.pid): m for m in seen if not belongs(m, known)}
+        strangers = {PREFIX + str(m.identity.pid): m for m in seen if not belongs(m, known) and m.session not in asking}
         with self._lock:
             self._found = strangers
             self._deadlines = {i: d for i, d in self._deadlines.items() if i in strangers}

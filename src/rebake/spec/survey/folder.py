@@ -27,6 +27,7 @@ class Guess:
     Attributes:
         because: what it was seen by, as the end of a sentence.
         health: a path known to answer; None to look for one in the sources.
+        worker: nobody calls it: it fetches its work itself.
         notes: what a person should know or do.
     """
 
@@ -36,6 +37,7 @@ class Guess:
     health: str | None = None
     build: str | None = None
     env: dict[str, str] = field(default_factory=dict)
+    worker: bool = False
     notes: tuple[str, ...] = ()
 
 

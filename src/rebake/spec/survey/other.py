@@ -30,6 +30,15 @@ def procfile(folder: Folder) -> Guess | None:
     return Guess(_builder(folder, command), command, "the web line of Procfile", notes=notes)
 
 
+def worker(folder: Folder) -> Guess | None:
+    """The worker line of a Procfile that has no web line."""
+    line = re.search(r"(?m)^worker:[ \t]*(\S.*)$", folder.text("Procfile"))
+    words = _words(line[1]) if line is not None else ()
+    if not words:
+        return None
+    return Guess(_builder(folder, words), words, "the worker line of Procfile", health="", worker=True)
+
+
 def _words(line: str) -> tuple[str, ...]:
     """The line as a command without a shell; nothing when only a shell can read it."""
     line = re.sub(r"\$\{(\w+):-[^}]*\}", r"$\1", line).replace("${PORT}", "$PORT")

@@ -71,6 +71,8 @@ class Causes:
     # Causes
 
     def _harm(self, rollout: str, _plan: Plan, release: str) -> str | None:
+        if self.reality.workers:
+            return self._unfit(rollout, _plan, release)
         harmful = self.reality.platform.behaviours[release].error_rate > 0
         return None if harmful else "its release answers every request well"
 
@@ -118,6 +120,8 @@ class Causes:
     # Holds and steps
 
     def _requests(self, rollout: str) -> int:
+        if self.reality.workers:
+            return int(self.reality.worked.get(rollout, 0.0))
         counted = self.reality.router.counters.get(rollout)
         return counted.requests if counted is not None else 0
 
@@ -135,7 +139,9 @@ class Causes:
         if held * 1000 < hold_ms - 1:
             return f"held for {held:.2f}s instead of {hold_ms / 1000:g}s"
         fresh = self._requests(rollout) - self.served.get(rollout, 0)
-        counted = strategy.kind != "shadow" and self.reality.router.epoch == "1"
+        counted = strategy.kind != "shadow" and self.reality.router.epoch == "1" and not self.reality.workers
+        if event is Event.STEP_OVER and self.reality.workers and fresh < 2:
+            return f"only {fresh} instance-seconds were worked in this step"
         if event is Event.STEP_OVER and counted and 0 <= fresh < plan.judge.min_requests:
             return f"only {fresh} requests were counted in this step"
         return None

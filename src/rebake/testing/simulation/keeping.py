@@ -150,11 +150,16 @@ class Keeping:
         rollout, stable, candidate = doc.get("rollout"), doc.get("stable"), doc.get("candidate")
         if rollout is None or stable is None or candidate is None or rollout["state"] not in MET:
             return False
-        if rollout["weight"] == FULL or rollout["asking"] == "approval" or seen.route is None:
+        if rollout["weight"] == FULL or rollout["asking"] == "approval":
+            return False
+        if seen.route is None and not self.reality.workers:
             return False
         fit = {i.id for i in seen.instances.values() if i.healthy and not i.drift}
         if any(i.healthy for i in seen.instances.values() if i.fleet == stable["id"]):
             return False
+        if seen.route is None:  # of workers
+            ready = {i.id for i in seen.instances.values() if i.fleet == candidate["id"]} & fit
+            return len(ready) >= int(rollout["plan"]["instances"])
         ready = fit & seen.route.healthy.get(candidate["id"], frozenset())
         return len(ready) >= int(rollout["plan"]["instances"])
 
@@ -166,7 +171,8 @@ class Keeping:
         healthy = {i.fleet for i in seen.instances.values() if i.healthy}
         if rollout["mark"] >= WORD:
             return False  # it gave its group its word
-        unfit = candidate["id"] not in healthy or len(streak_of(candidate)) >= LOST_AFTER
+        gone = candidate["id"] not in healthy and (bool(candidate["sick"]) or not self.reality.workers)
+        unfit = gone or len(streak_of(candidate)) >= LOST_AFTER
         return bool(rollout["weight"]) and stable["id"] in healthy and unfit
 
     def _harmful(self, doc: Mapping[str, Any]) -> bool:

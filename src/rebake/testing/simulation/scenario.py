@@ -12,7 +12,7 @@ from typing import Literal
 
 from rebake.judge.metric_rules import EndpointAsk, MetricRule
 from rebake.release.manifest import Health, Revision, RunContract, Settings
-from rebake.rollout.plan import Dates, HttpCheck, JudgeRules, Plan, Strategy, Window
+from rebake.rollout.plan import Check, CommandCheck, Dates, HttpCheck, JudgeRules, Plan, Strategy, Window
 from rebake.rollout.states import FINAL, State
 
 SERVICE, ENVIRONMENT = "shop", "production"
@@ -91,9 +91,15 @@ class Scenario:
         return replace(self, happenings=tuple(h for n, h in enumerate(self.happenings) if n not in dropped))
 
 
+def of_workers(seed: int) -> bool:
+    """Whether a seed is about a fleet without a route."""
+    return seed % 8 == 7
+
+
 def kind_of(seed: int, release: str) -> str:
-    """How a release behaves; `a` is always good."""
-    return "good" if release == "a" else random.Random(f"{seed}/kind/{release}").choice(KINDS)
+    """How a release behaves; `a` is always good. A worker answers nobody: one that does harm comes and goes."""
+    kind = "good" if release == "a" else random.Random(f"{seed}/kind/{release}").choice(KINDS)
+    return "frail" if kind == "harmful" and of_workers(seed) else kind
 
 
 def digest(release: str) -> str:
@@ -157,7 +163,8 @@ def plan_of(seed: int, variant: int) -> Plan:
     )
     plan = replace(plan, soak_ms=20_000, hold_back_basis_points=2000) if chance.random() < 0.15 else plan
     plan = replace(plan, judge=_judge(seed, variant))
-    return _with_gates(plan, random.Random(f"{seed}/gates/{variant}"))
+    plan = _with_gates(plan, random.Random(f"{seed}/gates/{variant}"))
+    return _for_workers(plan) if of_workers(seed) else plan
 
 
 GAPS = ((20, 80), (125, 150), (260, 300))
@@ -183,6 +190,15 @@ def shut_by_file(plan: Plan, at: float) -> tuple[bool, bool]:
     since = at - START
     frozen = bool(plan.freeze) and any(begins <= since < ends for begins, ends in GAPS)
     return bool(plan.window) and minute in (481, 484), frozen
+
+
+def _for_workers(plan: Plan) -> Plan:
+    """The same wish for a fleet without a route. Two instance-seconds are evidence enough: holds are short here."""
+    strategy = Strategy("canary", steps=(2000, 6000), hold_ms=1000) if plan.strategy.kind == "shadow" else plan.strategy
+    checks: tuple[Check, ...] = tuple(CommandCheck(check.name, ("true",)) for check in plan.checks)
+    judge = JudgeRules(min_requests=4)
+    run = replace(plan.run, port=None, health=replace(plan.run.health, path=""))
+    return replace(plan, listen="", strategy=strategy, checks=checks, judge=judge, run=run, hold_back_basis_points=0)
 
 
 def succeeded_elsewhere(seed: int, release: str) -> bool:

@@ -97,6 +97,8 @@ def _hopeless(run: Run, stable: Mapping[str, Any]) -> bool:
 
 def _routed(run: Run, stable: Mapping[str, Any], fit: list[str]) -> bool:
     route = run.reality.route
+    if run.reality.workers:
+        return route is None
     if route is None or route.listen != LISTEN or route.mirror is not None:
         return False
     shares = {f.fleet: f.weight_basis_points for f in route.fleets}

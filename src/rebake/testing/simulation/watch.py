@@ -14,6 +14,7 @@ from rebake.ledger.ports import Draft, Fence, Put
 from rebake.platforms.model import Instance, InstanceSpec
 from rebake.release.manifest import Revision
 from rebake.rollout.plan import Plan
+from rebake.rollout.shares import instances_at
 from rebake.rollout.states import STAYING, TABLE, Event, State
 from rebake.rollout.world import Command
 from rebake.testing.simulation.causes import Causes
@@ -162,12 +163,38 @@ class Watch:
         if spec.fleet not in fleets:
             self.fail("9", f"{spec.id} was launched for a fleet that is neither stable nor candidate")
         self._backs_off(spec)
+        self._goes_to_work(owner, spec)
         known = self.revisions.get(spec.revision)
         if known is None or spec.run.env.get("VARIANT") != known.settings.env["VARIANT"]:
             self.fail("8", f"{spec.id} was launched with settings that are not its revision's")
         room = 2 * self.wanted(spec.fleet) + SPARE_INSTANCES + self.reality.faults.met
         if self.reality.live(spec.fleet) >= room:
             self.fail("9", f"{spec.id} is one more than {room} instances of {spec.fleet}")
+
+    def _goes_to_work(self, owner: str, spec: InstanceSpec) -> None:
+        """Promises 3 and 4 without a route: who is launched, works. So it passed its checks and was approved, and there
+        are no more of the candidate than its step takes."""
+        asked = self.asked.get(spec.fleet)
+        if not self.reality.workers or asked is None or spec.fleet != (self.doc.get("candidate") or {}).get("id"):
+            return
+        kind, _, plan = asked
+        if kind != "undo" and plan.approval and spec.fleet not in self.causes.approved:
+            self.fail("3", f"{spec.id} went to work, and nobody approved it")
+        for check in plan.checks if kind != "undo" else ():
+            if f"check:{spec.fleet}:{check.name}" not in self.reality.checked:
+                self.fail("3", f"{spec.id} went to work before check {check.name} passed")
+        seen = self.keeping.of(owner).instances.values()
+        candidate = self.doc["candidate"]
+        gone = {f["instance"] for f in candidate["failures"]} | set(candidate["leaving"])
+        alive = [i.id for i in seen if i.fleet == spec.fleet and i.state in ("starting", "running") and not i.drift]
+        working = len(set(alive) - gone)
+        if working >= self._step_size(plan):
+            self.fail("10", f"{spec.id} is one more than the {self._step_size(plan)} instances of its step")
+
+    def _step_size(self, plan: Plan) -> int:
+        """Instances of the candidate that the remembered step takes."""
+        stable, weight = self.doc.get("stable"), int((self.doc.get("rollout") or {}).get("weight", 0))
+        return instances_at(weight, int(stable["plan"]["instances"]) if stable is not None else 0, plan.instances)
 
     def _backs_off(self, spec: InstanceSpec) -> None:
         """Promise 12: what cannot stay up is started again ever later, and after ten times a person is told."""
@@ -184,8 +211,9 @@ class Watch:
         process = self.reality.platform.processes.get(instance)
         if process is None or not self.reality.accepts(instance):
             return
-        if instance in self.reality.weighted_at and grace_ms < process.spec.run.drain_ms:
-            self.fail("5", f"{instance} had users, and was given {grace_ms} ms to finish")
+        busy = self.reality.workers or instance in self.reality.weighted_at
+        if busy and process.spec.fleet in self.asked and grace_ms < process.spec.run.drain_ms:
+            self.fail("5", f"{instance} was at work, and was given {grace_ms} ms to finish")
         fleet = process.spec.fleet
         if fleet == self.stable and instance not in self.unfit:
             self.fail("4", f"{instance} of stable was retired, healthy and wanted")
@@ -204,6 +232,8 @@ class Watch:
 
     def apply(self, owner: str, route: EnvironmentRoute) -> None:
         self.effect(owner, "apply", route.version)
+        if self.reality.workers:
+            self.fail("5", "a route was written for a fleet without one")
         total = sum(f.weight_basis_points for f in route.fleets)
         if total not in (0, FULL):
             self.fail("5", f"a route was written whose weights sum to {total}")
@@ -388,6 +418,9 @@ class Watch:
         """Promise 5: a switch is over when the balancer reports it, not when it was asked for."""
         remembered = self.before.get("rollout")
         same = remembered is not None and remembered["id"] == rollout and remembered["state"] == before
+        if self.reality.workers:
+            self._raised(owner, rollout, before, same=same)
+            return
         intended = _intended(self.before if same else self.doc)
         route = self.keeping.of(owner).route
         found = {f: w for f, w in route.weights.items() if w} if route is not None else {}
@@ -397,12 +430,29 @@ class Watch:
         if found != intended and not (before is State.RETURNING and not self.doc.get("stable")):
             self.fail("5", f"{rollout} left {before} although the balancer reports {found}, not {intended}")
 
+    def _raised(self, owner: str, rollout: str, before: State, *, same: bool) -> None:
+        """The same without a route: a step is taken when its instances were seen healthy."""
+        if before is State.RETURNING or rollout not in self.asked:
+            return
+        document = self.before if same else self.doc
+        weight, stable = int((document.get("rollout") or {}).get("weight", 0)), document.get("stable")
+        plan = self.asked[rollout][2]
+        wanted = instances_at(weight, int(stable["plan"]["instances"]) if stable is not None else 0, plan.instances)
+        fit = [i for i in self.keeping.of(owner).instances.values() if i.fleet == rollout and i.healthy]
+        if len(fit) < wanted:
+            self.fail("5", f"{rollout} left {before} with {len(fit)} healthy instances, and its step takes {wanted}")
+
     def _judged(self, rollout: str) -> None:
         """Promise 10: no evidence, no pass; and harm that everybody could see is not promoted."""
         if rollout in self.waived or rollout not in self.asked:
             return
         kind, _, plan = self.asked[rollout]
         if kind == "undo" or plan.undecided == "promote" or not (plan.strategy.steps or plan.strategy.profile):
+            return
+        if self.reality.workers:
+            worked = self.reality.worked.get(rollout, 0.0)
+            if worked < 2.0:
+                self.fail("10", f"{rollout} was promoted after {worked:.1f} instance-seconds of work")
             return
         counted = self.reality.router.counters.get(rollout)
         if self.reality.router.epoch == "1" and (counted is None or counted.requests < plan.judge.min_requests):
@@ -431,6 +481,8 @@ class Watch:
 
     def still_listening(self) -> None:
         route = self.reality.route
+        if self.reality.workers:
+            return
         if self.stable is not None and (route is None or not any(f.weight_basis_points for f in route.fleets)):
             self.fail("5", "users find no route, although a release was promoted")
 

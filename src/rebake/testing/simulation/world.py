@@ -20,7 +20,16 @@ from rebake.ledger.ports import Fence
 from rebake.platforms.model import Drift, Instance, InstanceSpec
 from rebake.rollout.world import Environment
 from rebake.testing.simulated import Behaviour, ManualClock, MemoryLedger, SimulatedPlatform, SimulatedRouter
-from rebake.testing.simulation.scenario import ENVIRONMENT, KEY, RELEASES, SERVICE, Scenario, digest, kind_of
+from rebake.testing.simulation.scenario import (
+    ENVIRONMENT,
+    KEY,
+    RELEASES,
+    SERVICE,
+    Scenario,
+    digest,
+    kind_of,
+    of_workers,
+)
 from rebake.traffic.ports import Counters, EnvironmentRoute, Sample
 
 FRAIL_SECONDS = 4.0
@@ -92,12 +101,15 @@ class Reality:
     Attributes:
         touched: fleets that a fault or their own nature made unfit: requests lost on them are not the switch's fault.
         pause: what happens while an engine stands still; set by the run.
+        worked: instance-seconds by fleet, of instances that ran and were not told to finish.
         stall: what happens while the store lets everybody wait; set by the run.
     """
 
     def __init__(self, scenario: Scenario) -> None:
         chance = random.Random(f"{scenario.seed}/world")
         self.seed = scenario.seed
+        self.workers = of_workers(scenario.seed)
+        self.worked: dict[str, float] = {}
         self.clock = ManualClock()
         self.wall = WallClock(self.clock)
         self.platform = SimulatedPlatform(self.clock)
@@ -206,6 +218,9 @@ class Reality:
     def advance(self, seconds: float) -> int:
         """Let time and users go on. Returns: requests lost that no fault explains."""
         self.clock.advance(seconds)
+        for process in self.platform.processes.values():
+            if process.exit is None and process.stop_at is None:
+                self.worked[process.spec.fleet] = self.worked.get(process.spec.fleet, 0.0) + seconds
         for entry in [e for e in self.later if e[0] <= self.clock.at]:
             if entry in self.later:
                 self.later.remove(entry)
@@ -293,7 +308,7 @@ class Reality:
         """The release of a cohort begins to fail half of its requests, as when a certificate ends."""
         fleet = self.environment.get(cohort)
         release = fleet and fleet["revision"]["release"]
-        if release is not None and release != digest("a") and self.kinds[release] == "good":
+        if release is not None and release != digest("a") and self.kinds[release] == "good" and not self.workers:
             self.kinds[release] = "sour"
             self.platform.behaviours[release].error_rate = 0.5
 

@@ -1,0 +1,1 @@
+"""A queue worker: it stamps letters. The queue is a table in SQLite."""
