@@ -14,6 +14,11 @@ FAILING = {
     "+5 points": f"{USERS} and random.random() < 0.05",
     "endpoint": 'self.path.startswith("/orders/")',
 }
+MISBEHAVING = {
+    "hanging": f"        if {USERS}: threading.Event().wait(600)\n",
+    "lost": f"        if {USERS}: return self.send_error(404)\n",
+}
+"""What a release does before anything else: it never answers users, or finds nothing any more."""
 """By scenario of the judges' benchmark (`benchmarks.judge_world`): which requests a release fails."""
 
 MIX = tuple(Request(path, weight=n) for path, n in (("/", 10), ("/notes", 6), ("/items/7", 3), ("/orders/17", 1)))
@@ -35,3 +40,8 @@ def write_release(site: Site, server: str, scenario: str, number: int = 0) -> No
 def steady(site: Site, rate: float) -> Load:
     """Users who ask for every endpoint, at `rate` requests per second altogether."""
     return Load(site.url, rate, MIX)
+
+
+def misbehave(site: Site, kind: str) -> None:
+    """Make the site's source a release that fails its users without failing."""
+    site.edit("        global count\n", f"        global count\n{MISBEHAVING[kind]}")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from rebake.tour.load import Load, Request
-from tests.e2e.releases import steady, write_release
+from tests.e2e.releases import misbehave, steady, write_release
 from tests.e2e.site import SERVER, Site, until
 
 pytestmark = pytest.mark.real
@@ -41,6 +41,20 @@ def test_a_release_that_crashes_costs_a_handful_of_requests_on_the_judges_own_ra
     assert 0 < report.errors <= 25  # 2 to 4; more only where this machine stands still
     assert 0 < bad.doc["requests"]["candidate"]["errors"] <= report.errors  # some may finish after the decision
     assert report.lost == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "complaint"), [("hanging", "requests without an answer in time"), ("lost", "refusals (4xx)")]
+)
+def test_a_release_that_fails_its_users_without_failing_is_taken_back(site: Site, kind: str, complaint: str) -> None:
+    judged = HALF + "    judge: {answer_within: 1s}\n"
+    site.describe(judged)
+    assert site.deploy().code == 0
+    misbehave(site, kind)
+    with Load(site.url, 50, (Request("/notes"),)):
+        taken_back = site.deploy()
+    assert taken_back.code == 3, taken_back.err
+    assert complaint in taken_back.doc["verdict"]["reason"], taken_back.doc
 
 
 def test_what_a_tester_asks_of_the_candidate_is_not_held_against_it(site: Site) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rebake.judge.metrics import THRESHOLD_SAMPLES
 from rebake.judge.samples import LATENCY_BUCKETS, Arm
@@ -19,6 +19,8 @@ class Sum:
     n: int = 0
     errors: int = 0
     shielded: int = 0
+    refused: int = 0
+    unanswered: int = 0
     endpoints: dict[str, tuple[int, int]] = field(default_factory=dict)
     latency: list[int] = field(default_factory=list)
     instances: dict[str, Sum] = field(default_factory=dict)
@@ -27,6 +29,8 @@ class Sum:
         self.n += arm.n
         self.errors += arm.errors
         self.shielded += arm.shielded
+        self.refused += arm.refused
+        self.unanswered += arm.unanswered
         for name, (n, errors) in arm.endpoints.items():
             before = self.endpoints.get(name, (0, 0))
             self.endpoints[name] = (before[0] + n, before[1] + errors)
@@ -39,7 +43,14 @@ class Sum:
     def arm(self) -> Arm:
         instances = {name: part.arm() for name, part in self.instances.items()}
         counted = dict(self.endpoints), tuple(self.latency), instances
-        return Arm(self.n, self.errors, *counted, shielded=self.shielded)
+        return Arm(
+            self.n,
+            self.errors,
+            *counted,
+            shielded=self.shielded,
+            refused=self.refused,
+            unanswered=self.unanswered,
+        )
 
 
 def together(arms: Iterable[Arm]) -> Arm:
@@ -76,4 +87,4 @@ class Hour:
             return None
         if sum(arm.latency) >= THRESHOLD_SAMPLES:
             return arm
-        return Arm(arm.n, arm.errors, arm.endpoints, (), arm.instances)
+        return replace(arm, latency=())

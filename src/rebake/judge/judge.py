@@ -28,6 +28,7 @@ from rebake.judge.custom import CustomMetrics, Split
 from rebake.judge.eprocess import SMALLEST_SHARE, Counts, odds
 from rebake.judge.margins import widened
 from rebake.judge.metric_readings import Reading
+from rebake.judge.metrics import REFUSALS, UNANSWERED
 from rebake.judge.routing import NEEDED as FAULT_NEEDED
 from rebake.judge.routing import RoutingCheck
 from rebake.judge.rows import Rows, sane
@@ -43,6 +44,7 @@ HALF_AN_HOUR_SECONDS = 1800.0
 """Half of an hour's requests go to the candidate."""
 NATS_TO_EXCLUDE = 4.6
 """n requests without excess failures bound the excess by about this much over n (JUDGE.md section 1, Ramp)."""
+_OTHERS = {UNANSWERED: "requests without an answer in time", REFUSALS: "refusals (4xx)"}
 
 
 class Judge:
@@ -251,6 +253,10 @@ class Judge:
             n1, k1, n0, k0 = self.rows.book.totals[worst]
             what = f"answers slower than stable's {self.rows.book.rows[worst].name.removeprefix('latency ')} limit"
             text = f"{texts.compared(what, (n1, k1), (n0, k0))}; {text}"
+        for kind, what in _OTHERS.items():
+            if worst == self.rows.others.get(kind):
+                n1, k1, n0, k0 = self.rows.book.totals[worst]
+                return f"{texts.compared(what, (n1, k1), (n0, k0))}; {text}; {bound}"
         endpoint = self.rows.worst_endpoint()
         if endpoint is None:
             return f"{text}; {bound}"

@@ -15,7 +15,9 @@ from rebake.judge.book import PRIOR_REQUESTS, PRIOR_REQUESTS_UNKNOWN, Book
 from rebake.judge.eprocess import Counts, Floats
 from rebake.judge.metrics import (
     MAX_ENDPOINTS,
+    REFUSALS,
     THRESHOLD_SAMPLES,
+    UNANSWERED,
     Row,
     Threshold,
     bucket_counts,
@@ -26,9 +28,11 @@ from rebake.judge.metrics import (
     kinds_of,
     latency_row,
     newcomer_share,
+    refusal_row,
     slow_candidate,
     slow_stable,
     thresholds,
+    unanswered_row,
 )
 from rebake.judge.samples import Arm, JudgeSettings, Tick
 
@@ -44,6 +48,7 @@ class Rows:
 
     Attributes:
         book: their wealth, running rates and totals.
+        others: row by kind, of requests without an answer and of refusals.
         endpoints: row by endpoint. limits: latency limits, each with its row.
     """
 
@@ -53,6 +58,8 @@ class Rows:
         known = history is not None and history.n > 0
         prior_requests = PRIOR_REQUESTS if known else PRIOR_REQUESTS_UNKNOWN
         self.book = Book([error_row(settings, shares["errors"], history)], prior_requests=prior_requests)
+        self.others: dict[str, int] = {}
+        self._open_others(shares, history)
         self.endpoints: dict[str, int] = {}
         self.limits: list[tuple[Threshold, int]] = []
         self._latency_reserve = shares.get("latency", 0.0)
@@ -63,6 +70,17 @@ class Rows:
             self._open_history(history)
 
     # -- opening rows -------------------------------------------------------------------------------------------
+
+    def _open_others(self, shares: Mapping[str, float], history: Arm | None) -> None:
+        rows = []
+        if UNANSWERED in shares:
+            rows.append(unanswered_row(self.settings, shares[UNANSWERED], history))
+        if REFUSALS in shares:
+            rows.append(refusal_row(self.settings, shares[REFUSALS], history))
+        if rows:
+            first = len(self.book.rows)
+            self.book.open(rows)
+            self.others = {row.name: first + i for i, row in enumerate(rows)}
 
     def _open_history(self, history: Arm) -> None:
         if self._latency_reserve and has_latency(history):
@@ -116,6 +134,8 @@ class Rows:
         table = np.zeros((6, len(self.book.rows)))
         stable, candidate = sane(tick.stable), sane(tick.candidate)
         table[:4, 0] = (*candidate, *stable)
+        for name, index in self.others.items():
+            table[:4, index] = (*_other(name, tick.candidate), *_other(name, tick.stable))
         for name, index in self.endpoints.items():
             table[:2, index] = _pair(tick.candidate.endpoints.get(name))
             table[2:4, index] = _pair(tick.stable.endpoints.get(name))
@@ -177,6 +197,7 @@ class Rows:
             "book": self.book.state(),
             "reserves": [self._latency_reserve, self._endpoint_reserve],
             "newcomers": self._newcomers,
+            "others": dict(self.others),
             "endpoints": dict(self.endpoints),
             "limits": [[t.name, t.bucket, t.shifted, t.partial, i] for t, i in self.limits],
             "seen_latency": self._seen_latency.tolist(),
@@ -188,6 +209,7 @@ class Rows:
         rows.book = Book.restore(state["book"])
         rows._latency_reserve, rows._endpoint_reserve = state["reserves"]
         rows._newcomers = state["newcomers"]
+        rows.others = dict(state["others"])
         rows.endpoints = dict(state["endpoints"])
         rows.limits = [(Threshold(*limit[:4]), limit[4]) for limit in state["limits"]]
         rows._seen_latency = np.array(state["seen_latency"], dtype=np.float64)
@@ -198,6 +220,13 @@ def _pair(counts: tuple[int, int] | None) -> Pair:
     n, hits = counts or (0, 0)
     requests = float(min(max(0.0, n), MOST_REQUESTS))
     return requests, float(min(max(0.0, hits), requests))
+
+
+def _other(kind: str, arm: Arm) -> Pair:
+    """The unit is the request whose answer came or is overdue; of refusals the one that was answered."""
+    if kind == UNANSWERED:
+        return _pair((arm.n + max(arm.unanswered, 0), arm.unanswered))
+    return _pair((arm.n, arm.refused))
 
 
 def sane(arm: Arm) -> Pair:

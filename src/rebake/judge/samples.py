@@ -25,6 +25,8 @@ class Arm:
         instances: of a history, the same by instance, for what stable's own instances differ by; empty when unknown.
         started: requests dealt to the cohort within the tick, finished or not; None: taken to be `n`.
         shielded: those of `errors` whose callers got a good answer all the same, from a second try elsewhere.
+        refused: those of `n` that were refused: answers with 4xx. No failures, unless the other cohort has fewer.
+        unanswered: requests that had no answer within a limit or whose callers left before any; none of `n`.
     """
 
     n: int = 0
@@ -34,6 +36,8 @@ class Arm:
     instances: Mapping[str, Arm] = field(default_factory=dict)
     started: int | None = None
     shielded: int = 0
+    refused: int = 0
+    unanswered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class JudgeSettings:
     Attributes:
         false_rollbacks: bound on the probability that a release no worse than the margins is ever taken back.
         error_ratio, error_extra: a candidate is worse when its error rate is above ratio x stable's + extra.
+        refusal_ratio, refusal_extra: the same for the share of its answers that refuse (4xx).
         latency: allowed growth by quantile: {"p50": .07, "p90": .1, "p99": .2}.
         min_requests: candidate requests that a step needs before it can be called healthy.
         words: how sentences call what is judged.
@@ -88,6 +93,8 @@ class JudgeSettings:
     false_rollbacks: float = 0.01
     error_ratio: float = 1.1
     error_extra: float = 0.001
+    refusal_ratio: float = 1.5
+    refusal_extra: float = 0.02
     latency: Mapping[str, float] = field(default_factory=lambda: {"p50": 0.07, "p90": 0.10, "p99": 0.20})
     min_requests: int = 20
     words: Words = REQUESTS

@@ -49,6 +49,8 @@ def settings_of(plan: Plan) -> JudgeSettings:
         false_rollbacks=rules.false_rollbacks_bp / FULL,
         error_ratio=rules.error_ratio_milli / 1000,
         error_extra=rules.error_extra_bp / FULL,
+        refusal_ratio=rules.refusal_ratio_milli / 1000,
+        refusal_extra=rules.refusal_extra_bp / FULL,
         latency={name: points / FULL for name, points in rules.latency_bp.items()},
         min_requests=rules.min_requests,
     )

@@ -66,6 +66,9 @@ class JudgeRules:
     error_extra_bp: int = 10
     latency_bp: dict[str, int] = field(default_factory=lambda: {"p50": 700, "p90": 1000, "p99": 2000})
     min_requests: int = 20
+    refusal_ratio_milli: int = 1500
+    refusal_extra_bp: int = 200
+    answer_within_ms: int = 10_000
     metrics: tuple[MetricRule, ...] = ()
 
 

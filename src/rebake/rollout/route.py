@@ -122,6 +122,7 @@ def desired_route(environment: Environment, world: World, now: float) -> Environ
         preview=candidate.id if candidate is not None and candidate.id in known else None,
         mirror=mirror_of(environment),
         sticky=plan.sticky,
+        answer_within_ms=plan.judge.answer_within_ms,
         shield=shield_of(environment, known),
     )
 

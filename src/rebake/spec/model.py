@@ -299,6 +299,15 @@ class JudgeErrors(Part):
     """… plus this share of the requests."""
 
 
+class JudgeRefusals(Part):
+    """The margin within which the candidate's share of refusals counts as no worse than stable's."""
+
+    ratio: Annotated[int, thousandths(1, 10)] = 1500
+    """Times stable's share of answers with 4xx …"""
+    extra: Annotated[int, shares("0%", "90%")] = 200
+    """… plus this share of the answers."""
+
+
 class JudgeLatency(Part):
     """How much slower than stable the candidate may be, by quantile."""
 
@@ -401,6 +410,10 @@ class Judge(Part):
     """The bound on the probability that a release no worse than the margins is taken back."""
     errors: JudgeErrors = JudgeErrors()
     """The margin for errors."""
+    refusals: JudgeRefusals = JudgeRefusals()
+    """The margin for refusals (4xx)."""
+    answer_within: Annotated[int, durations("1s", "1h")] = 10_000
+    """A request without an answer after this time counts as unanswered, while it goes on waiting."""
     latency: JudgeLatency = JudgeLatency()
     """The margins for latency."""
     min_requests: Annotated[int, wholes(1, 1_000_000)] = 20

@@ -61,6 +61,7 @@ class EnvironmentRoute:
         shield: fleet whose failed requests the first fleet answers, where they may be sent twice (RFC 9110, 9.2.2:
             safe or idempotent) and nothing of them is lost; while both have weight. They stay failures of the fleet
             they were dealt to.
+        answer_within_ms: a request that has no answer after this time counts as unanswered, while it goes on waiting.
     """
 
     service: str
@@ -71,6 +72,7 @@ class EnvironmentRoute:
     mirror: Mirror | None = None
     sticky: Sticky | None = None
     shield: str | None = None
+    answer_within_ms: int = 10_000
 
     @property
     def version(self) -> str:
@@ -132,7 +134,9 @@ class Sample:
         fleets: by fleet, what became of them. An answer with 5xx, one that broke off, and a request that the fleet
             failed by connection are failures, of the fleet they were dealt to, whoever answered them in the end (the
             `shielded` ones); a request whose caller left before the answer is none and is not counted, but stands in
-            `latency` with the time it waited. Previews and mirrored copies are not users'.
+            `latency` with the time it waited. One that has no answer within `answer_within_ms`, or whose caller left
+            before any, is `unanswered`, at once and whatever becomes of it later. Previews and mirrored copies are not
+            users'.
             For callers that stick the unit is the caller and the minute: one request, and one failure at most.
     """
 

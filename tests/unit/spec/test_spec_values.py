@@ -175,12 +175,13 @@ def test_the_other_keys_of_an_environment_reach_the_plan() -> None:
     plan = production(
         "undecided: roll-back\nwhen_busy: wait\napproval: yes\nsoak: 90s\nkeep: 1\ndrift_interval: 1m\n"
         "local: {writable: [/var/lib/small]}\n"
-        "judge: {errors: {ratio: 2, extra: 1%}, latency: {p50: 50%}, min_requests: 7}"
+        "judge: {errors: {ratio: 2, extra: 1%}, latency: {p50: 50%}, min_requests: 7,"
+        " refusals: {ratio: 3, extra: 5%}, answer_within: 30s}"
     )
     assert (plan.undecided, plan.when_busy, plan.approval) == ("roll-back", "wait", True)
     assert (plan.soak_ms, plan.keep, plan.drift_interval_ms) == (90_000, 1, 60_000)
     assert plan.platform_settings == {"writable": ["/var/lib/small"]}
-    assert plan.judge == JudgeRules(100, 2000, 100, {"p50": 5000, "p90": 1000, "p99": 2000}, 7)
+    assert plan.judge == JudgeRules(100, 2000, 100, {"p50": 5000, "p90": 1000, "p99": 2000}, 7, 3000, 500, 30_000)
 
 
 def test_an_environment_may_choose_among_the_checks() -> None:

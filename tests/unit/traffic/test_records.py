@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,11 +28,13 @@ def line(
     micros: str = "12000",
     tries: int = 1,
     server: str | None = None,
+    kind: str = "DownstreamEnd",
+    millis: str = "12",
     caller: str = "-",
     asked: str = "GET\t/orders/17",
 ) -> bytes:
-    head = f"{second}\t{weights}\tshop/production/{fleet}\t127.0.0.1:7001\t{code}\t{flags}\t{micros}\t12"
-    head += f"\t{tries}\t{server or fleet.partition('~')[0]}\t{caller}"
+    head = f"{second}\t{weights}\tshop/production/{fleet}\t127.0.0.1:7001\t{code}\t{flags}\t{micros}\t{millis}"
+    head += f"\t{tries}\t{server or fleet.partition('~')[0]}\t{kind}\t10000\t{caller}"
     return f"{head}\t{asked}".encode()
 
 
@@ -92,7 +95,24 @@ def test_a_caller_who_left_during_the_second_try_met_a_failure() -> None:
 
 def test_a_caller_who_left_is_no_request_but_has_waited() -> None:
     arm = only(line(code=0, flags="DC", micros="-")).fleets["s1"]
-    assert (arm.n, arm.errors, sum(arm.latency)) == (0, 0, 1)
+    assert (arm.n, arm.errors, arm.unanswered, sum(arm.latency)) == (0, 0, 1, 1)
+
+
+def test_a_caller_who_left_in_the_middle_of_an_answer_had_one() -> None:
+    assert only(line(code=200, flags="DC", micros="-")).fleets["s1"].unanswered == 0
+
+
+@pytest.mark.parametrize("end", [{"code": 200}, {"code": 0, "flags": "DC", "micros": "-"}])
+def test_a_request_that_waits_too_long_is_unanswered_once_whatever_becomes_of_it(end: dict[str, Any]) -> None:
+    waiting = line(code=0, micros="-", millis="10000", kind="DownstreamPeriodic")
+    assert only(waiting).fleets["s1"].unanswered == 1
+    arm = only(waiting, line(millis="31000", **end)).fleets["s1"]
+    assert (arm.unanswered, arm.errors) == (1, 0)
+
+
+def test_refusals_are_answers_that_are_told_apart() -> None:
+    arm = only(line(code=404), line(code=429), line(code=399), line(code=500)).fleets["s1"]
+    assert (arm.n, arm.errors, arm.refused) == (4, 1, 2)
 
 
 @pytest.mark.parametrize(

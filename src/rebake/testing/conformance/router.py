@@ -4,6 +4,7 @@ gives the fixture `router`: an empty route that listens on this machine's loopba
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import re
@@ -450,6 +451,20 @@ class RouterConformance:
         assert ask(route.listen).status == 200
         found = self.recorded(router, 1, latency=2).total["c1"]
         assert (found.n, found.errors, sum(found.latency)) == (1, 0, 2)
+
+    def test_a_request_that_hangs_is_unanswered_while_it_hangs_and_an_open_stream_is_not(
+        self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
+    ) -> None:
+        served(router, replace(self.dealt(route, 10_000), answer_within_ms=200))
+        with contextlib.ExitStack() as callers:
+            for path in ("/hold", "/events"):
+                caller = callers.enter_context(socket.create_connection(place(route.listen), timeout=20))
+                caller.sendall(f"GET {path} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
+            until(lambda: candidate.seen["GET /hold"] + candidate.seen["GET /events"] == 2)
+            until(lambda: any(arm.unanswered for arm in self.records(router).total.values()))
+            candidate.release()
+            found = self.recorded(router, 2).total["c1"]  # both have their answer now
+        assert (found.errors, found.unanswered) == (0, 1)
 
     def test_previews_and_copies_are_not_recorded_as_users(
         self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance

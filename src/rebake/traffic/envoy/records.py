@@ -3,8 +3,11 @@
 Every line carries the weights that dealt its request (they are the name of the route that matched), so that it does
 not matter how late it is read. Columns, separated by tabs, the ones that callers choose last:
 
-    second, weights, cluster, instance, status, flags, microseconds, milliseconds, tries, fleet that answered, caller,
-    method, path without query
+    second, weights, cluster, instance, status, flags, microseconds, milliseconds, tries, fleet that answered, kind,
+    limit in milliseconds, caller, method, path without query
+
+A request has a line of its own when it still has no answer after the limit, so that a fleet that hangs is seen while it
+hangs; Envoy looks at each request once in that time. Else it has one when it has ended.
 
 What is judged is the first try: the fleet that a request was dealt to failed it when another try had to answer it, or
 another fleet did. That is so for every fleet, whether it is shielded or not.
@@ -41,14 +44,16 @@ _COLUMNS = (
     "%DURATION%",
     "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
     "%UPSTREAM_METADATA(rebake:fleet)%",
+    "%ACCESS_LOG_TYPE%",
 )
 _ASKED = ("%REQ(:METHOD):16%", "%PATH(NQ:PATH):256%")
-_WIDTH = len(_COLUMNS) + 1 + len(_ASKED)
+_WIDTH = len(_COLUMNS) + 2 + len(_ASKED)
 _BROKEN = frozenset({"UF", "UC", "UT", "UH", "UO", "UR", "LR", "URX", "UPE", "UMSDR", "NC", "DF"})
 """The fleet did not answer, or broke off in the middle. Source: Envoy, "Access logging", %RESPONSE_FLAGS%."""
 _LEFT = frozenset({"DC", "DR"})
 """The caller left before the end of the answer."""
 _UPGRADED = 101
+_STILL_OPEN = b"DownstreamPeriodic"
 _BUCKETS_PER_NAT = 1.0 / math.log(1.05)
 _MOST_TARGETS = 8192
 MINUTE = 60
@@ -78,13 +83,33 @@ def served_by(fleet: str) -> Document:
     return {"filter_metadata": {"rebake": {"fleet": quote(fleet, safe="")}}}
 
 
-def access_log(path: str, sticky: Sticky | None) -> Document:
+def access_log(path: str, route: EnvironmentRoute) -> Document:
     """Envoy's access log of one environment."""
-    caller = "-" if sticky is None else "%DYNAMIC_METADATA(rebake:caller):64%/%REQ(X-REQUEST-ID):64%"
-    line = "\t".join((*_COLUMNS, caller, *_ASKED)) + "\n"
+    caller = "-" if route.sticky is None else "%DYNAMIC_METADATA(rebake:caller):64%/%REQ(X-REQUEST-ID):64%"
+    line = "\t".join((*_COLUMNS, str(route.answer_within_ms), caller, *_ASKED)) + "\n"
     kind = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
     log_format = {"text_format_source": {"inline_string": line}}
-    return {"name": "records", "typed_config": {"@type": kind, "path": path, "log_format": log_format}}
+    config = {"@type": kind, "path": path, "log_format": log_format}
+    return {"name": "records", "filter": _worth_a_line(route.answer_within_ms), "typed_config": config}
+
+
+def access_log_options(route: EnvironmentRoute) -> Document:
+    """How often Envoy looks at what has not ended."""
+    milliseconds = route.answer_within_ms
+    return {"access_log_flush_interval": f"{milliseconds // 1000}.{milliseconds % 1000:03d}s"}
+
+
+def _worth_a_line(limit_ms: int) -> Document:
+    """What has ended, and what has no answer at the first look; not each look at an open stream of events."""
+    ended = {"log_type_filter": {"types": ["DownstreamEnd"]}}
+    looked_at = {"log_type_filter": {"types": ["DownstreamPeriodic"]}}
+    unanswered = {"status_code_filter": {"comparison": _compare("EQ", 0, "rebake.no_answer")}}
+    first = {"duration_filter": {"comparison": _compare("LE", limit_ms + limit_ms // 2, "rebake.first_look")}}
+    return {"or_filter": {"filters": [ended, {"and_filter": {"filters": [looked_at, unanswered, first]}}]}}
+
+
+def _compare(operator: str, value: int, name: str) -> Document:
+    return {"op": operator, "value": {"default_value": value, "runtime_key": name}}
 
 
 def callers(sticky: Sticky | None) -> list[Document]:
@@ -122,6 +147,8 @@ class _Count:
     n: int = 0
     errors: int = 0
     shielded: int = 0
+    refused: int = 0
+    unanswered: int = 0
     endpoints: dict[str, list[int]] = field(default_factory=dict)
     latency: list[int] = field(default_factory=list)
     instances: dict[str, _Count] = field(default_factory=dict)
@@ -154,6 +181,8 @@ class _Count:
             tuple(self.latency),
             {name: count.arm() for name, count in self.instances.items()},
             shielded=self.shielded,
+            refused=self.refused,
+            unanswered=self.unanswered,
         )
 
 
@@ -200,8 +229,12 @@ class Tally:
         return tuple(found)
 
     def _one(self, columns: list[bytes], fleet: str, silent: bool) -> None:
-        second, name, _, host, code, flags, micros, millis, tries, server, caller, method, path = columns
+        second, name, _, host, code, flags, micros, millis, tries, server, kind, limit, caller, method, path = columns
         status, at = int(code), int(second)
+        if kind == _STILL_OPEN:
+            if caller == b"-" or self.callers.counts(at // MINUTE, fleet, caller, True):
+                self._count(second, name, fleet).unanswered += not silent
+            return
         failed, left = _ended(status, flags)
         again = int(tries) > 1 or server not in (b"-", self._quoted(fleet))
         counts = failed or again or not left
@@ -211,7 +244,9 @@ class Tally:
             return
         count = self._count(second, name, fleet)
         parts = [count] if again else [count, count.of(host.decode("ascii", "replace"))]
+        count.unanswered += left and status == 0 and int(millis) < int(limit)  # else it has been counted
         if counts:
+            count.refused += 400 <= status < 500
             count.add(self.endpoints.name(self._target(method, path), status, at), failed or again)
             count.shielded += again and not failed and not left
             for part in parts[1:]:

@@ -295,7 +295,8 @@ def _connection_manager(route: EnvironmentRoute, paths: EdgePaths) -> Document:
         "codec_type": "AUTO",
         "rds": {"route_config_name": key, "config_source": _watch(paths.route(key))},
         "early_header_mutation_extensions": [_without_orders()],
-        "access_log": [records.access_log(str(paths.records(key)), route.sticky)],
+        "access_log": [records.access_log(str(paths.records(key)), route)],
+        "access_log_options": records.access_log_options(route),
         "http_filters": [
             *records.callers(route.sticky),
             {
