@@ -267,7 +267,7 @@ class TestDeploy:
         assert typed.code == 3
         assert "rolled-back: guestbook/production" in typed.out
         assert "cause: the candidate fails 40 % of its requests" in typed.out
-        assert "verdict: harmful (evidence 134, 100 takes it back): 20 of 50 failed" in typed.out
+        assert "verdict: harmful (evidence 134 of 100 needed): 20 of 50 failed" in typed.out
         assert "candidate: 50 requests, 20 errors" in typed.out
         assert "KeyError: 'author'" in typed.out
         assert "next: rebake logs production" in typed.out

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
-from rebake.cli.output import line, notice
+from rebake.cli.output import line, notice, shows_blocks
 from rebake.cli.story import chapter, progress_line
 from rebake.cli.words import View
 
@@ -35,7 +35,7 @@ class Lines:
 
 def is_live(as_json: bool) -> bool:
     """Whether standard output is a terminal that can be redrawn, and a person's rather than a CI's."""
-    return not as_json and sys.stdout.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+    return not as_json and sys.stdout.isatty() and not os.environ.get("CI") and shows_blocks()
 
 
 def teller(as_json: bool) -> AbstractContextManager[Teller]:

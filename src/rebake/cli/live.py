@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -13,23 +12,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from rebake.cli.words import View, asks, counted, metric_lines, percent, seconds, short, step_of
+from rebake.cli.words import View, asks, counted, evidence_line, metric_lines, percent, seconds, short, step_of
 
-_BLOCKS = "▁▂▃▄▅▆▇█"
 _BAR = 40
 _MARKS = {"passed": ("✓", "green"), "failed": ("✗", "red")}
-
-
-def sparkline(evidence: Sequence[Sequence[float]], needed: float, width: int = _BAR) -> str:
-    """The evidence over time as blocks, by its logarithm: empty at 1, full at what takes the candidate back.
-
-    >>> sparkline([[0, 1], [1, 10], [2, 100]], 100)
-    '▁▄█'
-    """
-    top = math.log(max(needed, 1.000001))
-    last = evidence[-width:]
-    levels = (math.log(max(1.0, value)) / top for _, value in last)
-    return "".join(_BLOCKS[min(7, max(0, int(level * 7)))] for level in levels)
 
 
 def bar(stable: float, candidate: float, width: int = _BAR) -> Text:
@@ -67,12 +53,12 @@ def _checks(view: View) -> Text:
 
 
 def _judge(view: View) -> list[RenderableType]:
-    verdict, evidence = view.get("verdict"), view.get("evidence") or []
-    if not verdict or not evidence:
+    line = evidence_line(view, width=_BAR)
+    if line is None:
         return []
-    numbers = f" {verdict['verdict']}, evidence {verdict['evidence']:.3g} of {verdict['needed']:.3g}"
-    line = Text.assemble((sparkline(evidence, verdict["needed"]), "magenta"), (numbers, "dim"))
-    return [line, *(Text(f"  {text}", style="dim") for text in metric_lines(verdict))]
+    spark, numbers = line
+    shown = Text.assemble((spark, "magenta"), (f" {numbers}", "dim"))
+    return [shown, *(Text(f"  {text}", style="dim") for text in metric_lines(view["verdict"]))]
 
 
 def picture(view: View, phases: Sequence[tuple[str, float]], elapsed: float) -> RenderableType:

@@ -25,13 +25,21 @@ def reader_left() -> bool:
 
 def _write(stream: TextIO, text: str) -> None:
     try:
-        stream.write(text)
+        _put(stream, text)
         stream.flush()
     except BrokenPipeError:
         _Reader.left = True
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
+
+
+def _put(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:  # a terminal or file of ASCII: better a question mark than no answer
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, "replace").decode(encoding))
 
 
 def emit_json(doc: Any) -> None:
@@ -57,6 +65,17 @@ def in_colour(stream: TextIO) -> bool:
     if os.environ.get("CLICOLOR_FORCE", "0") != "0":
         return True
     return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def shows_blocks(stream: TextIO | None = None) -> bool:
+    """Whether the stream (standard output) can carry blocks and lines, or plain ASCII only."""
+    if os.environ.get("TERM") == "dumb":
+        return False
+    try:
+        "▁█━┄│".encode(getattr(stream or sys.stdout, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def paint(text: str, *shades: str, stream: TextIO | None = None) -> str:

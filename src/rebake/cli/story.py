@@ -9,6 +9,7 @@ from typing import Any
 
 from rebake.cli.output import paint
 from rebake.cli.words import View, asks, outcome_word, percent, requests_of, seconds, short, step_of
+from rebake.judge import texts
 
 _RESULT = (
     "rollout", "service", "environment", "release", "revision", "outcome", "reason", "verdict", "requests", "seconds",
@@ -61,8 +62,10 @@ def _verdict(view: View) -> list[str]:
     verdict = view.get("verdict")
     if not verdict or not _met(view):
         return []
-    numbers = f"evidence {verdict['evidence']:.3g}, {verdict['needed']:.3g} takes it back"
-    lines = [f"  verdict: {verdict['verdict']} ({numbers}): {verdict['reason']}"]
+    lines = []
+    if verdict["reason"] not in (view.get("reason") or ""):  # once is enough
+        numbers = f"evidence {texts.evidence(verdict['evidence'])} of {texts.number(verdict['needed'])} needed"
+        lines.append(f"  verdict: {verdict['verdict']} ({numbers}): {verdict['reason']}")
     lines += [f"  {cohort:<9}: {requests_of(view, cohort)}" for cohort in ("stable", "candidate")]
     return lines
 

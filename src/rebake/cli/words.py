@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rebake.cli.output import paint
+from rebake.cli.output import paint, shows_blocks
 from rebake.core.clock import iso
+from rebake.judge import texts
 
 View = Mapping[str, Any]
 COHORTS = ("stable", "candidate")
@@ -189,6 +190,7 @@ def environment_lines(environment: View) -> list[str]:
     rollout, last = environment.get("rollout"), environment.get("last")
     if rollout:
         lines.append(f"  rollout {rollout['rollout']}: {step_of(rollout)}: {rollout['reason']}")
+        lines += [*_judged(rollout)]
         lines += [f"  {paint(question, 'yellow', 'bold')}" for question in [asks(rollout)] if question]
         lines += [f"    {text}" for text in metric_lines(rollout.get("verdict") or {})]
     elif last:
@@ -217,6 +219,28 @@ def metric_lines(verdict: View) -> list[str]:
             text += f"; not compared now: {said['problem']}"
         lines.append(f"metric {said['name']}{remark}: {text}")
     return lines
+
+
+def evidence_line(view: View, width: int = 24) -> tuple[str, str] | None:
+    """The judge's evidence over time as a sparkline up to what takes the candidate back, and in words; None where
+    nothing was judged yet."""
+    verdict, course = view.get("verdict"), view.get("evidence") or []
+    if not verdict or not course:
+        return None
+    values = [float(value) for _, value in course]
+    spark = texts.sparkline(values, width=width, top=verdict["needed"], plain=not shows_blocks())
+    numbers = f"evidence {texts.evidence(verdict['evidence'])} of {texts.number(verdict['needed'])} needed"
+    braked = ", braked" if verdict.get("brake") and verdict["verdict"] != "harmful" else ""
+    return spark, f"{verdict['verdict']}{braked}: {numbers}"
+
+
+def _judged(rollout: View) -> list[str]:
+    line = evidence_line(rollout)
+    if line is None:
+        return []
+    said = [f"  judge    {line[0]} {line[1]}"]
+    reason = rollout["verdict"]["reason"]
+    return said if reason in (rollout.get("reason") or "") else [*said, f"           {reason}"]
 
 
 def instance_rows(environment: View) -> list[list[str]]:

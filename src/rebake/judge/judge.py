@@ -42,9 +42,11 @@ OWN_METRICS_SHARE = 0.2
 requests a fifth of theirs, 0.22 of the 4.6 nats that they need."""
 HALF_AN_HOUR_SECONDS = 1800.0
 """Half of an hour's requests go to the candidate."""
+RATE_KNOWN_SECONDS = 20.0
+"""After so long the traffic is known from what was judged."""
 NATS_TO_EXCLUDE = 4.6
 """n requests without excess failures bound the excess by about this much over n (JUDGE.md section 1, Ramp)."""
-_OTHERS = {UNANSWERED: "requests without an answer in time", REFUSALS: "refusals (4xx)"}
+_OTHERS = {UNANSWERED: "request without an answer in time", REFUSALS: "refusal (4xx)"}
 
 
 class Judge:
@@ -181,6 +183,7 @@ class Judge:
             stable=(n0, k0),
             candidate=(n1, k1),
             bound=self.bound if n1 else None,
+            left=self.promotion_text(),
             worst=self.rows.worst(),
             own_metrics=self.custom.said(self._now),
         )
@@ -212,12 +215,11 @@ class Judge:
     def _numbers(self) -> str:
         n1, k1, n0, k0 = self.rows.book.totals[0]
         words = self.settings.words
-        unit = "" if words == REQUESTS else f" {words.unit}"
         caveat = f" ({words.caveat})" if words.caveat else ""
-        what = texts.compared(words.hit, (n1, k1), (n0, k0), unit) + self._shielded_text()
+        what = texts.compared(words.hit, (n1, k1), (n0, k0), words.unit) + self._shielded_text()
         if not self.by_requests:
             what = self.custom.worst() or "no metric decides here"
-        return f"{what}; evidence {texts.number(self.evidence)} of {texts.number(self.needed)} needed{caveat}"
+        return f"{what}; evidence {texts.evidence(self.evidence)} of {texts.number(self.needed)} needed{caveat}"
 
     def _shielded_text(self) -> str:
         shielded = texts.number(self._shielded)
@@ -228,7 +230,8 @@ class Judge:
         if not self.rows.book.totals[0, 0]:
             return f"no {unit} on the candidate yet: no data is no verdict"
         seen, wanted = self._step_requests, max(self.settings.min_requests, 1)
-        return f"{texts.number(seen)} of {wanted} candidate {unit} that this step needs; {self._numbers()}"
+        needs = f"{unit.removesuffix('s') if wanted == 1 else unit} that this step needs"
+        return f"{texts.number(seen)} of {wanted:,} candidate {needs}; {self._numbers()}"
 
     def _why_fault(self, weight: float) -> str:
         n1, _, n0, _ = self.rows.book.totals[0]
@@ -251,7 +254,7 @@ class Judge:
             return f"{text}; {bound}, by a {self.custom.worst_test()}"
         if worst in (i for _, i in self.rows.limits):
             n1, k1, n0, k0 = self.rows.book.totals[worst]
-            what = f"answers slower than stable's {self.rows.book.rows[worst].name.removeprefix('latency ')} limit"
+            what = f"answer slower than stable's {self.rows.book.rows[worst].name.removeprefix('latency ')} limit"
             text = f"{texts.compared(what, (n1, k1), (n0, k0))}; {text}"
         for kind, what in _OTHERS.items():
             if worst == self.rows.others.get(kind):
@@ -273,14 +276,30 @@ class Judge:
 
     def promotion_text(self) -> str:
         """The sentence for a promotion: what harm is still possible, and what this traffic can show at all."""
-        bound = self.bound
+        bound, compared = self.bound, self.rows.book.totals[0, 0] > 0
+        if not compared:
+            return "promoted without a comparison: no request of the candidate was judged beside stable's"
         if bound is None:
-            return "promoted without a bound on extra failures: too few requests were compared"
-        text = f"at most {texts.points(bound)} more failures than stable (95 %)"
-        if self.rate_hint > 0:
-            smallest = min(NATS_TO_EXCLUDE / (self.rate_hint * HALF_AN_HOUR_SECONDS), 1.0)
-            text += f"; at {self.rate_hint:g} requests/s harm below {texts.points(smallest)} cannot be seen in an hour"
-        return text
+            return "no bound on extra failures: too few requests were compared"
+        return f"at most {texts.points(bound)} more failures than stable (95 %){self._unseen_text()}"
+
+    def _unseen_text(self) -> str:
+        """The smallest harm that an hour of this traffic can show. Source: JUDGE.md section 1, Ramp: 4.6 / n."""
+        rate = self._rate()
+        if rate <= 0:
+            return ""
+        traffic = f"at your traffic ({texts.number(rate)} requests/s)"
+        smallest = NATS_TO_EXCLUDE / (rate * HALF_AN_HOUR_SECONDS)
+        if smallest >= 1.0:
+            return f"; {traffic} an hour is too short to see any harm"
+        if smallest <= self.settings.error_extra:
+            return f"; less than {texts.points(self.settings.error_extra)} is within the margin (judge.errors.extra)"
+        return f"; {traffic} harm below {texts.points(smallest)} cannot be seen in an hour"
+
+    def _rate(self) -> float:
+        """Requests per second: as counted once it is known, else as told."""
+        judged = float(self.rows.book.totals[0, 0] + self.rows.book.totals[0, 2])
+        return judged / self.rows.book.clock if self.rows.book.clock >= RATE_KNOWN_SECONDS else self.rate_hint
 
     # -- memory -------------------------------------------------------------------------------------------------
 

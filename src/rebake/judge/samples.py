@@ -57,7 +57,7 @@ class Words:
 
     Attributes:
         unit: a trial, in the plural.
-        hit: an event, in the plural.
+        hit: an event.
         not_yet: said before the first trial at a step's weight.
         caveat: what a verdict must add about its bound; empty when there is nothing.
     """
@@ -68,10 +68,10 @@ class Words:
     caveat: str = ""
 
 
-REQUESTS = Words("requests", "bad answers", "no request was dealt by the present weights yet")
+REQUESTS = Words("requests", "bad answer", "no request was dealt by the present weights yet")
 WORK = Words(
     "instance-seconds",
-    "failures",
+    "failure",
     "no instance-second was counted at the present size yet",
     "shares of the work are those that live instances really had, so the bound is weaker than with a route",
 )
@@ -137,6 +137,7 @@ class Verdict:
         fault: the routing does not send the share it was told to; judging is suspended and the rollout holds.
         stable, candidate: totals (requests, errors) judged so far.
         bound: upper confidence bound (95 %, at any time) on the candidate's extra failures, as a fraction; or None.
+        left: one sentence on what harm a promotion now would leave possible.
         worst: by metric, its evidence; for the live view.
         own_metrics: what the metrics of the service's own say; empty where it has none.
     """
@@ -150,6 +151,7 @@ class Verdict:
     stable: tuple[int, int] = (0, 0)
     candidate: tuple[int, int] = (0, 0)
     bound: float | None = None
+    left: str = ""
     worst: Mapping[str, float] = field(default_factory=dict)
     own_metrics: tuple[MetricSaid, ...] = ()
 
@@ -164,6 +166,7 @@ class Verdict:
             "stable": {"total": self.stable[0], "errors": self.stable[1]},
             "candidate": {"total": self.candidate[0], "errors": self.candidate[1]},
             "bound": self.bound,
+            "left": self.left,
             "metrics": dict(self.worst),
             "own_metrics": [asdict(said) for said in self.own_metrics],
         }

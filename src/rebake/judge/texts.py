@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
+_PLAIN_BLOCKS = "_.-=+*%#"
+"""For terminals and files that cannot show blocks."""
 
 
 def percent(share: float) -> str:
@@ -18,14 +21,30 @@ def percent(share: float) -> str:
 
 def points(share: float) -> str:
     """A difference of fractions in percentage points: 0.004 -> "0.4 points"."""
-    return f"{_two_digits(100.0 * share)} points"
+    digits = _two_digits(100.0 * share)
+    return f"{digits} point" if digits == "1" else f"{digits} points"
 
 
 def number(value: float) -> str:
     """A count with thousands separators, or a small figure with two digits."""
+    if value >= 10 or value == int(value):
+        return f"{value:,.0f}"
+    return _two_digits(value)
+
+
+def evidence(value: float) -> str:
+    """Evidence as people read it: cut, never rounded up to what takes a candidate back."""
     if value >= 1e6:
         return "over a million"
-    return f"{value:,.0f}" if value >= 10 or value == int(value) else _two_digits(value)
+    if value >= 10:
+        return f"{math.floor(value):,}"
+    return "under 0.01" if value < 0.01 else _two_digits(value)
+
+
+def counted(count: float, word: str) -> str:
+    """ "1 bad answer", "4 bad answers", "2 requests without an answer": the first thing named is made plural."""
+    many = re.sub(r"\b(answer|request|refusal|failure)\b", r"\1s", word, count=1)
+    return f"{number(count)} {word if count == 1 else many}"
 
 
 def _two_digits(value: float) -> str:
@@ -41,27 +60,40 @@ def part(hits: float, n: float) -> str:
     return f"{number(hits)} of {number(n)}" + (f" ({percent(hits / n)})" if n else "")
 
 
-def compared(what: str, candidate: tuple[float, float], stable: tuple[float, float], unit: str = "") -> str:
+def compared(what: str, candidate: tuple[float, float], stable: tuple[float, float], unit: str = "requests") -> str:
     """ "4 bad answers of 9 on the candidate (44 %) against 2 of 3,410 on stable (0.059 %)".
 
-    Args: pairs of (requests, hits); what is counted, with a space before it, where that is not requests.
+    Args:
+        what: of one, such as "bad answer".
+        candidate, stable: pairs of (requests, hits).
+        unit: what is counted.
     """
+    label = "" if unit == "requests" else f" {unit}"
 
-    def side(n: float, hits: float, name: str, label: str) -> str:
-        return f"{number(round(hits))}{label} of {number(n)}{unit} on {name}" + (f" ({percent(hits / n)})" if n else "")
+    def side(n: float, hits: float, said: str, name: str) -> str:
+        if not n:
+            return f"no {unit.removesuffix('s')} on {name}"
+        return f"{said} of {number(n)}{label} on {name} ({percent(min(hits / n, 1.0))})"
 
-    return f"{side(*candidate, 'the candidate', f' {what}')} against {side(*stable, 'stable', '')}"
+    ours, theirs = round(candidate[1]), round(stable[1])
+    candidate_side = side(*candidate, counted(ours, what), "the candidate")
+    return f"{candidate_side} against {side(*stable, number(theirs), 'stable')}"
 
 
-def sparkline(values: Sequence[float], *, width: int = 24, top: float = 100.0) -> str:
+def sparkline(values: Sequence[float], *, width: int = 24, top: float = 100.0, plain: bool = False) -> str:
     """Evidence over time in one line of blocks, on a logarithmic scale from 1 (or less) to `top`.
 
-    Values are thinned to `width` by taking the largest of each stretch, so that a peak is never hidden.
+    Values are thinned to `width` by taking the largest of each stretch, so that a peak is never hidden. Only what
+    reached `top` is drawn full.
+
+    Args:
+        plain: of ASCII signs instead of blocks.
     """
     if not values:
         return ""
     width = max(1, min(width, len(values)))
     peaks = [max(values[i * len(values) // width : (i + 1) * len(values) // width]) for i in range(width)]
     scale = math.log(max(top, 1.001))
+    signs = _PLAIN_BLOCKS if plain else _BLOCKS
     levels = (min(math.log(max(1.0, v)) / scale, 1.0) for v in peaks)
-    return "".join(_BLOCKS[int(level * (len(_BLOCKS) - 1) + 0.5)] for level in levels)
+    return "".join(signs[int(level * (len(signs) - 1))] for level in levels)

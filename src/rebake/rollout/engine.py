@@ -474,6 +474,8 @@ class Engine:
             puts.append(Put("rollout", f"{environment.key}/{ended.id}", view))
             puts.append(Put("last", environment.key, view))
             puts.append(Put("judging", ended.id, None))
+            if judging is not None and judging.rollout == ended.id:
+                puts += [*judging.tape(), *judging.end_tape(self.ports.ledger)]
         rollout = environment.rollout
         if rollout is None:
             return puts
@@ -484,6 +486,7 @@ class Engine:
         mine = judging is not None and judging.rollout == rollout.id  # never the evidence against the one before it
         if judging is not None and mine and (moved or not 0 <= now - memory.judging_saved_at < SAVE_JUDGE_SECONDS):
             memory.judging_saved_at = now
+            puts += judging.tape()
             state = judging.state()
             puts += [Put("judging", rollout.id, state)] if state is not None else []
             memory.recording.kept = judging.cursor

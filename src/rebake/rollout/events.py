@@ -354,7 +354,7 @@ def _harmful(look: Look) -> Seen | None:
         return None
     return Seen(
         Event.HARMFUL,
-        f"the judge found the candidate harmful: {verdict.reason}",
+        f"taken back after {verdict.reason}",
         f"rebake logs {look.plan.environment}; correct the change and deploy again",
     )
 
@@ -402,7 +402,8 @@ def _shifted(look: Look) -> Seen | None:
         return _shifted_at_work(look)
     share = format_share(rollout.weight)
     if at_last_step(rollout):
-        return Seen(Event.SHIFTED_LAST, f"promoted: the candidate serves {share}, read back from the edge")
+        served_text = f"promoted: the candidate serves {share}, read back from the edge"
+        return Seen(Event.SHIFTED_LAST, served_text + _left(look))
     if rollout.plan.strategy.kind == "shadow":
         mirrored = format_share(rollout.plan.strategy.mirror_basis_points)
         return Seen(Event.SHIFTED, f"a copy of {mirrored} of the safe requests goes to the candidate")
@@ -417,6 +418,12 @@ def _shifted_at_work(look: Look) -> Seen:
     if at_last_step(look.rollout):
         return Seen(Event.SHIFTED_LAST, f"promoted: {told}")
     return Seen(Event.SHIFTED, told)
+
+
+def _left(look: Look) -> str:
+    """What harm is still possible, where the candidate was compared with stable at all."""
+    verdict = look.world.verdict
+    return f"; {verdict.left}" if verdict is not None and verdict.candidate[0] and verdict.left else ""
 
 
 def _undecided(look: Look, waited_ms: float, hold_ms: int) -> Seen | None:
@@ -518,7 +525,7 @@ def _soaked_long_enough(look: Look) -> Seen | None:
         return None
     if soak_ms == 0:
         return Seen(Event.SOAKED, "nothing to soak for")
-    return Seen(Event.SOAKED, f"soaked for {format_duration(soak_ms)} without harm")
+    return Seen(Event.SOAKED, f"soaked for {format_duration(soak_ms)} without harm{_left(look)}")
 
 
 def _returned(look: Look) -> Seen | None:

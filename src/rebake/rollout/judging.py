@@ -24,11 +24,14 @@ from rebake.judge.judge import Judge
 from rebake.judge.metric_readings import Reading as MetricReading
 from rebake.judge.metrics import SHARES
 from rebake.judge.samples import WORK, Arm, JudgeSettings, Tick, Verdict
+from rebake.judge.tape import Beginning
+from rebake.ledger.ports import Ledger, Put
 from rebake.platforms.model import Instance
 from rebake.rollout import readings
 from rebake.rollout.plan import Plan
 from rebake.rollout.readings import Grown, Reading
 from rebake.rollout.states import State
+from rebake.rollout.taping import Taping
 from rebake.rollout.working import Work
 from rebake.rollout.world import Environment, Rollout
 from rebake.traffic.ports import Counters, RouteObservation, Sample, Samples
@@ -84,6 +87,7 @@ class Judging:
         history: Arm | None = None,
     ) -> None:
         self.rollout = rollout.id
+        self._rollout = rollout
         self.cursor: Mapping[str, Any] | None = None
         self._settings = settings_of(rollout.plan)
         self._plan = rollout.plan
@@ -91,6 +95,7 @@ class Judging:
         self._rate_hint = rate_hint
         self._history = history
         self._judge: Judge | None = None
+        self._taping: Taping | None = None
         self._last: Reading | None = None
         self._work = Work()
         self._begun: float | None = None
@@ -118,10 +123,12 @@ class Judging:
             course = [tuple(point) for point in state["course"]]
             verdict = None if state["verdict"] is None else load(Verdict, state["verdict"])
             work = load(Work, state.get("work") or {})
+            tape = state.get("tape")  # none where the version before wrote this
+            taping = None if tape is None else Taping(self._rollout, tape["begun_at"], None, tape)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             _LOG.warning("the judge of %s begins anew: what it remembered cannot be read: %r", self.rollout, error)
             return
-        self._judge, self._last, self._begun, self._step = judge, last, begun, step
+        self._judge, self._last, self._begun, self._step, self._taping = judge, last, begun, step, taping
         self._until, self.cursor, self._work = until, cursor, work
         self.totals, self.course, self.verdict, self.shielded = totals, course, verdict, shielded
 
@@ -162,7 +169,8 @@ class Judging:
         if not readings.too_near(self._last, reading):
             self._last = reading or self._last
         if self._judge is None:
-            self._judge = self._new_judge(rollout, reading, samples is not None)
+            beginning = self._beginning(rollout, reading, samples is not None)
+            self._judge, self._taping = beginning.judge(), Taping(self._rollout, now, beginning)
         if samples is None or (reading is not None and reading.shadowing):
             self._take_counters(environment, grown)
         else:
@@ -207,9 +215,9 @@ class Judging:
             reason = f"{self._settings.words.not_yet}; before: {self.verdict.reason}"
             self.verdict = replace(self.verdict, kind="undecided", reason=reason)
 
-    def _new_judge(self, rollout: Rollout, reading: Reading | None, recorded: bool) -> Judge:
+    def _beginning(self, rollout: Rollout, reading: Reading | None, recorded: bool) -> Beginning:
         usual = None if reading is None else _usual(reading.stable)
-        return Judge(
+        return Beginning(
             self._settings,
             rate_hint=self._rate_hint,
             history=self._history or usual,
@@ -290,8 +298,12 @@ class Judging:
             self._begun = self._until = during[0]
         begin, self._until = self._until, max(self._until, during[1])
         tick = Tick(begin - self._begun, self._until - begin, weight, stable=arms[0], candidate=arms[1])
-        self.verdict = self._judge.update(tick)
+        before, self.verdict = self.verdict, self._judge.update(tick)
         self._draw(self._until - self._begun, self.verdict.evidence)
+        if self._taping is not None:
+            self._taping.tick(tick)
+            if _course_of(before) != _course_of(self.verdict):
+                self._taping.said(self._until - self._begun, self.verdict)
 
     def _mark_step(self, rollout: Rollout, share: int) -> None:
         """A step counts its own requests: from the first that its weight dealt."""
@@ -300,6 +312,8 @@ class Judging:
         if step != self._step and share == rollout.weight:
             self._step = step
             self._judge.begin_step()
+            if self._taping is not None:
+                self._taping.step()
 
     def _add_up(self, stable: Arm, candidate: Arm) -> None:
         for name, arm in (("stable", stable), ("candidate", candidate)):
@@ -316,6 +330,18 @@ class Judging:
         if len(self.course) > COURSE_LENGTH:
             del self.course[1::2]
 
+    def tape(self) -> list[Put]:
+        """What makes the tape as long as the evidence; to be committed with the `state` that is asked for next."""
+        if self._taping is None or self._judge is None:
+            return []
+        if self.verdict is not None and self._begun is not None:
+            self._taping.said(self._until - self._begun, self.verdict)
+        return self._taping.puts()
+
+    def end_tape(self, ledger: Ledger) -> list[Put]:
+        """The same when the rollout is over: the tape is finished, and the oldest of the environment are let go."""
+        return [] if self._taping is None else self._taping.end(ledger)
+
     def state(self) -> dict[str, Any] | None:
         """All that is remembered, as JSON; None before the first reading."""
         if self._judge is None:
@@ -331,5 +357,11 @@ class Judging:
             "shielded": self.shielded,
             "totals": {name: [c.requests, c.errors] for name, c in self.totals.items()},
             "course": self.course,
+            "tape": None if self._taping is None else self._taping.state(),
             "verdict": None if self.verdict is None else dump(self.verdict),
         }
+
+
+def _course_of(verdict: Verdict | None) -> tuple[Any, ...] | None:
+    """What of a verdict is worth a place on the tape when it changes."""
+    return None if verdict is None else (verdict.kind, verdict.brake, verdict.fault is not None)

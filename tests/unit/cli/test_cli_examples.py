@@ -9,7 +9,6 @@ import pytest
 
 MODULES = [
     "rebake.cli.agent_process",
-    "rebake.cli.live",
     "rebake.cli.session",
     "rebake.cli.verbs.logs",
     "rebake.cli.words",

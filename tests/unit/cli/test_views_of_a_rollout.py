@@ -11,9 +11,9 @@ from tests.cli.fake import environment_view, promoted, rolled_back, rollout_view
 
 from rebake.cli import overview
 from rebake.cli.follow import Lines, follow
-from rebake.cli.live import bar, picture, sparkline
+from rebake.cli.live import bar, picture
 from rebake.cli.story import ending, evidence_lines, progress_line, result
-from rebake.cli.words import environment_details, history_rows, table
+from rebake.cli.words import environment_details, evidence_line, history_rows, table
 
 
 def drawn(view: dict[str, Any], phases: list[tuple[str, float]]) -> str:
@@ -39,7 +39,7 @@ def test_the_picture_of_a_failing_candidate_shows_its_log_and_the_evidence() -> 
     text = drawn(failing, [])
     assert "KeyError: 'author'" in text
     assert "✗ smoke" in text
-    assert "harmful, evidence 134 of 100" in text
+    assert "harmful: evidence 134 of 100 needed" in text
 
 
 def test_the_picture_of_a_first_deploy_has_no_stable() -> None:
@@ -59,10 +59,41 @@ def test_a_candidate_with_almost_nothing_is_still_seen() -> None:
     assert any("yellow" in str(span.style) and span.end > span.start for span in spans)
 
 
+def judged(evidence: list[list[float]], **verdict: Any) -> dict[str, Any]:
+    said = {"verdict": "undecided", "evidence": evidence[-1][1], "needed": 100.0, "reason": "in doubt: 1 of 9"}
+    return rollout_view(verdict={**said, **verdict}, evidence=evidence)
+
+
 def test_evidence_beyond_what_is_needed_stays_in_its_line() -> None:
-    assert sparkline([[0, 0.01], [1, 1e9]], 100) == "▁█"
-    assert sparkline([], 100) == ""
-    assert len(sparkline([[t, 1] for t in range(1000)], 100)) == 40
+    found = evidence_line(judged([[0, 0.01], [1, 1e9]]), width=40)
+    assert found is not None
+    assert found[1] == "undecided: evidence over a million of 100 needed"
+    long = evidence_line(judged([[t, 1.0] for t in range(1000)]), width=40)
+    assert long is not None
+    assert len(long[0]) == 40
+    assert evidence_line(rollout_view(evidence=[])) is None
+
+
+def test_status_shows_the_evidence_growing_and_what_the_judge_says() -> None:
+    lines = environment_details(environment_view(rollout=judged([[0, 1.0], [1, 5.0], [2, 30.0]], brake=True)))
+    assert any("undecided, braked: evidence 30 of 100 needed" in line for line in lines)
+    assert any("in doubt: 1 of 9" in line for line in lines)
+
+
+def test_what_cannot_show_blocks_gets_plain_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    found = evidence_line(judged([[0, 1.0], [1, 100.0]]))
+    assert found is not None
+    assert found[0] == "_#"
+
+
+def test_the_judges_sentence_is_told_once() -> None:
+    view = rolled_back()
+    view = view | {"reason": f"taken back after {view['verdict']['reason']}"}
+    told = "\n".join(ending(view))
+    assert told.count(view["verdict"]["reason"]) == 1
+    assert "stable   :" in told
+    assert view["verdict"]["reason"] in "\n".join(evidence_lines(rolled_back()))  # for another cause, it is told
 
 
 def test_lines_come_for_changes_not_for_counts() -> None:

@@ -227,9 +227,19 @@ def test_the_bound_on_extra_failures_shrinks_with_the_requests_and_covers_the_tr
 
 def test_a_promotion_says_what_this_traffic_cannot_show() -> None:
     judge = Judge(RULES, rate_hint=0.2)
-    assert "without a bound" in judge.promotion_text()
-    run(judge, 100)
-    assert judge.promotion_text().endswith("at 0.2 requests/s harm below 1.3 points cannot be seen in an hour")
+    assert "without a comparison" in judge.promotion_text()
+    run(judge, 10)
+    assert judge.promotion_text().endswith(
+        "at your traffic (0.2 requests/s) harm below 1.3 points cannot be seen in an hour"
+    )
+
+
+def test_a_promotion_on_much_traffic_names_the_margin_and_on_hardly_any_says_that_nothing_can_be_seen() -> None:
+    busy, idle = Judge(RULES), Judge(RULES, rate_hint=0.001)
+    assert "less than 0.1 points is within the margin (judge.errors.extra)" in run(busy, 300).left
+    assert "an hour is too short to see any harm" in run(idle, 10).left
+    empty = Judge(RULES).update(Tick(0.0, 1.0, 0.5, Arm(10, 0), Arm(0, 0)))
+    assert empty.left == "promoted without a comparison: no request of the candidate was judged beside stable's"
 
 
 def test_ten_thousand_million_requests_are_judged_without_losing_a_digit_that_matters() -> None:

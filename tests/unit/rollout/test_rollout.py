@@ -75,7 +75,7 @@ def test_a_harmful_canary_is_taken_back_and_quarantined(shop: Shop) -> None:
     view = shop.until_over(shop.deploy(B, strategy=CANARY))
     assert view["outcome"] == "rolled-back"
     assert view["exit_code"] == 3
-    assert "harmful" in view["reason"]
+    assert "taken back after" in view["reason"]
     assert view["requests"]["candidate"]["errors"] > 0
     assert shop.weights()[A] == 10_000
     again = shop.until_over(shop.deploy(B, strategy=CANARY))
