@@ -133,6 +133,8 @@ class FakeApplication:
     def __init__(self) -> None:
         self.environments = [environment_view()]
         self.journey: list[Doc] = [rollout_view(state="raising"), rollout_view(), promoted()]
+        self.tapes: dict[str, Doc] = {}
+        self.explained: dict[str, Doc] = {}
         self.calls: list[tuple[Any, ...]] = []
         self.refuse: Exception | None = None
         self.started = self.closed = False
@@ -199,6 +201,15 @@ class FakeApplication:
         if rollout != "r-0001":
             raise UsageError("unknown-rollout", f"there is no rollout {rollout}", remedy="rebake history production")
         return self.journey.pop(0) if len(self.journey) > 1 else self.journey[0]
+
+    def tape(self, rollout: str) -> Doc:
+        return self.tapes[rollout]
+
+    def explain(self, rollout: str) -> Doc:
+        return self.explained[rollout]
+
+    def explain_picture(self, rollout: str) -> str:
+        return f"<svg>{rollout}</svg>"
 
     def status(self) -> Doc:
         if isinstance(self.refuse, ZeroDivisionError):

@@ -15,15 +15,22 @@ from rebake.app.keeper import kept_things
 from rebake.app.metric_answers import answers, rules_in
 from rebake.core.clock import Clock, iso
 from rebake.errors import UsageError
+from rebake.judge.course import Course, course_of, explanation
+from rebake.judge.picture import picture
+from rebake.judge.tape import entries_of
 from rebake.ledger.ports import Entry, Ledger, unheard
 from rebake.platforms.ports import Platform
 from rebake.rollout.engine import Engine
 from rebake.rollout.places import refusal
 from rebake.rollout.plan import Plan
+from rebake.rollout.taping import read_tape
 from rebake.rollout.view import Doc
 
 MOST_ROLLOUTS = 10_000
 """In one answer."""
+MOST_MOVES = 5000
+_TOLD_BY_WEIGHTS = frozenset({"ramped", "shifted"})
+_BEFORE_USERS = frozenset({"waiting", "preparing", "launching", "checking"})
 
 
 class Changes:
@@ -104,6 +111,43 @@ class Answers:
             if view is not None:
                 return view
         raise UsageError("unknown-rollout", f"no rollout is called {rollout}", remedy="rebake history")
+
+    def tape(self, rollout: str) -> Doc:
+        """What `GET /v1/rollouts/ID/tape` answers. Raises: UsageError `no-tape`, `unknown-rollout`."""
+        view = self.rollout(rollout)
+        tape = read_tape(self._ledger, f"{view['service']}/{view['environment']}", rollout)
+        if tape is None:
+            raise UsageError(
+                "no-tape",
+                f"what the judge was fed in rollout {rollout} is not kept: nothing was judged, it was let go for newer "
+                "ones, or it began under an earlier version",
+                where=rollout,
+                remedy=f"rebake history {view['environment']} shows newer ones",
+            )
+        return {**tape, "view": view}
+
+    def explain(self, rollout: str) -> Doc:
+        view = self.rollout(rollout)
+        tape = read_tape(self._ledger, f"{view['service']}/{view['environment']}", rollout)
+        needed = float(view["verdict"]["needed"]) if view.get("verdict") else 100.0
+        course = Course([], []) if tape is None else course_of(entries_of(tape["parts"]), needed=needed)
+        return explanation(view, tape, course, self._moves(rollout))
+
+    def explain_picture(self, rollout: str) -> str:
+        return picture(self.explain(rollout))
+
+    def _moves(self, rollout: str) -> list[tuple[float, str]]:
+        """The rollout's transitions once users met the candidate. Those of a ramp that merely goes on are told by the
+        weights; a reason is told once."""
+        entries = self._ledger.entries(rollout=rollout, kinds=("transition",), limit=MOST_MOVES)
+        moves: list[tuple[float, str]] = []
+        before = None
+        for entry in entries:
+            state, reason = str(entry.body["to"]), entry.body.get("reason")
+            if entry.body.get("event") not in _TOLD_BY_WEIGHTS and state not in _BEFORE_USERS:
+                moves.append((entry.at_ms / 1000, state if reason in (None, before) else f"{state}: {reason}"))
+                before = reason
+        return moves
 
     def status(self) -> Doc:
         return {"environments": [self._engine.view(key) for key in self._engine.known()]}

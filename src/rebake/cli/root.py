@@ -30,6 +30,8 @@ VERBS: dict[str, dict[str, str]] = {
         "diff": "What changed between two releases or revisions.",
         "judge": "What the judge reads: ask the sources of its metrics.",
         "drift": "Look for what differs from what was released.",
+        "judge": "How the judge saw a rollout: explain.",
+        "replay": "Judge a past rollout again, with other settings.",
         "ledger": "The record of everything: show, verify, export.",
         "dashboard": "Open the page that shows it all, and print its address.",
     },

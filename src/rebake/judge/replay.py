@@ -58,6 +58,13 @@ class Replay:
         self._requests = [0.0, 0.0]
         self._promoted_at: float | None = None
 
+    @classmethod
+    def beside(cls, judge: Judge, profile: Profile) -> Replay:
+        """The ramp of a profile beside a judge that was made elsewhere."""
+        replay = cls(judge.settings, profile=profile, rate_hint=judge.rate_hint)
+        replay.judge = judge
+        return replay
+
     def feed(self, tick: Tick) -> Answer:
         """Take in one tick and say what to do next."""
         verdict = self.verdict = self.judge.update(tick)

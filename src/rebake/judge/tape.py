@@ -7,6 +7,7 @@ An entry is a list whose first item says what it is:
 
 - `["tick", {...}]`: `Judge.update` was given this tick;
 - `["step"]`: `Judge.begin_step` was called;
+- `["heard", {...}]`: `Judge.hear` was given readings of the service's own metrics;
 - `["said", {...}]`: the verdict so far: at least where the engine saved it, and where it changed.
 
 Fields that have their default are left out, and a missing one means the default: what is added to a tick or an arm
@@ -19,11 +20,14 @@ import base64
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 from rebake.core.codec import dump, load
+from rebake.judge.custom import CustomMetrics, Split
 from rebake.judge.judge import Judge
+from rebake.judge.metric_readings import Reading
+from rebake.judge.metric_rules import MetricRule
 from rebake.judge.samples import LATENCY_BUCKETS, Arm, JudgeSettings, Tick, Verdict
 
 Entry = Sequence[Any]
@@ -38,6 +42,8 @@ class Beginning:
     history: Arm | None = None
     kinds: tuple[str, ...] | None = None
     candidate_instances: int = 0
+    metrics: tuple[MetricRule, ...] = ()
+    hint: str = ""
 
     def judge(self) -> Judge:
         return Judge(
@@ -46,6 +52,7 @@ class Beginning:
             history=self.history,
             kinds=self.kinds,
             candidate_instances=self.candidate_instances,
+            custom=CustomMetrics(self.metrics, self.hint),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -57,7 +64,7 @@ class Beginning:
         history = doc.get("history")
         known = load(cls, {**doc, "history": None})
         arm = None if history is None else arm_from_json(history)
-        return cls(known.settings, known.rate_hint, arm, known.kinds, known.candidate_instances)
+        return replace(known, history=arm)
 
 
 # Entries
@@ -79,8 +86,22 @@ def tick_of(doc: Mapping[str, Any]) -> Tick:
 STEP: Entry = ("step",)
 
 
-def said_entry(t: float, verdict: Verdict) -> Entry:
-    """What the judge says at second `t`. Each metric's own evidence, for people, with four digits."""
+def heard_entry(now: float, readings: Sequence[Reading], split: Split | None) -> Entry:
+    return [
+        "heard",
+        {"now": now, "readings": [dump(r) for r in readings], "split": None if split is None else dump(split)},
+    ]
+
+
+def hear(judge: Judge, doc: Mapping[str, Any]) -> Verdict:
+    """Let a judge hear what another one heard."""
+    split = None if doc["split"] is None else load(Split, doc["split"])
+    return judge.hear(doc["now"], [load(Reading, r) for r in doc["readings"]], split)
+
+
+def said_entry(t: float, verdict: Verdict, state: str | None = None) -> Entry:
+    """What the judge says at second `t`, and the state that the rollout entered after that, if it did. Each metric's
+    own evidence, for people, with four digits."""
     doc: dict[str, Any] = {"t": t, "kind": verdict.kind, "evidence": verdict.evidence}
     if verdict.brake:
         doc["brake"] = True
@@ -88,6 +109,8 @@ def said_entry(t: float, verdict: Verdict) -> Entry:
         doc["fault"] = verdict.fault
     if verdict.bound is not None:
         doc["bound"] = verdict.bound
+    if state is not None:
+        doc["state"] = state
     doc["own"] = {name: float(f"{value:.4g}") for name, value in verdict.worst.items()}
     return ["said", doc]
 
@@ -176,3 +199,5 @@ def play(judge: Judge, entries: Iterable[Entry]) -> Iterator[tuple[Tick, Verdict
             yield tick, judge.update(tick)
         elif entry[0] == "step":
             judge.begin_step()
+        elif entry[0] == "heard":
+            hear(judge, entry[1])

@@ -475,7 +475,7 @@ class Engine:
             puts.append(Put("last", environment.key, view))
             puts.append(Put("judging", ended.id, None))
             if judging is not None and judging.rollout == ended.id:
-                puts += [*judging.tape(), *judging.end_tape(self.ports.ledger)]
+                puts += [*judging.tape(ended.state), *judging.end_tape(self.ports.ledger)]
         rollout = environment.rollout
         if rollout is None:
             return puts
@@ -486,7 +486,7 @@ class Engine:
         mine = judging is not None and judging.rollout == rollout.id  # never the evidence against the one before it
         if judging is not None and mine and (moved or not 0 <= now - memory.judging_saved_at < SAVE_JUDGE_SECONDS):
             memory.judging_saved_at = now
-            puts += judging.tape()
+            puts += judging.tape(rollout.state if moved else None)
             state = judging.state()
             puts += [Put("judging", rollout.id, state)] if state is not None else []
             memory.recording.kept = judging.cursor

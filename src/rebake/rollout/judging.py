@@ -192,7 +192,12 @@ class Judging:
         self._unheard += metrics
         heard = self._unheard if route is not None else []
         split = None if route is None else self._split(environment, route)
-        self.verdict = self._judge.hear(now, heard, split)
+        before, self.verdict = self.verdict, self._judge.hear(now, heard, split)
+        changed = _course_of(before) != _course_of(self.verdict)
+        if self._taping is not None and (heard or changed):
+            self._taping.heard(now, heard, split)
+            if changed and self._begun is not None:
+                self._taping.said(self._until - self._begun, self.verdict)
         if heard:
             self._unheard = []
             self._draw(self._until - (self._begun or self._until), self.verdict.evidence)
@@ -223,11 +228,16 @@ class Judging:
             history=self._history or usual,
             kinds=tuple(SHARES) if recorded else None,
             candidate_instances=rollout.plan.instances,
-            custom=self._custom(),
+            metrics=self._plan.judge.metrics,
+            hint=self._hint,
         )
 
     def _custom(self) -> CustomMetrics:
-        return CustomMetrics(self._plan.judge.metrics, f"rebake judge metrics {self._plan.environment}")
+        return CustomMetrics(self._plan.judge.metrics, self._hint)
+
+    @property
+    def _hint(self) -> str:
+        return f"rebake judge metrics {self._plan.environment}"
 
     def _take_records(
         self, environment: Environment, samples: Sequence[Sample], grown: Grown | None, now: float
@@ -301,7 +311,7 @@ class Judging:
         before, self.verdict = self.verdict, self._judge.update(tick)
         self._draw(self._until - self._begun, self.verdict.evidence)
         if self._taping is not None:
-            self._taping.tick(tick)
+            self._taping.tick(tick, self._begun)
             if _course_of(before) != _course_of(self.verdict):
                 self._taping.said(self._until - self._begun, self.verdict)
 
@@ -330,12 +340,16 @@ class Judging:
         if len(self.course) > COURSE_LENGTH:
             del self.course[1::2]
 
-    def tape(self) -> list[Put]:
-        """What makes the tape as long as the evidence; to be committed with the `state` that is asked for next."""
+    def tape(self, entered: State | None = None) -> list[Put]:
+        """What makes the tape as long as the evidence; to be committed with the `state` that is asked for next.
+
+        Args:
+            entered: the state that the rollout enters with this look.
+        """
         if self._taping is None or self._judge is None:
             return []
         if self.verdict is not None and self._begun is not None:
-            self._taping.said(self._until - self._begun, self.verdict)
+            self._taping.said(self._until - self._begun, self.verdict, None if entered is None else entered.value)
         return self._taping.puts()
 
     def end_tape(self, ledger: Ledger) -> list[Put]:

@@ -15,12 +15,14 @@ newest `KEPT_TAPES` of an environment, and no more than `MOST_BYTES_TOGETHER` of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rebake.core.codec import dump
+from rebake.judge.custom import Split
+from rebake.judge.metric_readings import Reading
 from rebake.judge.samples import Tick, Verdict
-from rebake.judge.tape import STEP, Beginning, Entry, line_of, pack, said_entry, tick_entry
+from rebake.judge.tape import STEP, Beginning, Entry, heard_entry, line_of, pack, said_entry, tick_entry
 from rebake.ledger.ports import Ledger, Put
 from rebake.rollout.world import Rollout
 
@@ -49,6 +51,7 @@ class Taping:
     ) -> None:
         self._rollout = rollout
         self._beginning = beginning
+        self._zero_at = begun_at
         self._fresh: list[str] = []
         self._parts: list[tuple[str, str, int]] = []  # key, text and size of those not put together yet
         known = state or {"begun_at": begun_at, "entries": 0, "ticks": 0, "bytes": 0, "full": False}
@@ -70,15 +73,20 @@ class Taping:
 
     # What happens
 
-    def tick(self, tick: Tick) -> None:
+    def tick(self, tick: Tick, zero_at: float) -> None:
+        """One tick. Args: zero_at: when second 0 of the ticks was, since the epoch."""
+        self._zero_at = zero_at
         self._add(tick_entry(tick))
         self._ticks += 0 if self._full else 1
 
     def step(self) -> None:
         self._add(STEP)
 
-    def said(self, t: float, verdict: Verdict) -> None:
-        self._add(said_entry(t, verdict))
+    def heard(self, now: float, readings: Sequence[Reading], split: Split | None) -> None:
+        self._add(heard_entry(now, readings, split))
+
+    def said(self, t: float, verdict: Verdict, state: str | None = None) -> None:
+        self._add(said_entry(t, verdict, state))
 
     def _add(self, entry: Entry) -> None:
         if not self._full:
@@ -118,7 +126,7 @@ class Taping:
         plan = self._rollout.plan
         doc = {
             "rollout": self._rollout.id,
-            "begun_at": self._begun_at,
+            "zero_at": self._zero_at,
             "prefix": self._prefix,
             "strategy": dump(plan.strategy),
             "rules": dump(plan.judge),

@@ -128,6 +128,17 @@ class Api:
         except Exception as error:
             yield encode(defect(error, "a watch").to_json()) + b"\n"
 
+    async def tape(self, request: Request) -> Response:
+        return answer(await to_thread.run_sync(self._app.tape, request.path_params["rollout"]))
+
+    async def explain(self, request: Request) -> Response:
+        return answer(await to_thread.run_sync(self._app.explain, request.path_params["rollout"]))
+
+    async def explain_picture(self, request: Request) -> Response:
+        drawn = await to_thread.run_sync(self._app.explain_picture, request.path_params["rollout"])
+        headers = {VERSION_HEADER: __version__, "cache-control": "no-store"}
+        return Response(drawn, headers=headers, media_type="image/svg+xml")
+
     async def environment(self, request: Request) -> Response:
         return await self._of_environment(request, self._app.environment)
 
@@ -233,6 +244,9 @@ def read_routes(api: Api, application: Application) -> list[Route]:
         ("/v1/agent", api.agent),
         ("/v1/rollouts/{rollout}", api.rollout),
         ("/v1/rollouts/{rollout}/watch", api.watch),
+        ("/v1/rollouts/{rollout}/tape", api.tape),
+        ("/v1/rollouts/{rollout}/explain", api.explain),
+        ("/v1/rollouts/{rollout}/explain.svg", api.explain_picture),
         ("/v1/status", plain(application.status)),
         (of, api.environment),
         (f"{of}/logs", api.logs),

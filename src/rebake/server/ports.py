@@ -60,6 +60,18 @@ class Application(Protocol):
         """One rollout view, by its whole id."""
         ...
 
+    def tape(self, rollout: str) -> Doc:
+        """What the judge of a rollout was fed, packed: see docs/api.md. Raises: UsageError `no-tape`."""
+        ...
+
+    def explain(self, rollout: str) -> Doc:
+        """The course of a rollout as its judge saw it: see docs/api.md."""
+        ...
+
+    def explain_picture(self, rollout: str) -> str:
+        """The same as one picture, SVG."""
+        ...
+
     def status(self) -> Doc:
         """`{"environments": [environment view, …]}`, by service and then environment."""
         ...

@@ -84,7 +84,7 @@ def plan_for(spec: model.Spec, environment: str, folder: Path | None = None) -> 
         listen=chosen.listen or "",
         strategy=strategy,
         checks=_checks(spec, chosen, folder),
-        judge=_judge(chosen.judge, folder),
+        judge=judge_rules(chosen.judge, folder),
         undecided=chosen.undecided,
         undecided_limit_ms=chosen.undecided_limit,
         soak_ms=_SOAK_MS.get(strategy.kind, _LONG_SOAK_MS) if chosen.soak is None else chosen.soak,
@@ -166,7 +166,7 @@ def _check(check: model.Check, folder: Path | None) -> plan.Check:
     return plan.HttpCheck(check.name, http.path, http.method, http.expect_status, http.expect_body, http.timeout)
 
 
-def _judge(judge: model.Judge, folder: Path | None) -> plan.JudgeRules:
+def judge_rules(judge: model.Judge, folder: Path | None) -> plan.JudgeRules:
     return plan.JudgeRules(
         false_rollbacks_bp=judge.false_rollbacks,
         error_ratio_milli=judge.errors.ratio,

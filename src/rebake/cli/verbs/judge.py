@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
-from rebake.cli.options import DEFAULT_FILE, of_environment
-from rebake.cli.output import emit_json, line, paint
+from rebake.cli.options import DEFAULT_FILE, file_option, json_option, of_environment, service_option
+from rebake.cli.output import emit_json, line, notice, paint, shows_blocks
 from rebake.cli.session import Session, environment_path
+from rebake.cli.targets import rollout_of
 from rebake.cli.words import COHORTS, View, plural
 
 PLATFORM_FAILED = 5
@@ -84,3 +88,43 @@ def _side(cohort: str, side: Mapping[str, Any]) -> str:
     if not numbers:
         return f"{cohort}: no data"
     return f"{cohort}: {', '.join(f'{value:,.6g}' for value in numbers[:8])}{' …' if len(numbers) > 8 else ''}"
+
+
+@command.command()
+@click.argument("target", metavar="[ROLLOUT|ENV]", required=False, default=None)
+@service_option
+@file_option
+@json_option
+@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="A picture, to FILE.")
+def explain(*, target: str | None, service: str | None, file: Path, as_json: bool, svg: Path | None) -> int:
+    """Draw the course of a rollout: shares, requests, evidence, and what happened when.
+
+    By default of the last one that was judged, of ENV or of all there are. Seconds count from the judge's first tick.
+    """
+    session = Session()
+    session.require_state()
+    rollout = rollout_of(session, target, service, file)
+    doc = session.get(f"/v1/rollouts/{quote(rollout, safe='')}/explain")
+    if svg is not None:
+        _draw(doc, svg)
+    if as_json:
+        emit_json(doc)
+    elif svg is None:
+        _show(doc)
+    return 0
+
+
+def _draw(doc: object, target: Path) -> None:
+    from rebake.core.atomic import write_atomic
+    from rebake.judge.picture import picture
+
+    write_atomic(target, picture(doc).encode())  # type: ignore[arg-type]
+    notice(f"drew {target}")
+
+
+def _show(doc: object) -> None:
+    from rebake.cli.chart import chart
+
+    width = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 100
+    for text in chart(doc, width=min(width, 160), plain=not shows_blocks()):  # type: ignore[arg-type]
+        line(text)

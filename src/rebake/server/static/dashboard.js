@@ -100,6 +100,20 @@ function metricSentences(rollout) {
   });
 }
 
+// The picture of `rebake judge explain`, asked for only while it is open, and anew while the rollout goes on.
+function showExplained(card, rollout) {
+  const details = card.querySelector(".explained");
+  details.hidden = !rollout || !rollout.verdict;
+  if (details.hidden || !details.open) return;
+  const age = rollout.ended ? "ended" : Math.floor(Date.now() / 5000);
+  const source = `/v1/rollouts/${encodeURIComponent(rollout.rollout)}/explain.svg?at=${age}`;
+  const image = details.querySelector("img");
+  if (image.getAttribute("src") !== source) {
+    image.src = source;
+    image.alt = `The course of rollout ${rollout.rollout}: shares, failures and evidence over time`;
+  }
+}
+
 function fill(card, environment) {
   const part = (name) => card.querySelector(name);
   const shown = environment.rollout || environment.last;
@@ -119,6 +133,7 @@ function fill(card, environment) {
   part(".scroll").hidden = !environment.stable && !environment.candidate;
   drawEvidence(part(".evidence"), environment.rollout);
   items(part(".metrics"), metricSentences(environment.rollout));
+  showExplained(card, shown);
   const mark = shown ? `${shown.rollout}/${shown.outcome}` : "";
   if (card.dataset.mark !== mark) {
     card.dataset.mark = mark;
