@@ -66,7 +66,7 @@ def in_file(path: Path, environment: str | None) -> JudgeSettings:
     import yaml
     from pydantic import ValidationError
 
-    from rebake.rollout.judging import settings_of
+    from rebake.rollout.judging import margins_of
     from rebake.spec import model
     from rebake.spec.plan import judge_rules
 
@@ -82,7 +82,7 @@ def in_file(path: Path, environment: str | None) -> JudgeSettings:
     except ValidationError as error:
         found = "; ".join(f"judge.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise _not_understood(path, found) from error
-    return settings_of(rules)
+    return margins_of(rules)
 
 
 def _block(path: Path, doc: Any, environment: str | None) -> Any:

@@ -32,7 +32,7 @@ from rebake.judge.metrics import REFUSALS, UNANSWERED
 from rebake.judge.routing import NEEDED as FAULT_NEEDED
 from rebake.judge.routing import RoutingCheck
 from rebake.judge.rows import Rows, sane
-from rebake.judge.samples import REQUESTS, Arm, JudgeSettings, Tick, Verdict
+from rebake.judge.samples import Arm, JudgeSettings, Tick, Verdict
 from rebake.judge.shared_fate import SharedFate
 
 BRAKE_ABOVE, BRAKE_UNTIL = 4.0, 2.0

@@ -28,7 +28,7 @@ from rebake.judge.tape import Beginning
 from rebake.ledger.ports import Ledger, Put
 from rebake.platforms.model import Instance
 from rebake.rollout import readings
-from rebake.rollout.plan import Plan
+from rebake.rollout.plan import JudgeRules, Plan
 from rebake.rollout.readings import Grown, Reading
 from rebake.rollout.states import State
 from rebake.rollout.taping import Taping
@@ -44,11 +44,9 @@ COURSE_LENGTH = 240
 JUDGED = frozenset({State.SHIFTING, State.HOLDING, State.ASKING, State.SOAKING, State.FINISHING})
 
 
-def settings_of(plan: Plan) -> JudgeSettings:
-    """The file's integers as the judge's fractions. Without a route the margin that is added is one of an
-    instance-minute, and a trial is a second."""
-    rules = plan.judge
-    settings = JudgeSettings(
+def margins_of(rules: JudgeRules) -> JudgeSettings:
+    """The file's integers as the judge's fractions."""
+    return JudgeSettings(
         false_rollbacks=rules.false_rollbacks_bp / FULL,
         error_ratio=rules.error_ratio_milli / 1000,
         error_extra=rules.error_extra_bp / FULL,
@@ -57,6 +55,11 @@ def settings_of(plan: Plan) -> JudgeSettings:
         latency={name: points / FULL for name, points in rules.latency_bp.items()},
         min_requests=rules.min_requests,
     )
+
+
+def settings_of(plan: Plan) -> JudgeSettings:
+    """The plan's margins. Without a route the one that is added is of an instance-minute, and a trial is a second."""
+    settings = margins_of(plan.judge)
     return settings if plan.routed else replace(settings, error_extra=settings.error_extra / 60, words=WORK)
 
 
@@ -169,8 +172,7 @@ class Judging:
         if not readings.too_near(self._last, reading):
             self._last = reading or self._last
         if self._judge is None:
-            beginning = self._beginning(rollout, reading, samples is not None)
-            self._judge, self._taping = beginning.judge(), Taping(self._rollout, now, beginning)
+            self._begin(self._beginning(rollout, reading, samples is not None), now)
         if samples is None or (reading is not None and reading.shadowing):
             self._take_counters(environment, grown)
         else:
@@ -219,6 +221,9 @@ class Judging:
         if self.verdict is not None and self.verdict.kind == "healthy" and self._step != (rollout.step, rollout.weight):
             reason = f"{self._settings.words.not_yet}; before: {self.verdict.reason}"
             self.verdict = replace(self.verdict, kind="undecided", reason=reason)
+
+    def _begin(self, beginning: Beginning, now: float) -> None:
+        self._judge, self._taping = beginning.judge(), Taping(self._rollout, now, beginning)
 
     def _beginning(self, rollout: Rollout, reading: Reading | None, recorded: bool) -> Beginning:
         usual = None if reading is None else _usual(reading.stable)
@@ -269,7 +274,7 @@ class Judging:
     ) -> None:
         """Judge what the instances did since the last look. See `working`."""
         if self._judge is None:
-            self._judge = self._new_judge(rollout, None, recorded=False)
+            self._begin(self._beginning(rollout, None, recorded=False), now)
         worked = None if instances is None else self._work.look(environment, instances, now)
         if worked is None:
             return
