@@ -166,7 +166,7 @@ def test_one_harmful_verdict_takes_all_back_also_those_that_soak(
     view = pair.ledger.get("rollout", f"api/production/{ids['api']}")
     assert view is not None
     assert view["taken_along"]
-    assert "because web/production goes back: the judge found" in view["reason"]
+    assert "because web/production goes back: taken back after" in view["reason"]
     quarantined = [doc["release"] for _, doc in pair.ledger.list("quarantine")]
     assert quarantined == [C]  # the innocent member can come again with the fix of the other
 
