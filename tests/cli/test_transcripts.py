@@ -513,9 +513,11 @@ class TestGroups:
         assert application.calls[-1][:2] == (f"{verb}_group", "shop")
         assert "group shop (lockstep): rolled-back: guestbook/production: harmful" in typed.out
 
-    def test_status_tells_every_member(self, terminal: Terminal) -> None:
+    def test_status_tells_every_member(self, terminal: Terminal, application: FakeApplication) -> None:
+        application.group_view["order"] = "ordered"
         typed = terminal("status", "--group", "shop")
         assert typed.code == 0
+        assert "group shop (ordered): rolled-back: " in typed.out
         assert "  guestbook/production  b2b2b2b2b2b2  rolled-back: " in typed.out
         assert terminal("status", "--group", "shop", "--json").doc["exit_code"] == 0
 

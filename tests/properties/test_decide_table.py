@@ -61,9 +61,9 @@ def test_following_the_table_always_gives_a_state(state: State, event: Event) ->
 
 
 def test_no_user_meets_a_candidate_that_was_not_checked() -> None:
-    """SHIFTING is entered from CHECKING, or by way of a person or an earlier step."""
+    """SHIFTING is entered from CHECKING, or by way of a person, an earlier step or, in a group, the soak."""
     entered = {state for (state, _), cell in TABLE.items() if cell.to is State.SHIFTING}
-    assert entered == {State.CHECKING, State.ASKING, State.SHIFTING, State.HOLDING}
+    assert entered == {State.CHECKING, State.ASKING, State.SHIFTING, State.HOLDING, State.SOAKING}
     begun = {state for (state, event), cell in TABLE.items() if cell.to is State.CHECKING and event not in STAYING}
     assert begun == {State.LAUNCHING}
 
