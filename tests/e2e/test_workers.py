@@ -135,7 +135,7 @@ def test_workers_are_adopted_after_the_agent_died_and_undone_at_a_word(post: Pos
     victim = post.stable_instances()[0]["pid"]
     os.kill(victim, signal.SIGKILL)
     until(lambda: not alive(victim) and post.status()["stable"]["healthy"] == 4)
-    undone = post.rebake("undo", "production", "--yes", "--json")
+    undone = post.rebake("undo", "production", "--json")
     assert undone.code == 0, undone.err
     until(lambda: {i["cohort"] for i in post.status()["instances"]} == {"stable"} and not post.status()["rollout"])
     assert post.status()["stable"]["revision"] == undone.doc["restored"]
