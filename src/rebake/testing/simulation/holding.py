@@ -59,7 +59,10 @@ class Holding:
             self.agreed.add(rollout)
         if event in ONWARD and shut and not whole and rollout not in self.agreed:
             self.fail("7", f"{rollout} met {event} while a gate in time was shut")
-        if event is Event.HELD and not shut:
+        back = (
+            shut_by_file(plan, at)[0] and rollout not in self.let_through
+        )  # a stable noted as lost, and seen again now
+        if event is Event.HELD and not shut and not back:
             self.fail("7", f"{rollout} is held, and no gate in time is shut")
         if event is Event.HELD:
             self.held.add(rollout)
