@@ -5,6 +5,7 @@ Everything heavy is imported inside: the command line imports this module on pat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,7 @@ def bake(home: Home, file: Compiled, folder: Path, progress: Callable[[str], Non
         builder=file.bake["builder"],
         source=folder / file.bake["source"],
         run=run_contract_of(file.run),
-        exclude=tuple(file.bake["exclude"]),
+        exclude=(*file.bake["exclude"], *_own_home(home, folder / file.bake["source"])),
         base=_base(folder, file.bake["base"]),
         build=file.bake["build"],
     )
@@ -55,6 +56,14 @@ def bake(home: Home, file: Compiled, folder: Path, progress: Callable[[str], Non
     memo = DiskMemo(releases.cache)
     builders: list[Builder] = [FilesBuilder(), PythonBuilder(tools, memo), NodeBuilder(tools, memo)]
     return Baker(releases, builders).bake(request, progress)
+
+
+def _own_home(home: Home, source: Path) -> tuple[str, ...]:
+    """The home, where it lies inside the source: what rebake keeps is never part of a release."""
+    root, source = home.root.resolve(), source.resolve()
+    if source not in root.parents:
+        return ()
+    return ("/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", root.relative_to(source).as_posix()),)
 
 
 def _base(folder: Path, base: str) -> str:
