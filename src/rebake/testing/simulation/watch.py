@@ -187,7 +187,8 @@ class Watch:
         candidate = self.doc["candidate"]
         gone = {f["instance"] for f in candidate["failures"]} | set(candidate["leaving"])
         alive = [i.id for i in seen if i.fleet == spec.fleet and i.state in ("starting", "running") and not i.drift]
-        working = len(set(alive) - gone)
+        asked_now = {action.removeprefix("launch:") for action in self.keeping.of(owner).done}  # earlier in this look
+        working = len((set(alive) - gone) | {name for name in asked_now if name.startswith(f"{spec.fleet}-")})
         if working >= self._step_size(plan):
             self.fail("10", f"{spec.id} is one more than the {self._step_size(plan)} instances of its step")
 
