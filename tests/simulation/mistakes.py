@@ -375,10 +375,6 @@ def hold_before_the_first_user_only(patch: Patch) -> None:
     patch.setattr(journey, "shut", lambda _look: None)
 
 
-def end_a_frozen_soak(patch: Patch) -> None:
-    patch.setattr(commands, "_held_in_soak", lambda *_: False)
-
-
 def wait_for_a_clock_that_was_set_back(patch: Patch) -> None:
     patch.setattr(present, "_past", lambda at, _now: at)
     patch.setattr(deciding, "in_the_present", lambda environment, _now: environment)
@@ -405,7 +401,7 @@ MISTAKES: dict[Callable[[Patch], None], int] = {
     hold_nothing_back: 20,
     promote_what_stays_undecided: 20,
     mirror_nothing: 20,
-    a_broken_stable_blocks_its_fix: 150,
+    a_broken_stable_blocks_its_fix: 900,
     leave_a_dead_stable_dead_during_a_rollout: 100,
     overlook_a_lost_candidate: 250,
     call_every_candidate_harmful: 20,
@@ -416,7 +412,7 @@ MISTAKES: dict[Callable[[Patch], None], int] = {
     count_no_success: 20,
     ask_for_one_instance_too_few: 20,
     cut_the_last_requests_off: 20,
-    leave_drift_alone: 20,
+    leave_drift_alone: 400,
     leave_a_route_that_somebody_changed: 20,
     give_up_after_one_failure: 20,
     restart_without_a_pause: 20,
@@ -425,7 +421,6 @@ MISTAKES: dict[Callable[[Patch], None], int] = {
     wait_for_a_clock_that_was_set_back: 900,
     ignore_windows: 50,
     ignore_freezes: 50,
-    hold_before_the_first_user_only: 100,
-    end_a_frozen_soak: 900,
+    hold_before_the_first_user_only: 300,
 }
 """Each mistake, and the number of seeds within which it must be caught."""
