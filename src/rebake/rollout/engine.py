@@ -43,6 +43,8 @@ LEASE_SECONDS = 15.0
 SAVE_JUDGE_SECONDS = 2.0
 TAIL_LINES = 20
 PACE_SECONDS = 3.0
+STALE_SECONDS = 2.0
+"""A look that is older than this is not believed when an instance is to be ended."""
 IDLE_SECONDS = 60.0
 """An environment that serves nothing is looked at this often."""
 LOOKS_TOGETHER = 25
@@ -502,6 +504,8 @@ class Engine:
             now = self.ports.clock.now()
             if attempt is not None and attempt.at <= now < attempt.next_at:
                 continue
+            if isinstance(action, Retire) and self._recovered(memory, action.instance, now):
+                continue
             self._fence(memory, now)  # between two actions this process may have stood still for longer than its lease
             if isinstance(action, ApplyRoute):
                 _forget_other_routes(memory, action.id)
@@ -516,6 +520,15 @@ class Engine:
         if outcomes:
             self.ports.ledger.commit(outcomes, at=self.ports.clock.now(), fence=memory.fence)
         return bool(outcomes)
+
+    def _recovered(self, memory: Memory, instance: str, now: float) -> bool:
+        """Whether an instance is well again that was unwell when this look began, long ago (the store was slow): to end
+        it is decided anew, on what is so now."""
+        if now - memory.looked_at < STALE_SECONDS:
+            return False
+        unwell = {i.id for i in memory.world.instances if not i.healthy}
+        seen, _ = self._instances(memory)
+        return instance in unwell and any(i.id == instance and i.healthy for i in seen)
 
     def _outcome(self, memory: Memory, action: Action, error: RebakeError | None) -> Draft:
         body: dict[str, Any] = {"action": action.id, "ok": error is None}
