@@ -68,7 +68,7 @@ def _address(listen: str) -> dict[str, Any]:
     return {"socket_address": {"address": host, "port_value": int(port)}}
 
 
-def _listener(listen: str, route: dict[str, Any]) -> dict[str, Any]:
+def _listener(listen: str, route: dict[str, Any], log: Path | None = None) -> dict[str, Any]:
     kinds = "type.googleapis.com/envoy.extensions.filters"
     manager = {
         "@type": f"{kinds}.network.http_connection_manager.v3.HttpConnectionManager",
@@ -78,6 +78,9 @@ def _listener(listen: str, route: dict[str, Any]) -> dict[str, Any]:
         },
         "http_filters": [{"name": "router", "typed_config": {"@type": f"{kinds}.http.router.v3.Router"}}],
     }
+    if log is not None:
+        kind = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
+        manager["access_log"] = [{"name": "log", "typed_config": {"@type": kind, "path": str(log)}}]
     return {
         "name": listen,
         "address": _address(listen),
@@ -103,9 +106,11 @@ def instances(folder: Path) -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def bare_envoy(folder: Path, upstream: str) -> Iterator[tuple[str, int]]:
+def bare_envoy(folder: Path, upstream: str, *, logs: bool) -> Iterator[tuple[str, int]]:
     """Envoy as its documentation starts it: one listener, one static cluster, everything else by default.
 
+    Args:
+        logs: it writes its default access log to a file, as ours writes its records.
     Yields: its address and its pid.
     """
     listen = free_address()
@@ -116,7 +121,7 @@ def bare_envoy(folder: Path, upstream: str) -> Iterator[tuple[str, int]]:
         "load_assignment": {"cluster_name": "one", "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
     folder.mkdir(parents=True)
-    listener = _listener(listen, {"route": {"cluster": "one"}})
+    listener = _listener(listen, {"route": {"cluster": "one"}}, folder / "access.log" if logs else None)
     process = _envoy(folder, {"static_resources": {"listeners": [listener], "clusters": [cluster]}}, WORKERS)
     try:
         await_answer(listen)
