@@ -73,7 +73,7 @@ class Keeping:
         self.seen: dict[str, Seen] = {}
         self.outcomes: dict[str, bool] = {}
         self.disturbed = 0
-        self._known = (0, 0)
+        self._known = (0, 0, 0)
         self._due: dict[str, Due] = {}
         self._latest: str | None = None
         self._harm: tuple[str, int, int] | None = None
@@ -114,7 +114,7 @@ class Keeping:
     def _overdue(self, promise: str, what: str, due: bool | float, doc: Mapping[str, Any]) -> None:
         """Count looks in which a thing is due. `due`: whether, or how many seconds more it may take."""
         reality = self.reality
-        known = (self.disturbed, reality.faults.met)
+        known = (self.disturbed, reality.faults.met, reality.led)  # who follows has just begun to look after it
         if known != self._known:
             self._known = known
             self._due.clear()

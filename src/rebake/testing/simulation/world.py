@@ -150,6 +150,11 @@ class Reality:
         return self.ledger.get("environment", KEY) or {}
 
     @property
+    def led(self) -> int:
+        """How often the environment's lease has passed on from one engine to another."""
+        return self.ledger.leases.get(KEY, ("", 0, 0.0))[1]
+
+    @property
     def route(self) -> EnvironmentRoute | None:
         return self.router.routes.get((SERVICE, ENVIRONMENT))
 
