@@ -8,6 +8,7 @@ from hypothesis import settings
 
 from rebake.testing.docker_engine import DockerEngine, NoEngine
 from rebake.testing.postgresql import NotInstalled, PostgresqlServer
+from rebake.testing.registry_server import NoRegistry, RegistryServer
 
 # The same examples in every run, so that a change is judged by itself; other examples: REBAKE_EXPLORE=1 make test.
 settings.register_profile("same", derandomize=True)
@@ -42,3 +43,14 @@ def docker_engine() -> Iterator[DockerEngine]:
         pytest.skip(str(absent))
     with engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[RegistryServer]:
+    """A real registry without a password, started when the first test asks for it and ended with the session."""
+    try:
+        server = RegistryServer()
+    except NoRegistry as absent:
+        pytest.skip(str(absent))
+    with server:
+        yield server

@@ -62,6 +62,7 @@ class _Baked:
         layers = ()
 
     reused = ("dependencies",)
+    notes = ("base python:3.12 moved: aaaaaaaaaaaa → bbbbbbbbbbbb",)
     seconds = 0.25
 
 
@@ -598,10 +599,24 @@ class TestHere:
             "size": 2048,
             "reused": ["dependencies"],
             "seconds": 0.25,
+            "notes": ["base python:3.12 moved: aaaaaaaaaaaa → bbbbbbbbbbbb"],
         }
 
     def test_bake_prints_the_digest_alone(self, terminal: Terminal, file: Path) -> None:
-        assert terminal("bake").out == f"{RELEASE_B}\n"
+        typed = terminal("bake")
+        assert typed.out == f"{RELEASE_B}\n"
+        assert "base python:3.12 moved" in typed.err
+
+    def test_a_push_says_what_it_sent(self, terminal: Terminal, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pushed = {"reference": f"r.io/shop@{RELEASE_B}", "tag": "0b0b", "sent": 2, "bytes": 2048, "held": 1}
+        for mounted, told in ((0, ""), (3, ", 3 taken over from the base's repository")):
+            answer = {**pushed, "mounted": mounted}
+            monkeypatch.setattr(workshop, "push", lambda *_, answer=answer: answer)
+            typed = terminal("bake", "--push")
+            assert typed.out == f"{RELEASE_B}\n"
+            said = f"pushed r.io/shop@{RELEASE_B}: 2 blobs sent (2.0 KiB), 1 there already{told}\n"
+            assert typed.err.endswith(said)
+            assert terminal("bake", "--push", "--json").doc["pushed"] == answer
 
     def test_schema(self, terminal: Terminal) -> None:
         assert "properties" in terminal("schema").doc

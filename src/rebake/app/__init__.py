@@ -5,6 +5,7 @@ Everything heavy is imported inside: the command line imports this module on pat
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,9 @@ from rebake.core.home import Home
 if TYPE_CHECKING:
     from rebake.bake.ports import BakeResult
     from rebake.platforms.findings import Finding
+    from rebake.registry.transfer import Pushed
     from rebake.release.gc import GcReport
+    from rebake.release.reference import Reference
     from rebake.release.store import Store
     from rebake.spec.compiled import Compiled
 
@@ -34,6 +37,7 @@ def bake(home: Home, file: Compiled, folder: Path, progress: Callable[[str], Non
         folder: where rebake.yaml lies; `bake.source` is relative to it.
     Raises: BakeError; Permanent when the disk refuses.
     """
+    from rebake.app.registries import Registries
     from rebake.bake.baker import Baker
     from rebake.bake.builders.files import FilesBuilder
     from rebake.bake.builders.node import NodeBuilder
@@ -55,7 +59,32 @@ def bake(home: Home, file: Compiled, folder: Path, progress: Callable[[str], Non
     releases, tools = store(home), SystemTools()
     memo = DiskMemo(releases.cache)
     builders: list[Builder] = [FilesBuilder(), PythonBuilder(tools, memo), NodeBuilder(tools, memo)]
-    return Baker(releases, builders).bake(request, progress)
+    with Registries(os.environ) as registries:
+        return Baker(releases, builders, registries.images(releases, memo)).bake(request, progress)
+
+
+def push(home: Home, digest: str, repository: Reference, progress: Callable[[str], None]) -> Pushed:
+    """Put a release of the store into a repository.
+
+    Raises: PlatformError of the registry; UsageError `release-unknown`; Permanent `release-damaged`.
+    """
+    from rebake.app.registries import Registries
+
+    with Registries(os.environ) as registries:
+        return registries.push(store(home), digest, repository, progress)
+
+
+def pull(home: Home, reference: Reference, progress: Callable[[str], None]) -> str:
+    """Bring a release into the store, unless it is there; returns its digest.
+
+    Args:
+        reference: by tag or digest.
+    Raises: PlatformError of the registry; UsageError `not-a-release`; Permanent `disk-full`.
+    """
+    from rebake.app.registries import Registries
+
+    with Registries(os.environ) as registries:
+        return registries.pull(store(home), reference, progress)
 
 
 def _own_home(home: Home, source: Path) -> tuple[str, ...]:
@@ -68,8 +97,7 @@ def _own_home(home: Home, source: Path) -> tuple[str, ...]:
 
 def _base(folder: Path, base: str) -> str:
     """The base with its folder, which the file gives relative to itself."""
-    kind, colon, place = base.partition(":")
-    return f"{kind}:{folder / place}" if colon else base
+    return f"oci:{folder / base.removeprefix('oci:')}" if base.startswith("oci:") else base
 
 
 def gc(home: Home, kept: Mapping[str, Any], *, dry_run: bool = False) -> GcReport:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rebake.bake.application import ApplicationBaker, ApplicationLayer
-from rebake.bake.bases import Base, base_of
+from rebake.bake.bases import Base, Ground, NoImages, base_of
 from rebake.bake.layers import Reader, entry_of, write_layer
 from rebake.bake.memoising import BuiltLayer, DiskMemo, LayerMemo, layer_key, resolve
 from rebake.bake.plan import with_folders
-from rebake.bake.ports import BakeRequest, BakeResult, Builder, Progress, Resolution, ScriptRunner, Seen
+from rebake.bake.ports import BakeRequest, BakeResult, Builder, Images, Progress, Resolution, ScriptRunner, Seen
 from rebake.bake.refusals import refuse
 from rebake.bake.source import Source, load_patterns, open_source
 from rebake.core.digest import digest_of
@@ -62,10 +62,11 @@ class Baker:
 
     Args:
         builders: one per name; each request names one.
+        images: where bases by reference come from.
     """
 
-    def __init__(self, store: Store, builders: Sequence[Builder]) -> None:
-        self._store = store
+    def __init__(self, store: Store, builders: Sequence[Builder], images: Images | None = None) -> None:
+        self._store, self._images = store, images or NoImages()
         self._builders: Mapping[str, Builder] = {builder.name: builder for builder in builders}
         self._memo = DiskMemo(store.cache)
 
@@ -83,7 +84,7 @@ class Baker:
         source = open_source(request.source, request.exclude)
         request = replace(request, source=Path(os.fsdecode(source.root)))
         with self._store.pinned() as pin:
-            base = base_of(self._store, pin, request.base, machine())
+            base, notes = base_of(Ground(self._store, pin, machine(), progress), request.base, self._images)
             job = _Job(builder, request, source, builder.runtime(request), base, pin, progress)
             _refuse_other_interpreter(base, job.runtime)
             dependencies = self._dependencies(job)
@@ -98,7 +99,7 @@ class Baker:
             )
             if held
         ]
-        return BakeResult(release, tuple(reused), time.monotonic() - started)
+        return BakeResult(release, tuple(reused), time.monotonic() - started, tuple(notes))
 
     def _builder(self, request: BakeRequest) -> Builder:
         if request.builder not in self._builders:

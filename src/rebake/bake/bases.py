@@ -1,9 +1,9 @@
-"""What lies under a release: nothing (`scratch`), this machine (`host`), or the layers of an image that is at hand as
-an OCI image layout (`oci:FOLDER`).
+"""What lies under a release: nothing (`scratch`), this machine (`host`), or the layers of an image: one that is at hand
+as an OCI image layout (`oci:FOLDER`), or one of a registry, by reference.
 
 Rules:
-- A base is named by the digest of its image manifest, never by where it was found, so that the same base gives the
-  same release everywhere.
+- A base is named by the digest of its image manifest: with the registry and repository it came from, never with a tag
+  that can move or a folder of this machine.
 - Its layers go into the store as they are, byte for byte. Each is compared with its digest, and its content with the
   diff ID by which an engine knows it.
 - Of an index that holds several platforms, the one of this machine is taken.
@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rebake.bake.ports import Images, ImageSource, Progress
 from rebake.core.digest import digest_bytes, is_digest
 from rebake.errors import BakeError
 from rebake.release.blobs import Pin, disk_errors
@@ -49,7 +51,7 @@ class Base:
     """A base as a release records it.
 
     Attributes:
-        name: `host`, `scratch`, or `oci@sha256:…` with the digest of the image manifest.
+        name: `host`, `scratch`, or with the digest of the image manifest `oci@sha256:…` or `registry/name@sha256:…`.
         platform: `linux/amd64`; empty where there is no image.
         env: what the image sets in the environment.
         user: whom the image runs as; empty for root.
@@ -67,47 +69,107 @@ class Base:
         return ".".join(self.env.get(variable, "").removeprefix("v").split(".")[:numbers])
 
 
-def base_of(store: Store, pin: Pin, name: str, platform: str) -> Base:
-    """The base of this name, its layers in the store and pinned.
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where a base is put: the store, the pin that keeps it, the platform it must be for, and who is told."""
+
+    store: Store
+    pin: Pin
+    platform: str
+    progress: Progress
+
+
+def base_of(ground: Ground, name: str, images: Images) -> tuple[Base, Sequence[str]]:
+    """The base of this name, its layers in the store and pinned; and what a person should know of it.
 
     Args:
-        name: as the file says it: `host`, `scratch` or `oci:FOLDER`.
-        platform: the one wanted, such as `linux/amd64`.
-    Raises: BakeError `base-unsupported`, `base-missing`, `base-damaged`, `base-platform`; Permanent `disk-full`.
+        name: as the file says it: `host`, `scratch`, `oci:FOLDER`, or an image with tag or digest.
+    Raises: BakeError `wrong-reference`, `base-unsupported`, `base-ambiguous`, `base-missing`, `base-damaged`,
+        `base-platform`; Permanent `disk-full`; PlatformError of a registry.
     """
     if name in ("host", "scratch"):
-        return Base(name)
-    if not name.startswith(LAYOUT):
+        return Base(name), ()
+    if name.startswith(LAYOUT):
+        return base_from(ground, Layout(Path(name.removeprefix(LAYOUT)), ground.pin)), ()
+    source = images.image(name, ground.pin, ground.progress)
+    return base_from(ground, source), source.notes
+
+
+class NoImages:
+    """Where no registry is asked. See `ports.Images`."""
+
+    def image(self, reference: str, pin: Pin, progress: Progress, /) -> ImageSource:  # noqa: ARG002
         raise BakeError(
-            "base-unsupported",
-            f"expected a base of host, scratch or oci:FOLDER, found {name!r}",
+            "wrong-reference",
+            f"expected a base of host, scratch or oci:FOLDER here, found {reference!r}",
             where="bake.base",
-            remedy="write `base: host`, or name an image by the folder it was saved to (`oci:images/python`)",
+            remedy="save the image to a folder and name that (`oci:images/python`)",
         )
-    return _Layout(Path(name.removeprefix(LAYOUT)), platform).base(store, pin)
 
 
-class _Layout:
-    """One image layout on disk; nothing in it is believed before it was compared with its digest."""
+class Layout:
+    """An image layout on disk. See `ports.ImageSource`."""
 
-    def __init__(self, folder: Path, platform: str) -> None:
-        self._folder = folder
-        self._platform = platform
+    name = "oci"
+    remedy = "save the image to this folder again, from where it came"
 
-    def base(self, store: Store, pin: Pin) -> Base:
+    def __init__(self, folder: Path, pin: Pin) -> None:
+        self._folder, self._pin = folder, pin
+        self.where, self.notes = str(folder), list[str]()
+
+    def top(self) -> bytes:
+        try:
+            return (self._folder / "index.json").read_bytes()
+        except OSError as error:
+            raise BakeError(
+                "base-missing",
+                f"expected an OCI image layout with an index.json, found none ({error.strerror})",
+                where=self.where,
+                remedy="save the image there: `skopeo copy docker://IMAGE oci:FOLDER`, or correct bake.base",
+            ) from error
+
+    def manifest(self, digest: str) -> bytes:
+        return self._path(digest).read_bytes()
+
+    def config(self, digest: str, size: int) -> bytes:  # noqa: ARG002 a file knows its size
+        return self._path(digest).read_bytes()
+
+    def layers(self, rows: Mapping[str, int]) -> Mapping[str, Path]:
+        copies = {digest: self._pin.temporary() for digest in rows}
+        for digest, copy in copies.items():
+            shutil.copyfile(self._path(digest), copy)
+        return copies
+
+    def _path(self, digest: str) -> Path:
+        return self._folder / "blobs" / "sha256" / digest.removeprefix("sha256:")
+
+
+def base_from(ground: Ground, source: ImageSource) -> Base:
+    """The base that an image is. Raises: as `base_of`."""
+    return _Image(ground, source).base()
+
+
+class _Image:
+    """One image on its way into the store."""
+
+    def __init__(self, ground: Ground, source: ImageSource) -> None:
+        self._ground, self._source = ground, source
+
+    def base(self) -> Base:
         digest, manifest = self._manifest()
         try:
-            config = json.loads(self._read(str(manifest["config"]["digest"])))
+            about = manifest["config"]
+            config = json.loads(self._read(str(about["digest"]), lambda d: self._source.config(d, int(about["size"]))))
             platform = f"{config['os']}/{config['architecture']}"
-            if platform != self._platform:
+            if platform != self._ground.platform:
                 raise self._other_platform([platform])
             rows, diff_ids = manifest["layers"], [str(one) for one in config["rootfs"]["diff_ids"]]
             if len(rows) != len(diff_ids):
                 raise self._damaged(f"it has {len(rows)} layers and {len(diff_ids)} diff IDs")
-            layers = tuple(self._layer(store, pin, row, d) for row, d in zip(rows, diff_ids, strict=True))
+            layers = self._layers(rows, diff_ids)
             said = config.get("config") or {}
             env = dict(str(one).split("=", 1) for one in said.get("Env") or [] if "=" in one)
-            return Base(f"oci@{digest}", layers, platform, env, str(said.get("User") or ""))
+            return Base(f"{self._source.name}@{digest}", layers, platform, env, str(said.get("User") or ""))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._damaged(f"its documents cannot be read ({error})") from error
 
@@ -115,48 +177,42 @@ class _Layout:
 
     def _manifest(self) -> tuple[str, Mapping[str, Any]]:
         """The one image manifest for the platform, with its digest."""
+        top = self._source.top()
         try:
-            rows = list(self._rows(json.loads((self._folder / "index.json").read_bytes())))
-        except OSError as error:
-            raise BakeError(
-                "base-missing",
-                f"expected an OCI image layout with an index.json, found none ({error.strerror})",
-                where=str(self._folder),
-                remedy="save the image there: `skopeo copy docker://IMAGE oci:FOLDER`, or correct bake.base",
-            ) from error
+            document = json.loads(top)
+            if "manifests" not in document and "config" in document:
+                return digest_bytes(top), document
+            rows = list(self._rows(document))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._damaged(f"its index cannot be read ({error})") from error
-        fitting = {row[0] for row in rows if row[1] in ("", self._platform)}
+        fitting = {row[0] for row in rows if row[1] in ("", self._ground.platform)}
         if len(fitting) > 1:
             raise BakeError(
                 "base-ambiguous",
-                f"expected one image for {self._platform} in the layout, found {', '.join(sorted(fitting))}",
-                where=str(self._folder),
-                remedy="save the one that is meant to a folder of its own",
+                f"expected one image for {self._ground.platform}, found {', '.join(sorted(fitting))}",
+                where=self._source.where,
+                remedy="save the one that is meant to a folder of its own, or name it by its digest",
             )
         if not fitting:
             raise self._other_platform(sorted({row[1] for row in rows}))
         digest = fitting.pop()
-        return digest, json.loads(self._read(digest))
+        return digest, json.loads(self._read(digest, self._source.manifest))
 
     def _rows(self, index: Mapping[str, Any], deep: int = 0) -> Iterator[tuple[str, str]]:
         """Digest and platform of every image that an index holds, also below other indexes."""
         for row in index["manifests"]:
             kind, digest = str(row.get("mediaType")), str(row["digest"])
             if kind in _INDEXES and deep < 3:
-                yield from self._rows(json.loads(self._read(digest)), deep + 1)
+                yield from self._rows(json.loads(self._read(digest, self._source.manifest)), deep + 1)
             elif kind in _MANIFESTS and not row.get("artifactType"):
                 system = row.get("platform") or {}
                 yield digest, f"{system['os']}/{system['architecture']}" if system else ""
 
-    def _path(self, digest: str) -> Path:
+    def _read(self, digest: str, ask: Callable[[str], bytes]) -> bytes:
         if not is_digest(digest):
             raise self._damaged(f"expected a sha256 digest, found {digest[:80]!r}")
-        return self._folder / "blobs" / "sha256" / digest.removeprefix("sha256:")
-
-    def _read(self, digest: str) -> bytes:
         try:
-            data = self._path(digest).read_bytes()
+            data = ask(digest)
         except OSError as error:
             raise self._damaged(f"{digest} cannot be read ({error.strerror})") from error
         if digest_bytes(data) != digest:
@@ -165,39 +221,61 @@ class _Layout:
 
     # -- layers ----------------------------------------------------------------------------------------------------
 
-    def _layer(self, store: Store, pin: Pin, row: Mapping[str, Any], diff_id: str) -> StoredLayer:
+    def _layers(self, rows: Sequence[Mapping[str, Any]], diff_ids: Sequence[str]) -> tuple[StoredLayer, ...]:
+        pin, kinds = self._ground.pin, [self._kind(row) for row in rows]
+        sizes = {str(row["digest"]): int(row["size"]) for row in rows}
+        pin.hold(sizes)
+        missing = {digest: size for digest, size in sizes.items() if not self._held(digest, size)}
+        contents = dict(zip(map(str, (row["digest"] for row in rows)), zip(diff_ids, kinds, strict=True), strict=True))
+        for digest, path in self._fetched(missing).items():
+            diff_id, kind = contents[digest]
+            self._verify(path, digest, diff_id, gzipped=kind == _GZIP)
+            pin.adopt(path, digest)
+        listed = pin.add(encode_files(()))  # what a base holds is told by its digest; no file of it is listed
+        return tuple(
+            StoredLayer(Layer(str(row["digest"]), diff_id, int(row["size"]), kind, "base"), listed)
+            for row, diff_id, kind in zip(rows, diff_ids, kinds, strict=True)
+        )
+
+    def _kind(self, row: Mapping[str, Any]) -> str:
         kind, digest = _LAYERS.get(str(row["mediaType"])), str(row["digest"])
+        if not is_digest(digest):
+            raise self._damaged(f"expected a sha256 digest, found {digest[:80]!r}")
         if kind is None:
             raise BakeError(
                 "base-unsupported",
                 f"expected layers as tar or gzip, found one of the type {row['mediaType']}",
-                where=str(self._folder),
+                where=self._source.where,
                 remedy="save the image again with gzip layers (`skopeo copy --dest-compress-format gzip …`)",
             )
-        pin.hold([digest])
-        if not (store.blobs.has(digest) and store.blob_path(digest).stat().st_size == row["size"]):
-            self._copy(store, pin, digest, diff_id, gzipped=kind == _GZIP)
-        # What a base holds is told by its digest; no file of it is listed.
-        listed = pin.add(encode_files(()))
-        return StoredLayer(Layer(digest, diff_id, int(row["size"]), kind, "base"), listed)
+        return kind
 
-    def _copy(self, store: Store, pin: Pin, digest: str, diff_id: str, *, gzipped: bool) -> None:
-        target = pin.temporary()
+    def _held(self, digest: str, size: int) -> bool:
+        store = self._ground.store
+        return store.blobs.has(digest) and store.blob_path(digest).stat().st_size == size
+
+    def _fetched(self, missing: Mapping[str, int]) -> Mapping[str, Path]:
+        try:
+            with disk_errors(self._ground.store.root):
+                return self._source.layers(missing)
+        except FileNotFoundError as error:
+            name = Path(str(error.filename or "")).name
+            raise self._damaged(f"the layer sha256:{name} is missing") from error
+
+    def _verify(self, path: Path, digest: str, diff_id: str, *, gzipped: bool) -> None:
+        """Compare a layer with its digest, and its content with the diff ID."""
         blob, content = hashlib.sha256(), hashlib.sha256()
         # 31: the largest window, with a gzip header. Source: zlib's manual, inflateInit2
         inflate = zlib.decompressobj(31) if gzipped else None
         try:
-            with self._path(digest).open("rb") as source, disk_errors(store.root), target.open("wb") as out:
+            with path.open("rb") as source:
                 while chunk := source.read(_CHUNK):
                     blob.update(chunk)
-                    out.write(chunk)
                     while inflate is not None and chunk:
                         content.update(inflate.decompress(chunk))
                         chunk = inflate.unused_data
                         if inflate.eof and chunk:
                             inflate = zlib.decompressobj(31)  # several gzip members are one content
-        except FileNotFoundError as error:
-            raise self._damaged(f"the layer {digest} is missing") from error
         except zlib.error as error:
             raise self._damaged(f"the layer {digest} is no gzip ({error})") from error
         found = f"sha256:{blob.hexdigest()}"
@@ -206,7 +284,6 @@ class _Layout:
         held = f"sha256:{(content if gzipped else blob).hexdigest()}"
         if held != diff_id:
             raise self._damaged(f"expected the diff ID {diff_id} of the layer {digest}, found {held}")
-        pin.adopt(target, digest)
 
     # -- refusals --------------------------------------------------------------------------------------------------
 
@@ -214,14 +291,14 @@ class _Layout:
         return BakeError(
             "base-damaged",
             f"the base image cannot be used: {problem}",
-            where=str(self._folder),
-            remedy="save the image to this folder again, from where it came",
+            where=self._source.where,
+            remedy=self._source.remedy,
         )
 
     def _other_platform(self, found: list[str]) -> BakeError:
         return BakeError(
             "base-platform",
-            f"expected an image for {self._platform}, found {', '.join(found) or 'no image'}",
-            where=str(self._folder),
-            remedy=f"save the image for {self._platform} there",
+            f"expected an image for {self._ground.platform}, found {', '.join(found) or 'no image'}",
+            where=self._source.where,
+            remedy=f"take an image for {self._ground.platform}",
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from rebake.release.blobs import Pin
 from rebake.release.manifest import Package, Release, RunContract, Runtime
 
 Progress = Callable[[str], None]
@@ -39,11 +40,13 @@ class BakeResult:
     Attributes:
         reused: what was not done again: `dependencies`, `application`, `release`.
         seconds: wall time of the bake.
+        notes: what a person should know of it, such as a base that moved.
     """
 
     release: Release
     reused: tuple[str, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,47 @@ class Memo(Protocol):
     def get(self, name: str, key: str) -> Any | None: ...
 
     def put(self, name: str, key: str, value: Any) -> None: ...
+
+
+class ImageSource(Protocol):
+    """Where one image is read from. Nothing it gives is believed before it was compared with its digest.
+
+    Attributes:
+        name: what the release calls it, before the digest: `oci`, or a registry and repository.
+        where: for an error's place; `remedy`: what to do when it is damaged.
+        notes: what a person should know of it.
+    """
+
+    name: str
+    where: str
+    remedy: str
+    notes: list[str]
+
+    def top(self) -> bytes:
+        """The index or manifest to begin with. Raises: BakeError `base-missing`; PlatformError of a registry."""
+        ...
+
+    def manifest(self, digest: str) -> bytes:
+        """A manifest or index. Raises: OSError, PlatformError."""
+        ...
+
+    def config(self, digest: str, size: int) -> bytes:
+        """The image's config. Raises: OSError, PlatformError."""
+        ...
+
+    def layers(self, rows: Mapping[str, int]) -> Mapping[str, Path]:
+        """Layers by digest, with their sizes, as files on the store's own disk that the caller may take away.
+
+        Raises: OSError, PlatformError."""
+        ...
+
+
+class Images(Protocol):
+    """Images that are somewhere else, by reference."""
+
+    def image(self, reference: str, pin: Pin, progress: Progress, /) -> ImageSource:
+        """Raises: BakeError `wrong-reference`."""
+        ...
 
 
 class Builder(Protocol):

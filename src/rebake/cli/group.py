@@ -40,6 +40,8 @@ def deploy(session: Session, file: Path, *, detach: bool, again: bool, as_json: 
         described = workshop.read_file(session.home, file.parent / member.file)
         request = workshop.rollout_request(described, member.environment)
         result = workshop.bake(session.home, described, lambda text: say(f"  {text}"))
+        for text in result.notes:
+            say(text)
         say(f"baked {described.file.service}: release {short(result.release.digest)}")
         members.append({**request, "release": result.release.digest})
     asked = {"group": group.group, "order": group.order, "members": members}

@@ -79,12 +79,50 @@ def bake(home: Home, described: Described, progress: Progress) -> Any:
     return app.bake(home, described.file, described.folder, progress)
 
 
-def resolve_release(home: Home, prefix: str) -> str:
-    """The digest of the one release in the store that starts with `prefix`. Raises: UsageError."""
-    from rebake import app
+def push(home: Home, described: Described, digest: str, progress: Progress) -> dict[str, Any]:
+    """Put a release into the repository that the file names; a `registry.transfer.Pushed` as a mapping.
 
-    digest: str = app.store(home).resolve(prefix)
-    return digest
+    Raises: UsageError `no-repository`; PlatformError of the registry.
+    """
+    from dataclasses import asdict
+
+    from rebake import app
+    from rebake.release.reference import parse_repository
+
+    repository = described.file.bake["repository"]
+    if repository is None:
+        raise UsageError(
+            "no-repository",
+            "expected a repository to push to, found none in the file",
+            where="bake.repository",
+            remedy="add `repository: registry.example.com/team/shop` under bake",
+        )
+    return asdict(app.push(home, digest, parse_repository(repository), progress))
+
+
+def release_for(home: Home, described: Described, asked: str, progress: Progress) -> str:
+    """The digest of the release that `--release` asks for; fetched from its registry if it is not here.
+
+    Args:
+        asked: the beginning of a digest; or an image by tag or digest, which names the registry too. A whole digest
+            that is not here is looked for in the file's own repository.
+    Raises: UsageError `release-unknown`, `release-ambiguous`, `wrong-reference`, `not-a-release`; PlatformError.
+    """
+    from rebake import app
+    from rebake.core.digest import is_digest
+    from rebake.release.reference import parse_reference
+
+    repository = described.file.bake["repository"]
+    try:
+        if "/" in asked or "@" in asked:
+            return app.pull(home, parse_reference(asked), progress)
+        if is_digest(asked) and repository is not None:
+            return app.pull(home, parse_reference(f"{repository}@{asked}"), progress)
+    except ValueError as error:
+        raise UsageError(
+            "wrong-reference", str(error), where="--release", remedy="write registry/repository@sha256:…"
+        ) from error
+    return app.store(home).resolve(asked)
 
 
 def collect(home: Home, kept: Mapping[str, Any], *, dry_run: bool) -> dict[str, Any]:

@@ -119,6 +119,10 @@ class Store:
         """Whether this image manifest is a release already."""
         return self._record(digest_bytes(manifest)).exists()
 
+    def holds(self, digest: str) -> bool:
+        """Whether a release of this full digest is here."""
+        return self._record(digest).exists()
+
     def resolve(self, prefix: str) -> str:
         """The full digest of the release whose digest begins so, with or without `sha256:`.
 

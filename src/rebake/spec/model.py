@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StrictBool, Tag
 
+from rebake.release.reference import parse_reference, parse_repository
 from rebake.spec.fields import (
     AbsolutePath,
     Closing,
@@ -78,14 +79,25 @@ Count = Annotated[int, wholes(1, 100)]
 
 
 def _known_base(value: Any) -> Any:
-    """Refuse what would have to be pulled."""
-    if (
-        isinstance(value, str)
-        and value not in ("host", "scratch")
-        and not (value.startswith("oci:") and value != "oci:")
-    ):
-        problem = f"this version of rebake pulls no image: expected host, scratch or oci:FOLDER, found {value[:70]}"
-        raise mistaken("base-not-available", "", problem=problem, remedy="save the image to a folder as an OCI layout")
+    """`host`, `scratch`, `oci:FOLDER`, or an image with its tag or digest."""
+    if isinstance(value, str) and value not in ("host", "scratch") and not value.startswith("oci:"):
+        try:
+            parse_reference(value)
+        except ValueError as error:
+            problem = f"expected host, scratch, oci:FOLDER or an image: {error}"
+            raise mistaken("wrong-reference", "", problem=problem, remedy="write NAME:TAG or NAME@sha256:…") from None
+    return value
+
+
+def _repository(value: Any) -> Any:
+    """A registry and a repository, without a tag."""
+    if isinstance(value, str):
+        try:
+            parse_repository(value)
+        except ValueError as error:
+            raise mistaken("wrong-reference", "", problem=str(error), remedy="write HOST/NAME") from None
+        if "/" not in value:
+            raise mistaken("wrong-reference", "a repository such as registry.example.com/team/shop")
     return value
 
 
@@ -101,9 +113,13 @@ class Bake(Part):
     """The folder that is baked, relative to this file."""
     exclude: tuple[Filled, ...] = ()
     """Paths and patterns that do not go in, besides those of .dockerignore and .gitignore."""
-    base: Annotated[str, Field(pattern=r"^(host|scratch|oci:.+)$"), BeforeValidator(_known_base)] = "host"
-    """What lies under the release. `host`: this machine's own Python or Node. `scratch`: nothing. `oci:FOLDER`: an
-    image that was saved there as an OCI layout, relative to this file."""
+    base: Annotated[str, Field(pattern=r"^(host|scratch|oci:.+|\S+[:@]\S+)$"), BeforeValidator(_known_base)] = "host"
+    """What lies under the release. `host`: this machine's own Python or Node. `scratch`: nothing. An image by its tag
+    or digest, such as `python:3.12-slim`: pulled, and recorded by its digest. `oci:FOLDER`: an image that was saved
+    there as an OCI layout, relative to this file."""
+    repository: Annotated[str, Field(pattern=r"^[^@\s]+/[^:@\s]+$"), BeforeValidator(_repository)] | None = None
+    """Where `rebake bake --push` puts releases, and from where a deploy fetches one that is not here: a repository of a
+    registry, such as `registry.example.com/team/shop`."""
     build: Filled | None = None
     """node: the script of package.json that is run after the install, such as `build`."""
 

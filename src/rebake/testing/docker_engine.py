@@ -8,7 +8,6 @@ or any other `dockerd`.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -21,10 +20,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rebake.testing.children import end_with_parent
+
 INSTALL = "no Docker engine can be started here (as root on Debian: apt-get install docker.io)"
 START_SECONDS = 60.0
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG = 1  # Source: prctl(2)
 _PLACES = "/usr/sbin:/usr/local/sbin:/sbin"
 
 
@@ -119,7 +118,7 @@ class DockerEngine:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # a Ctrl-C at the terminal is for the tests, not for the engine
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 (one call into the kernel, nothing that locks)
+                preexec_fn=end_with_parent,  # noqa: PLW1509 (one call into the kernel, nothing that locks)
             )
         deadline = time.monotonic() + START_SECONDS
         while not self.answers():
@@ -231,8 +230,3 @@ def _unmount(folder: Path) -> None:
     for place in sorted((line.split()[1] for line in lines), reverse=True):
         if place.startswith(f"{folder}/"):
             subprocess.run(["umount", "-l", place], capture_output=True, check=False)
-
-
-def _end_with_parent() -> None:
-    """Told to the kernel between fork and exec: when whoever started us dies, we are sent SIGTERM."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

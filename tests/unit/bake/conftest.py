@@ -12,7 +12,7 @@ from rebake.bake.builders.files import FilesBuilder
 from rebake.bake.builders.node import NodeBuilder
 from rebake.bake.builders.python import PythonBuilder
 from rebake.bake.memoising import DiskMemo
-from rebake.bake.ports import BakeRequest, BakeResult, ToolResult
+from rebake.bake.ports import BakeRequest, BakeResult, Images, ToolResult
 from rebake.bake.tools import SystemTools
 from rebake.release.manifest import RunContract
 from rebake.release.store import Store
@@ -77,10 +77,10 @@ def source(tmp_path: Path) -> Path:
 def bake(store: Store, tools: CountingTools) -> Bake:
     """Bake a folder; keyword arguments are those of `BakeRequest`."""
 
-    def run(folder: Path, into: Store | None = None, **given: Any) -> BakeResult:
+    def run(folder: Path, into: Store | None = None, images: Images | None = None, **given: Any) -> BakeResult:
         target = into or store
         memo = DiskMemo(target.cache)
-        baker = Baker(target, [FilesBuilder(), PythonBuilder(tools, memo), NodeBuilder(tools, memo)])
+        baker = Baker(target, [FilesBuilder(), PythonBuilder(tools, memo), NodeBuilder(tools, memo)], images)
         options: dict[str, Any] = {"service": "guestbook", "builder": "files", "run": RUN} | given
         return baker.bake(BakeRequest(source=folder, **options), lambda line: None)
 

@@ -16,12 +16,18 @@ from rebake.cli.words import plural, seconds
 
 @click.command()
 @file_option
+@click.option("--push", is_flag=True, help="Put the release into the repository that bake.repository names.")
 @json_option
-def command(*, file: Path, as_json: bool) -> int:
+def command(*, file: Path, push: bool, as_json: bool) -> int:
     """Bake the source that rebake.yaml names into a release, and print its digest."""
     home = Session().home
-    result = workshop.bake(home, workshop.read_file(home, file), notice)
+    described = workshop.read_file(home, file)
+    result = workshop.bake(home, described, notice)
+    for text in result.notes:
+        notice(text)
     doc = document(result)
+    if push:
+        doc["pushed"] = workshop.push(home, described, doc["release"], notice)
     if as_json:
         emit_json(doc)
         return 0
@@ -32,8 +38,19 @@ def command(*, file: Path, as_json: bool) -> int:
     notice(
         f"baked {doc['service']}: {format_size(doc['size'])} in {plural(len(doc['layers']), 'layer')}, {took}{reused}"
     )
+    if push:
+        notice(_told(doc["pushed"]))
     line(doc["release"])
     return 0
+
+
+def _told(pushed: dict[str, Any]) -> str:
+    """A push in one line."""
+    from rebake.core.units import format_size
+
+    mounted = f", {pushed['mounted']} taken over from the base's repository" if pushed["mounted"] else ""
+    sent = f"{plural(pushed['sent'], 'blob')} sent ({format_size(pushed['bytes'])})"
+    return f"pushed {pushed['reference']}: {sent}, {pushed['held']} there already{mounted}"
 
 
 def document(result: Any) -> dict[str, Any]:
@@ -47,4 +64,5 @@ def document(result: Any) -> dict[str, Any]:
         "size": release.size,
         "reused": list(result.reused),
         "seconds": round(result.seconds, 3),
+        "notes": list(result.notes),
     }

@@ -26,7 +26,12 @@ from rebake.errors import RebakeError, Refused
     metavar="FILE",
     help="Deploy the members of a release group together, instead of ENV.",
 )
-@click.option("--release", "release", metavar="DIGEST", help="Deploy this release instead of baking the source.")
+@click.option(
+    "--release",
+    "release",
+    metavar="DIGEST",
+    help="Deploy this release instead of baking the source; REGISTRY/NAME@DIGEST fetches it.",
+)
 @click.option("--detach", is_flag=True, help="Begin the rollout and return.")
 @click.option("--again", is_flag=True, help="Roll out also when this revision serves already.")
 @click.option(
@@ -77,9 +82,9 @@ def command(
 
 
 def _release(session: Session, described: workshop.Described, release: str | None, as_json: bool) -> str:
-    if release is not None:
-        return workshop.resolve_release(session.home, release)
     say = notice if as_json else line
+    if release is not None:
+        return workshop.release_for(session.home, described, release, lambda text: say(f"  {text}"))
     if is_live(as_json):
         from rich.console import Console
 
@@ -88,6 +93,8 @@ def _release(session: Session, described: workshop.Described, release: str | Non
     else:
         result = workshop.bake(session.home, described, lambda text: say(f"  {text}"))
     reused = f", reused {' and '.join(result.reused)}" if result.reused else ""
+    for text in result.notes:
+        say(text)
     say(f"baked release {short(result.release.digest)} in {seconds(result.seconds)}{reused}")
     digest: str = result.release.digest
     return digest

@@ -1,0 +1,75 @@
+"""Registries, composed: one client for each that is asked. httpx is loaded with the first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from rebake.bake.ports import ImageSource, Memo, Progress
+from rebake.release.blobs import Pin
+from rebake.release.reference import Reference
+from rebake.release.store import Store
+
+if TYPE_CHECKING:
+    from rebake.registry.client import RegistryClient
+    from rebake.registry.transfer import Pushed
+
+
+class Registries:
+    """Used as a context: its connections end with it.
+
+    Args:
+        environ: of the user, see `registry.client.RegistryClient`.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._clients: dict[str, RegistryClient] = {}
+
+    def __enter__(self) -> Registries:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for client in self._clients.values():
+            client.close()
+
+    def client(self, registry: str) -> RegistryClient:
+        """The client for a registry's name."""
+        from rebake.registry.client import RegistryClient
+
+        if registry not in self._clients:
+            self._clients[registry] = RegistryClient(registry, self._environ)
+        return self._clients[registry]
+
+    def images(self, store: Store, memo: Memo) -> _Images:
+        """Bases by reference, for `bake.ports.Images`."""
+        return _Images(store, memo, self.client)
+
+    def push(self, store: Store, digest: str, repository: Reference, progress: Progress) -> Pushed:
+        """See `registry.transfer.push_release`."""
+        from rebake.registry.repository import Repository
+        from rebake.registry.transfer import push_release
+
+        there = Repository(self.client(repository.registry), repository.repository)
+        return push_release(store, store.release(digest), there, progress)
+
+    def pull(self, store: Store, reference: Reference, progress: Progress) -> str:
+        """The digest of a release by reference, which is in the store then. See `registry.transfer.pull_release`."""
+        if reference.digest and store.holds(reference.digest):
+            return reference.digest
+        from rebake.registry.repository import Repository
+        from rebake.registry.transfer import pull_release
+
+        there = Repository(self.client(reference.registry), reference.repository)
+        digest = reference.digest or there.resolve(reference.tag) or there.manifest(reference.tag).digest
+        return digest if store.holds(digest) else pull_release(store, there, digest, progress).digest
+
+
+class _Images:
+    def __init__(self, store: Store, memo: Memo, client: Callable[[str], RegistryClient]) -> None:
+        self._store, self._memo, self._client = store, memo, client
+
+    def image(self, reference: str, pin: Pin, progress: Progress, /) -> ImageSource:
+        from rebake.registry.images import RegistryImages, Shelf
+
+        return RegistryImages(Shelf(self._store, self._memo, self._client)).image(reference, pin, progress)

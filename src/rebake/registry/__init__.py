@@ -1,0 +1,1 @@
+"""Registries of images, by the OCI distribution protocol: releases are pushed and pulled, bases pulled."""
