@@ -20,7 +20,7 @@ from rebake.errors import Permanent, RebakeError, Transient, UsageError
 from rebake.ledger.database import DatabaseLedger, open_ledger, schema
 from rebake.ledger.database.engine import make_engine
 from rebake.ledger.database.faults import translate
-from rebake.ledger.database.ledger import after_prefix
+from rebake.ledger.database.statements import after_prefix
 from rebake.ledger.ports import Draft, Put, Verification
 
 Tamper = Callable[[str], None]

@@ -21,6 +21,8 @@ WRITES = {"rebake_writes": True}
 """Execution options of a connection whose transaction writes."""
 WRITES_LATER = WRITES | {"rebake_later": True}
 """The same, for what a power cut may take back: nothing waits for the disk, the next durable commit takes it there."""
+READS_ONCE = {"rebake_reads_once": True}
+"""Of a connection that reads with one statement: it sees one state of the database, also without a transaction."""
 
 _PRAGMAS = (
     f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}",  # first: the next line may have to wait
@@ -170,11 +172,17 @@ def _set_up(connection: Any, _record: object) -> None:
 def _begin(connection: Connection) -> None:
     # A reader that turns writer half way may be refused at once; so a writer queues for the lock from the start.
     options = connection.get_execution_options()
-    writes = options.get("rebake_writes", False)
-    if writes:
-        # NORMAL: the log is written and not synced. Commits follow each other in it, so a later sync takes all.
-        connection.exec_driver_sql(f"PRAGMA synchronous={'NORMAL' if options.get('rebake_later') else 'FULL'}")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if options.get("rebake_reads_once"):
+        return
+    if not options.get("rebake_writes"):
+        connection.exec_driver_sql("BEGIN")
+        return
+    # NORMAL: the log is written and not synced. Commits follow each other in it, so a later sync takes all.
+    mode = "NORMAL" if options.get("rebake_later") else "FULL"
+    if connection.info.get("synchronous") != mode:
+        connection.exec_driver_sql(f"PRAGMA synchronous={mode}")
+        connection.info["synchronous"] = mode
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _begin_on_server(connection: Connection) -> None:

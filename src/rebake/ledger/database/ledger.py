@@ -9,24 +9,18 @@ from contextlib import contextmanager
 from itertools import chain as flatten
 from typing import Any, cast
 
-from sqlalchemy import Connection, Engine, Select, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Executable, select, update
 
 from rebake.errors import LedgerConflict, Permanent, Transient
 from rebake.ledger import chain
-from rebake.ledger.database import schema
-from rebake.ledger.database.engine import BUSY_SECONDS, WRITES, WRITES_LATER, shown
+from rebake.ledger.database import schema, statements
+from rebake.ledger.database.engine import BUSY_SECONDS, READS_ONCE, WRITES, WRITES_LATER, shown
 from rebake.ledger.database.faults import translated
-from rebake.ledger.database.tables import DOCUMENTS, ENTRIES, HEAD, LEASES
+from rebake.ledger.database.tables import ENTRIES, LEASES
 from rebake.ledger.entries import Record, document_text, entry_of
 from rebake.ledger.ports import Draft, Entry, EntryKind, Fence, Lease, Put, Verification, unheard
 
 _CHUNK = 5000  # rows held at a time while verifying
-
-_HEAD = select(HEAD.c.seq, HEAD.c.hash).where(HEAD.c.id == 1)
-_SET_HEAD = update(HEAD).where(HEAD.c.id == 1)
-_DOCUMENT = select(DOCUMENTS.c.doc).where(DOCUMENTS.c.kind == bindparam("k"), DOCUMENTS.c.key == bindparam("i"))
-_DROP_DOCUMENT = delete(DOCUMENTS).where(DOCUMENTS.c.kind == bindparam("k"), DOCUMENTS.c.key == bindparam("i"))
-_LEASE = select(LEASES.c.owner, LEASES.c.token, LEASES.c.expires_ms).where(LEASES.c.key == bindparam("k"))
 
 
 class DatabaseLedger:
@@ -50,7 +44,8 @@ class DatabaseLedger:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with translated(self._where), self._engine.connect() as connection, connection.begin():
+        """For one statement."""
+        with translated(self._where), self._engine.connect().execution_options(**READS_ONCE) as connection:
             yield connection
 
     @contextmanager
@@ -94,8 +89,7 @@ class DatabaseLedger:
 
     def _locked_head(self, connection: Connection) -> tuple[int, str]:
         """Queue for the head, which every writer locks first: nobody else writes until this transaction ends."""
-        # FOR UPDATE makes PostgreSQL's writers queue; SQLite's have queued since BEGIN IMMEDIATE.
-        row = connection.execute(_HEAD.with_for_update()).one_or_none()
+        row = connection.execute(statements.HEAD_LOCKED).one_or_none()
         if row is None:
             raise Permanent(
                 "ledger-damaged",
@@ -108,20 +102,20 @@ class DatabaseLedger:
     def get(self, kind: str, key: str) -> Mapping[str, Any] | None:
         """One document, or None."""
         with self._reading() as connection:
-            text = connection.execute(_DOCUMENT, {"k": kind, "i": key}).scalar()
+            text = connection.execute(statements.DOCUMENT, {"k": kind, "i": key}).scalar()
         return None if text is None else cast(Mapping[str, Any], json.loads(text))
 
     def list(self, kind: str, prefix: str = "") -> Sequence[tuple[str, Mapping[str, Any]]]:
         """Documents of one kind whose key starts with `prefix`, in key order (by code point)."""
-        return self._documents(_documents_of(kind, prefix).order_by(DOCUMENTS.c.key))
+        return self._documents(*statements.documents_of(kind, prefix))
 
     def newest(self, kind: str, prefix: str, limit: int) -> Sequence[tuple[str, Mapping[str, Any]]]:
         """The last documents in key order, last first; no more are read than are given."""
-        return self._documents(_documents_of(kind, prefix).order_by(DOCUMENTS.c.key.desc()).limit(limit))
+        return self._documents(*statements.documents_of(kind, prefix, limit))
 
-    def _documents(self, query: Select[Any]) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    def _documents(self, statement: Executable, values: Mapping[str, Any]) -> Sequence[tuple[str, Mapping[str, Any]]]:
         with self._reading() as connection:
-            rows = connection.execute(query).all()
+            rows = connection.execute(statement, values).all()
         return [(row.key, json.loads(row.doc)) for row in rows]
 
     def entries(
@@ -162,7 +156,7 @@ class DatabaseLedger:
     def head(self) -> tuple[int, str]:
         """Sequence number and hash of the last entry; (0, the genesis hash) when there is none."""
         with self._reading() as connection:
-            row = connection.execute(_HEAD).one_or_none()
+            row = connection.execute(statements.HEAD_NOW).one_or_none()
         return (0, chain.GENESIS) if row is None else (row.seq, row.hash)
 
     def verify(self, *, expect_head: str | None = None, progress: Callable[[int], None] = unheard) -> Verification:
@@ -171,7 +165,7 @@ class DatabaseLedger:
         if self._engine.dialect.name == "postgresql":
             streaming["isolation_level"] = "REPEATABLE READ"  # SQLite's readers have a snapshot anyway
         with translated(self._where), self._engine.connect().execution_options(**streaming) as connection:
-            head = connection.execute(_HEAD).one_or_none()
+            head = connection.execute(statements.HEAD_NOW).one_or_none()
             rows = connection.execute(select(ENTRIES).order_by(ENTRIES.c.seq))
             # A Row unpacks like the Record it is read into, without the cost of making one.
             records = cast(Iterable[Record], flatten.from_iterable(_counted(rows.partitions(), progress)))
@@ -183,20 +177,21 @@ class DatabaseLedger:
         It need not be on the disk at once: every intent under its token is committed durably after it, and with it.
         """
         now_ms = round(at * 1000)
-        values = {"owner": owner, "expires_ms": now_ms + round(ttl_seconds * 1000), "reason": reason}
+        values: dict[str, Any] = {"owner": owner, "expires_ms": now_ms + round(ttl_seconds * 1000), "reason": reason}
         with self._writing(durable=False) as connection:
             self._locked_head(connection)
-            row = connection.execute(_LEASE, {"k": key}).one_or_none()
+            row = connection.execute(statements.LEASE, {"k": key}).one_or_none()
             if row is None:
-                connection.execute(insert(LEASES), {"key": key, "token": 1, "since_ms": now_ms, **values})
+                connection.execute(statements.ADD_LEASE, {"key": key, "token": 1, "since_ms": now_ms, **values})
                 return Fence(key, 1)
             if row.owner not in ("", owner) and row.expires_ms > now_ms:
                 return None
-            token = row.token
-            if row.owner != owner:
-                token, values = token + 1, values | {"since_ms": now_ms}
-            connection.execute(update(LEASES).where(LEASES.c.key == key).values(token=token, **values))
-        return Fence(key, token)
+            if row.owner == owner:
+                connection.execute(statements.RENEW_LEASE, {"k": key, "token": row.token, **values})
+                return Fence(key, row.token)
+            values |= {"since_ms": now_ms}
+            connection.execute(statements.TAKE_LEASE, {"k": key, "token": row.token + 1, **values})
+            return Fence(key, row.token + 1)
 
     def release_lease(self, fence: Fence) -> None:
         """Give the lease back. Does nothing when it was taken over."""
@@ -224,36 +219,15 @@ def _counted(pages: Iterable[Sequence[Any]], progress: Callable[[int], None]) ->
         progress(count)
 
 
-def _documents_of(kind: str, prefix: str) -> Select[Any]:
-    query = select(DOCUMENTS.c.key, DOCUMENTS.c.doc).where(DOCUMENTS.c.kind == kind)
-    if not prefix:
-        return query
-    query, end = query.where(DOCUMENTS.c.key >= prefix), after_prefix(prefix)
-    return query if end is None else query.where(DOCUMENTS.c.key < end)
-
-
-def after_prefix(prefix: str) -> str | None:
-    """The first text after every text that starts with `prefix`; None when nothing comes after.
-
-    >>> after_prefix("shop/"), after_prefix("\\U0010ffff")
-    ('shop0', None)
-    """
-    stem = prefix.rstrip("\U0010ffff")
-    if not stem:
-        return None
-    last = ord(stem[-1]) + 1
-    return stem[:-1] + chr(0xE000 if last == 0xD800 else last)  # surrogates are no text
-
-
 def _extend(connection: Connection, head: tuple[int, str], drafts: Sequence[Draft], at_ms: int) -> Sequence[Record]:
     records = chain.extend(head, drafts, at_ms)
-    connection.execute(insert(ENTRIES), [record._asdict() for record in records])
-    connection.execute(_SET_HEAD.values(seq=records[-1].seq, hash=records[-1].hash))
+    connection.execute(statements.ADD_ENTRIES, [record._asdict() for record in records])
+    connection.execute(statements.SET_HEAD, {"s": records[-1].seq, "h": records[-1].hash})
     return records
 
 
 def _check_fence(connection: Connection, fence: Fence) -> None:
-    row = connection.execute(_LEASE, {"k": fence.key}).one_or_none()
+    row = connection.execute(statements.LEASE, {"k": fence.key}).one_or_none()
     if row is None or row.token != fence.token or not row.owner:
         found = "none" if row is None else f"{row.token}, held by {row.owner or 'nobody'}"
         raise LedgerConflict(
@@ -266,12 +240,7 @@ def _check_fence(connection: Connection, fence: Fence) -> None:
 
 def _write_document(connection: Connection, kind: str, key: str, text: str | None) -> None:
     if text is None:
-        connection.execute(_DROP_DOCUMENT, {"k": kind, "i": key})
-        return
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as upsert
+        connection.execute(statements.DROP_DOCUMENT, {"k": kind, "i": key})
     else:
-        from sqlalchemy.dialects.sqlite import insert as upsert  # type: ignore[assignment]
-    statement = upsert(DOCUMENTS).values(kind=kind, key=key, doc=text)
-    keys = [DOCUMENTS.c.kind, DOCUMENTS.c.key]
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_={"doc": statement.excluded.doc}))
+        put = statements.put_document(connection.dialect.name)
+        connection.execute(put, {"k": kind, "i": key, "d": text})

@@ -1,0 +1,96 @@
+"""The statements of the ledger, made once: to make one costs more than to run it. Their parameters are named below."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from sqlalchemy import BindParameter, Executable, Select, bindparam, delete, insert, select, update
+
+from rebake.ledger.database.tables import DOCUMENTS, ENTRIES, HEAD, LEASES
+
+_KIND: BindParameter[str] = bindparam("k")
+_KEY: BindParameter[str] = bindparam("i")
+
+HEAD_NOW = select(HEAD.c.seq, HEAD.c.hash).where(HEAD.c.id == 1)
+# FOR UPDATE makes PostgreSQL's writers queue; SQLite's have queued since BEGIN IMMEDIATE.
+HEAD_LOCKED = HEAD_NOW.with_for_update()
+SET_HEAD = update(HEAD).where(HEAD.c.id == 1).values(seq=bindparam("s"), hash=bindparam("h"))
+"""s, h: sequence number and hash of the last entry."""
+ADD_ENTRIES = insert(ENTRIES)
+
+DOCUMENT = select(DOCUMENTS.c.doc).where(DOCUMENTS.c.kind == _KIND, DOCUMENTS.c.key == _KEY)
+"""k, i: kind and key."""
+DROP_DOCUMENT = delete(DOCUMENTS).where(DOCUMENTS.c.kind == _KIND, DOCUMENTS.c.key == _KEY)
+
+LEASE = select(LEASES.c.owner, LEASES.c.token, LEASES.c.expires_ms).where(LEASES.c.key == bindparam("k"))
+ADD_LEASE = insert(LEASES)
+_SET_LEASE = update(LEASES).where(LEASES.c.key == bindparam("k"))
+_LEASED: dict[str, Any] = {
+    "token": bindparam("token"),
+    "owner": bindparam("owner"),
+    "expires_ms": bindparam("expires_ms"),
+    "reason": bindparam("reason"),
+}
+RENEW_LEASE = _SET_LEASE.values(**_LEASED)
+TAKE_LEASE = _SET_LEASE.values(**_LEASED, since_ms=bindparam("since_ms"))
+
+
+@cache
+def put_document(dialect: str) -> Executable:
+    """k, i, d: kind, key and text. In the words of `postgresql` or `sqlite`, loaded when it is used."""
+    if dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as upsert
+    else:
+        from sqlalchemy.dialects.sqlite import insert as upsert  # type: ignore[assignment]
+    statement = upsert(DOCUMENTS).values(kind=_KIND, key=_KEY, doc=bindparam("d"))
+    keys = [DOCUMENTS.c.kind, DOCUMENTS.c.key]
+    return statement.on_conflict_do_update(index_elements=keys, set_={"doc": statement.excluded.doc})
+
+
+def _range(*, start: bool, end: bool, newest: bool) -> Select[Any]:
+    query = select(DOCUMENTS.c.key, DOCUMENTS.c.doc).where(DOCUMENTS.c.kind == _KIND)
+    if start:
+        query = query.where(DOCUMENTS.c.key >= bindparam("start"))
+    if end:
+        query = query.where(DOCUMENTS.c.key < bindparam("end"))
+    if newest:
+        return query.order_by(DOCUMENTS.c.key.desc()).limit(bindparam("most"))
+    return query.order_by(DOCUMENTS.c.key)
+
+
+_RANGES = {
+    (start, end, newest): _range(start=start, end=end, newest=newest)
+    for start in (False, True)
+    for end in (False, True)
+    for newest in (False, True)
+}
+
+
+def documents_of(kind: str, prefix: str, most: int | None = None) -> tuple[Select[Any], dict[str, Any]]:
+    """The statement, and its parameters, for the documents of one kind whose key starts with `prefix`.
+
+    Args:
+        most: that many from the end, last first; None for all, first one first.
+    """
+    values: dict[str, Any] = {"k": kind}
+    if prefix:
+        values["start"] = prefix
+    if prefix and (end := after_prefix(prefix)) is not None:
+        values["end"] = end
+    if most is not None:
+        values["most"] = most
+    return _RANGES["start" in values, "end" in values, most is not None], values
+
+
+def after_prefix(prefix: str) -> str | None:
+    """The first text after every text that starts with `prefix`; None when nothing comes after.
+
+    >>> after_prefix("shop/"), after_prefix("\\U0010ffff")
+    ('shop0', None)
+    """
+    stem = prefix.rstrip("\U0010ffff")
+    if not stem:
+        return None
+    last = ord(stem[-1]) + 1
+    return stem[:-1] + chr(0xE000 if last == 0xD800 else last)  # surrogates are no text
