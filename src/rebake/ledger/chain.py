@@ -27,7 +27,8 @@ GENESIS = digest_bytes(b"rebake ledger, version 1")
 MOST_FAULTS = 1000
 """Faults that a verification lists at most; the rest is counted."""
 
-_FORM = '{"at_ms":%d,"body":%s,"environment":%s,"kind":%s,"previous":%s,"rollout":%s,"seq":%d,"service":%s}'
+FORM = '{"at_ms":%s,"body":%s,"environment":%s,"kind":%s,"previous":%s,"rollout":%s,"seq":%s,"service":%s}'
+"""What is hashed of an entry, as canonical JSON; body and numbers as they are stored, everything else quoted."""
 
 
 def hash_of(record: Record) -> str:
@@ -39,9 +40,11 @@ def hash_of(record: Record) -> str:
     Raises: TypeError, UnicodeEncodeError when a column holds what no entry has.
     """
     seq, at_ms, kind, service, environment, rollout, body, previous, _ = record
+    if type(seq) is not int or type(at_ms) is not int:
+        raise TypeError("a number of an entry is none")
     quote = encode_basestring
     rollout = "null" if rollout is None else quote(rollout)
-    text = _FORM % (at_ms, body, quote(environment), quote(kind), quote(previous), rollout, seq, quote(service))
+    text = FORM % (at_ms, body, quote(environment), quote(kind), quote(previous), rollout, seq, quote(service))
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -70,24 +73,19 @@ def verify(records: Iterable[Record], *, head: tuple[int, str] | None, expect_he
         expect_head: a hash that some entry had at an earlier time (from an export).
     Returns: number of entries, hash of the last one, and the faults in stored order; none when the chain is whole.
     """
-    reader = _Reader(expect_head)
-    # The usual entry takes this path alone: a million of them are read at hashing speed.
-    for record in records:
-        try:
-            recomputed: str | None = hash_of(record)
-        except (TypeError, ValueError):
-            recomputed = None
-        if recomputed == record[8] and record[0] == reader.seq + 1 and record[7] == reader.hash:
-            reader.accept(record[0], recomputed)
-        else:
-            reader.examine(record if isinstance(record, Record) else Record(*record), recomputed)
+    reader = Reader(expect_head)
+    reader.read(records)
     return reader.conclude(head)
 
 
-class _Reader:
-    """The place reached in a chain, and what was wrong on the way."""
+class Reader:
+    """The place reached in a chain, and what was wrong on the way. Entries come in stored order.
 
-    def __init__(self, expect_head: str | None) -> None:
+    Args:
+        expect_head: see `verify`.
+    """
+
+    def __init__(self, expect_head: str | None = None) -> None:
         self.seq = 0
         self.hash = GENESIS
         self.entries = 0
@@ -97,7 +95,35 @@ class _Reader:
         self._gaps: list[range] = []
         self._changed: list[Record] = []
 
-    def accept(self, seq: int, found: str) -> None:
+    def step_over(self, proofs: Sequence[tuple[int, str, str, bytes]]) -> bool:
+        """Go on over the next entries if all of them are whole; else stay, and they are to be given to `read`.
+
+        Args:
+            proofs: of each entry its number, its predecessor's hash, its own hash, and its text by `FORM`, put together
+                by the database: nothing is left to do but to hash it.
+        """
+        seq, last, expected = self.seq, self.hash, self._met_expected
+        for number, previous, stored, text in proofs:
+            seq += 1
+            if number != seq or previous != last or "sha256:" + hashlib.sha256(text).hexdigest() != stored:
+                return False
+            last = stored
+            if stored == self._expect:
+                expected = True
+        self.entries += len(proofs)
+        self.seq, self.hash, self._met_expected = seq, last, expected
+        return True
+
+    def read(self, records: Iterable[Record]) -> None:
+        """Go on over the next entries, and find what is wrong with them."""
+        for record in records:
+            recomputed = _safe_hash(record)
+            if recomputed == record[8] and record[0] == self.seq + 1 and record[7] == self.hash:
+                self._accept(record[0], recomputed)
+            else:
+                self._examine(record if isinstance(record, Record) else Record(*record), recomputed)
+
+    def _accept(self, seq: int, found: str) -> None:
         """Step over an entry that is whole and follows the one before."""
         self.entries += 1
         self.seq = seq
@@ -105,7 +131,7 @@ class _Reader:
         if found == self._expect:
             self._met_expected = True
 
-    def examine(self, record: Record, recomputed: str | None) -> None:
+    def _examine(self, record: Record, recomputed: str | None) -> None:
         """Say what is wrong with an entry, then go on from it."""
         self.entries += 1
         if recomputed != record.hash:

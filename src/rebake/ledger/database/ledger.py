@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain as flatten
 from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, Executable, select, update
@@ -161,15 +160,18 @@ class DatabaseLedger:
 
     def verify(self, *, expect_head: str | None = None, progress: Callable[[int], None] = unheard) -> Verification:
         """Recompute the whole chain; see `chain.verify`. Writers go on meanwhile: it reads one snapshot."""
-        streaming: dict[str, Any] = {"stream_results": True, "yield_per": _CHUNK}
-        if self._engine.dialect.name == "postgresql":
-            streaming["isolation_level"] = "REPEATABLE READ"  # SQLite's readers have a snapshot anyway
-        with translated(self._where), self._engine.connect().execution_options(**streaming) as connection:
+        server = self._engine.dialect.name == "postgresql"
+        # SQLite's readers have a snapshot, and its driver streams, anyway.
+        options: dict[str, Any] = {"stream_results": True, "isolation_level": "REPEATABLE READ"} if server else {}
+        with translated(self._where), self._engine.connect().execution_options(**options) as connection:
             head = connection.execute(statements.HEAD_NOW).one_or_none()
-            rows = connection.execute(select(ENTRIES).order_by(ENTRIES.c.seq))
-            # A Row unpacks like the Record it is read into, without the cost of making one.
-            records = cast(Iterable[Record], flatten.from_iterable(_counted(rows.partitions(), progress)))
-            return chain.verify(records, head=None if head is None else (head.seq, head.hash), expect_head=expect_head)
+            reader = chain.Reader(expect_head)
+            for page in _pages(connection, statements.proofs(self._engine.dialect.name), progress):
+                if not reader.step_over(page):
+                    between = {"first": page[0][0], "last": page[-1][0]}
+                    rows = connection.execute(statements.ENTRIES_BETWEEN, between).all()
+                    reader.read(cast(Iterable[Record], rows))
+            return reader.conclude(None if head is None else (head.seq, head.hash))
 
     def lease(self, key: str, owner: str, *, at: float, ttl_seconds: float, reason: str = "") -> Fence | None:
         """See `Ledger.lease`. The same owner renews with the same token, also when it is late but was not replaced.
@@ -210,10 +212,16 @@ class DatabaseLedger:
         ]
 
 
-def _counted(pages: Iterable[Sequence[Any]], progress: Callable[[int], None]) -> Iterator[Sequence[Any]]:
-    """The pages; `progress` is told how many rows were taken whenever the next page is asked for."""
+def _pages(
+    connection: Connection, statement: Executable, progress: Callable[[int], None]
+) -> Iterator[Sequence[tuple[Any, ...]]]:
+    """Rows, many at a time; `progress` is told how many were read."""
+    result = connection.execute(statement)
+    fetch: Any = result.fetchmany
+    if connection.dialect.name == "sqlite" and result.cursor is not None:
+        fetch = result.cursor.fetchmany  # the driver's own tuples: to make more of them takes as long as hashing them
     count = 0
-    for page in pages:
+    while page := fetch(_CHUNK):
         yield page
         count += len(page)
         progress(count)

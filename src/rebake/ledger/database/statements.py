@@ -5,8 +5,25 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BindParameter, Executable, Select, bindparam, delete, insert, select, update
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    ColumnElement,
+    Executable,
+    LargeBinary,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 
+from rebake.ledger import chain
 from rebake.ledger.database.tables import DOCUMENTS, ENTRIES, HEAD, LEASES
 
 _KIND: BindParameter[str] = bindparam("k")
@@ -18,6 +35,12 @@ HEAD_LOCKED = HEAD_NOW.with_for_update()
 SET_HEAD = update(HEAD).where(HEAD.c.id == 1).values(seq=bindparam("s"), hash=bindparam("h"))
 """s, h: sequence number and hash of the last entry."""
 ADD_ENTRIES = insert(ENTRIES)
+
+ENTRIES_BETWEEN = (
+    select(ENTRIES)
+    .where(ENTRIES.c.seq >= bindparam("first"), ENTRIES.c.seq <= bindparam("last"))
+    .order_by(ENTRIES.c.seq)
+)
 
 DOCUMENT = select(DOCUMENTS.c.doc).where(DOCUMENTS.c.kind == _KIND, DOCUMENTS.c.key == _KEY)
 """k, i: kind and key."""
@@ -46,6 +69,31 @@ def put_document(dialect: str) -> Executable:
     statement = upsert(DOCUMENTS).values(kind=_KIND, key=_KEY, doc=bindparam("d"))
     keys = [DOCUMENTS.c.kind, DOCUMENTS.c.key]
     return statement.on_conflict_do_update(index_elements=keys, set_={"doc": statement.excluded.doc})
+
+
+@cache
+def proofs(dialect: str) -> Select[Any]:
+    """What `chain.Reader.step_over` wants of every entry: the database joins the text, in bytes as they are hashed.
+
+    Where a database quotes a text in another way than JSON's canonical form, the entry is read once more, slowly.
+    """
+    words = chain.FORM.split("%s")
+    names = (word.rstrip(":").rpartition(",")[2].strip('"{') for word in words[:-1])
+    text: ColumnElement[str] = literal("")
+    for word, name in zip(words, names, strict=False):
+        text = text + literal(word) + _as_hashed(ENTRIES.c[name], dialect)
+    text = text + literal(words[-1])
+    whole = func.convert_to(text, "UTF8") if dialect == "postgresql" else cast(text, LargeBinary)
+    return select(ENTRIES.c.seq, ENTRIES.c.previous, ENTRIES.c.hash, whole).order_by(ENTRIES.c.seq)
+
+
+def _as_hashed(column: Column[Any], dialect: str) -> ColumnElement[str]:
+    """A value's part of the text. Source: SQLite manual, "JSON Functions"; PostgreSQL manual, "JSON Functions"."""
+    if column.name in ("seq", "at_ms", "body"):
+        return cast(column, Text)
+    if dialect == "postgresql":
+        return func.coalesce(cast(func.to_json(column), Text), "null")
+    return func.json_quote(column, type_=Text)
 
 
 def _range(*, start: bool, end: bool, newest: bool) -> Select[Any]:
