@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rebake.core.units import FULL
+from rebake.judge.custom import CustomMetrics
 from rebake.rollout import commands, events, fleets, gates, journey, present, route
 from rebake.rollout import decide as deciding
 from rebake.rollout import draft as drafts
@@ -242,6 +243,18 @@ def call_every_candidate_harmful(patch: Patch) -> None:
     patch.setattr(Judging, "_distrust", mistaken)
 
 
+def ignore_the_services_own_metrics(patch: Patch, *, but: Callable[[Any], bool] = lambda _plan: False) -> None:
+    """`but`: plans whose metrics are heard all the same."""
+    beginning, custom = Judging._beginning, Judging._custom
+
+    def begun(self: Judging, *parts: Any, **named: Any) -> Any:
+        made = beginning(self, *parts, **named)
+        return made if but(self._plan) else replace(made, metrics=())
+
+    patch.setattr(Judging, "_beginning", begun)
+    patch.setattr(Judging, "_custom", lambda self: custom(self) if but(self._plan) else CustomMetrics(()))
+
+
 # The engine, its fleets and its ledger
 
 
@@ -405,6 +418,7 @@ MISTAKES: dict[Callable[[Patch], None], int] = {
     leave_a_dead_stable_dead_during_a_rollout: 100,
     overlook_a_lost_candidate: 250,
     call_every_candidate_harmful: 20,
+    ignore_the_services_own_metrics: 100,
     write_no_outcome: 20,
     call_every_effect_done: 20,
     sleep_through_the_soak: 20,

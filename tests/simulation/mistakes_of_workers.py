@@ -14,6 +14,8 @@ from rebake.rollout.actions import Retire
 from rebake.rollout.fleets import healthy, keep
 from rebake.rollout.states import Event
 
+from .mistakes import ignore_the_services_own_metrics
+
 Patch = pytest.MonkeyPatch
 
 
@@ -80,6 +82,10 @@ def go_on_with_workers_that_come_and_go(patch: Patch) -> None:
     patch.setattr(events, "RULES", {state: (*without(state), mistaken) for state in events.RULES})
 
 
+def ignore_a_workers_own_metrics(patch: Patch) -> None:
+    ignore_the_services_own_metrics(patch, but=lambda plan: plan.routed)
+
+
 MISTAKES_OF_WORKERS: dict[Callable[[Patch], None], int] = {
     let_the_candidate_work_before_its_checks: 100,
     raise_all_workers_at_the_first_step: 200,
@@ -88,4 +94,5 @@ MISTAKES_OF_WORKERS: dict[Callable[[Patch], None], int] = {
     take_a_step_before_its_workers_are_there: 100,
     take_idle_workers_as_proof: 200,
     go_on_with_workers_that_come_and_go: 300,
+    ignore_a_workers_own_metrics: 50,
 }

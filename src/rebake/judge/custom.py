@@ -28,11 +28,12 @@ class CustomMetrics:
     Args:
         rules: in the order of the file.
         hint: the command that shows what every source says now.
+        besides: what every test takes for granted as well, where no route deals the work; empty when there is nothing.
     """
 
-    def __init__(self, rules: Sequence[MetricRule], hint: str = "rebake judge metrics ENV") -> None:
+    def __init__(self, rules: Sequence[MetricRule], hint: str = "rebake judge metrics ENV", besides: str = "") -> None:
         self.rules = tuple(rules)
-        self._metrics = {rule.name: Metric(rule) for rule in rules}
+        self._metrics = {rule.name: Metric(rule, besides) for rule in rules}
         self._hint = hint
 
     @property

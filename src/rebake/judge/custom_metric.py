@@ -50,10 +50,15 @@ class Split:
 
 
 class Metric:
-    """One metric: its test, its last reading, and what is told of it."""
+    """One metric: its test, its last reading, and what is told of it.
 
-    def __init__(self, rule: MetricRule) -> None:
+    Args:
+        besides: what its test takes for granted as well; empty when there is nothing.
+    """
+
+    def __init__(self, rule: MetricRule, besides: str = "") -> None:
         self.rule = rule
+        self._besides = besides
         self.test: ShareTest | NumberTest = _test_of(rule)
         self.last: tuple[Reading, Split] | None = None
         self.began: float | None = None
@@ -206,6 +211,9 @@ class Metric:
 
     def assumption(self) -> str:
         """By which test, and what it takes for granted."""
+        return self._test_said() + (f", and that {self._besides}" if self._besides else "")
+
+    def _test_said(self) -> str:
         rule, every = self.rule, format_duration(self.rule.interval_ms)
         if rule.by_requests:
             return "test by the weights that dealt the requests; takes it that one request counts once at most"

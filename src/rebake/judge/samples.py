@@ -60,12 +60,14 @@ class Words:
         hit: an event.
         not_yet: said before the first trial at a step's weight.
         caveat: what a verdict must add about its bound; empty when there is nothing.
+        taken_besides: what tests of the service's own metrics take for granted as well; empty when there is nothing.
     """
 
     unit: str
     hit: str
     not_yet: str
     caveat: str = ""
+    taken_besides: str = ""
 
 
 REQUESTS = Words("requests", "bad answer", "no request was dealt by the present weights yet")
@@ -74,6 +76,7 @@ WORK = Words(
     "failure",
     "no instance-second was counted at the present size yet",
     "shares of the work are those that live instances really had, so the bound is weaker than with a route",
+    "instances of both fleets fetch like work, and as much of it",
 )
 
 

@@ -52,7 +52,7 @@ class Beginning:
             history=self.history,
             kinds=self.kinds,
             candidate_instances=self.candidate_instances,
-            custom=CustomMetrics(self.metrics, self.hint),
+            custom=CustomMetrics(self.metrics, self.hint, self.settings.words.taken_besides),
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -197,9 +197,9 @@ class Engine:
         memory = self.memory(key)
         if self.ports.place is not None and not is_vacant(memory.environment):
             return memory
-        ends = memory.fence_until + self.ports.lease_seconds - self.ports.renew_seconds
-        if memory.fence is not None and now < ends:
-            return memory
+        granted = memory.fence_until - self.ports.renew_seconds
+        if memory.fence is not None and 0 <= now - granted < self.ports.lease_seconds:
+            return memory  # a clock that was set back since tells nothing of how long that is ago
         fresh = self._recall(key)
         if fresh.environment == memory.environment:
             return memory

@@ -165,6 +165,7 @@ class Judging:
             return self.verdict
         if not rollout.plan.routed:
             self._take_work(environment, rollout, instances, now)
+            self._hear(None if instances is None else _split_by_instances(rollout), now, metrics)
             self._distrust(rollout)
             return self.verdict
         reading = None if route is None else readings.read(environment, route, now)
@@ -177,23 +178,16 @@ class Judging:
             self._take_counters(environment, grown)
         else:
             self._take_records(environment, samples.samples, grown, now)
-        self._hear(environment, route, now, metrics)
+        self._hear(None if route is None else self._split(environment, route), now, metrics)
         self._distrust(rollout)
         return self.verdict
 
-    def _hear(
-        self,
-        environment: Environment,
-        route: RouteObservation | None,
-        now: float,
-        metrics: Sequence[MetricReading],
-    ) -> None:
-        """Have the service's own metrics judged. Readings wait while nobody knows how the route splits the traffic."""
+    def _hear(self, split: Split | None, now: float, metrics: Sequence[MetricReading]) -> None:
+        """Have the service's own metrics judged. Readings wait while nobody knows how the work is split."""
         if not self._plan.judge.metrics or self._judge is None:
             return
         self._unheard += metrics
-        heard = self._unheard if route is not None else []
-        split = None if route is None else self._split(environment, route)
+        heard = self._unheard if split is not None else []
         before, self.verdict = self.verdict, self._judge.hear(now, heard, split)
         changed = _course_of(before) != _course_of(self.verdict)
         if self._taping is not None and (heard or changed):
@@ -238,7 +232,7 @@ class Judging:
         )
 
     def _custom(self) -> CustomMetrics:
-        return CustomMetrics(self._plan.judge.metrics, self._hint)
+        return CustomMetrics(self._plan.judge.metrics, self._hint, self._settings.words.taken_besides)
 
     @property
     def _hint(self) -> str:
@@ -379,6 +373,11 @@ class Judging:
             "tape": None if self._taping is None else self._taping.state(),
             "verdict": None if self.verdict is None else dump(self.verdict),
         }
+
+
+def _split_by_instances(rollout: Rollout) -> Split:
+    """Nobody deals work to workers: an instance fetches as much as any other, whatever its fleet's share is."""
+    return Split(steady=f"{rollout.weight}")
 
 
 def _course_of(verdict: Verdict | None) -> tuple[Any, ...] | None:

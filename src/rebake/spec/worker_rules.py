@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from rebake.judge.metric_rules import REQUESTS
 from rebake.spec.report import Finding, nearest
 from rebake.spec.tree import Path
 
@@ -69,9 +70,12 @@ def _of_an_environment(environment: dict[str, Any], path: Path) -> Iterator[Find
     if environment.get("platform", "local") != "local":
         problem = "expected platform local with kind: worker, the only one that runs workers, found another"
         yield Finding("worker-not-here", (*path, "platform"), problem, "write platform: local")
-    if "metrics" in _mapping(environment, "judge"):
-        problem = "expected no metrics with kind: worker (they are split by the route's shares), found some"
-        yield Finding("needs-a-route", (*path, "judge", "metrics"), problem, "remove the lines", True)
+    for name, metric in _mapping(_mapping(environment, "judge"), "metrics").items():
+        for source in ("prometheus", "endpoint"):
+            if _mapping(metric, source).get("total") == REQUESTS:
+                problem = f"expected a counter of the worker's own as the total, found {REQUESTS}, which no route deals"
+                where = (*path, "judge", "metrics", name, source, "total")
+                yield Finding("needs-a-route", where, problem, "count what the worker does", True)
     if "latency" in _mapping(environment, "judge"):
         problem = "expected no latency with kind: worker (there are no answers to time), found it"
         yield Finding("needs-a-route", (*path, "judge", "latency"), problem, "remove the line", True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rebake.core.codec import dump
-from rebake.errors import Transient
+from rebake.errors import LedgerConflict, Transient
 from rebake.ledger.ports import Draft, Entry, Fence, Put
 from rebake.rollout.engine import Engine, Ports, next_look
 from rebake.rollout.plan import Strategy
@@ -185,3 +187,22 @@ def forget_what_the_world_keeps(shop: Shop) -> None:
     shop.router.records.clear()
     ports._version.cache_clear()  # bounded by its size
     assert dump(shop.environment)["rollout"] is None
+
+
+def test_an_engine_that_led_before_the_clock_was_set_back_reads_what_another_one_wrote_since() -> None:
+    """Its lease looks as if it were an hour young, and is long over."""
+    shop = Shop()
+    shop.serving(A)
+    shop.command("down")
+    shop.until(lambda: shop.environment.stable is None and not shop.environment.leaving)
+    former = shop.engine
+    shop.clock.advance(20.0)
+    shop.engine = Engine(replace(former.ports, owner="another"))
+    rollout = shop.deploy(B)
+    shop.until(lambda: shop.environment.rollout is not None)
+    shop.clock.advance(-3600.0)
+    with suppress(LedgerConflict):
+        former.tick(KEY, asked=False)
+    seen = former.memory(KEY).environment.rollout
+    assert seen is not None
+    assert seen.id == rollout

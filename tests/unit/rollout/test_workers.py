@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
 from rebake.errors import Transient
+from rebake.judge.metric_readings import CohortName, Side
+from rebake.judge.metric_rules import EndpointAsk, MetricRule
+from rebake.judge.ports import Question
 from rebake.release.manifest import Health, RunContract
 from rebake.rollout.decide import decide
 from rebake.rollout.judging import Judging
-from rebake.rollout.plan import CommandCheck, Strategy
+from rebake.rollout.metering import Sources
+from rebake.rollout.plan import CommandCheck, JudgeRules, Strategy
 from rebake.rollout.shares import instances_at
 from rebake.rollout.states import State
 from rebake.rollout.working import Work
 from rebake.rollout.world import Environment, Failure, Job
+from rebake.testing.simulated import InlineJobs
 from tests.unit.rollout.world import KEY, Shop
 
 A, B, C = ("sha256:" + c * 64 for c in "abc")
@@ -121,6 +127,58 @@ def test_a_worker_that_crashes_now_and_then_is_found_by_the_judge(workers: Worke
     assert "weaker than with a route" in view["reason"]
     assert view["verdict"]["verdict"] == "harmful"
     assert 3 <= view["requests"]["candidate"]["errors"] <= 12
+
+
+class Pieces:
+    """A metric of the workers' own: pieces of work, and those spoilt, by fleet."""
+
+    def __init__(self) -> None:
+        self.spoilt = 0.0
+        self.silent = False
+        self.asked = 0
+
+    def read(self, question: Question) -> Mapping[CohortName, Side]:
+        if self.silent:
+            raise Transient("metric-not-answered", "nobody answers")
+        self.asked += 1
+        spoilt = {"stable": 0.0, "candidate": self.spoilt}
+        return {n: Side(counters={n: (20.0 * self.asked * spoilt[n], 20.0 * self.asked)}) for n in question.cohorts}
+
+
+@pytest.fixture
+def pieces(workers: Workers) -> Pieces:
+    source = Pieces()
+    workers.sources = Sources({"endpoint": source}, InlineJobs())
+    workers.start_engine()
+    return source
+
+
+PIECES = JudgeRules(metrics=(MetricRule("pieces", EndpointAsk(hits="bad_total", total="all_total"), interval_ms=1000),))
+
+
+def test_workers_that_stay_up_and_spoil_their_work_are_taken_back_by_their_own_metric(
+    workers: Workers, pieces: Pieces
+) -> None:
+    workers.serving(A)
+    pieces.spoilt = 0.5
+    view = workers.until_over(workers.deploy(B, strategy=CANARY, judge=PIECES, soak_ms=60_000))
+    assert view["outcome"] == "rolled-back"
+    assert "metric pieces" in view["reason"]
+    assert "weaker test" in view["reason"]
+    assert "instances of both fleets fetch like work" in view["reason"]
+    assert view["requests"]["candidate"]["errors"] == 0
+
+
+def test_a_workers_metric_that_is_silent_holds_it_and_one_that_is_good_lets_it_go_on(
+    workers: Workers, pieces: Pieces
+) -> None:
+    workers.serving(A)
+    pieces.silent = True
+    workers.deploy(B, strategy=CANARY, judge=PIECES)
+    workers.until_state(State.ASKING)
+    assert "nobody answers" in workers.where()
+    pieces.silent = False
+    workers.until_state(State.SOAKING)
 
 
 def test_a_failing_health_command_is_evidence(workers: Workers) -> None:

@@ -63,6 +63,12 @@ def test_a_worker_may_be_asked_by_http_or_not_at_all(health: str, path: str) -> 
         ("    soak: 1m", "    hold_back: 10%", "needs-a-route", "environments.production.hold_back"),
         ("{canary: {steps: [10%]}}", "shadow", "needs-a-route", "environments.production.strategy"),
         ("    soak: 1m", "    judge: {latency: {p50: 5%}}", "needs-a-route", "environments.production.judge.latency"),
+        (
+            "    soak: 1m",
+            "    judge: {metrics: {jobs: {endpoint: {hits: bad_total, total: $requests}}}}",
+            "needs-a-route",
+            "environments.production.judge.metrics.jobs.endpoint.total",
+        ),
         ("command: [pytest]}", "http: {path: /}}", "needs-a-route", "checks[0].http"),
         ("$GREETING]}", "$GREETING], path: /up}", "health-two-ways", "run.health.command"),
         ("$GREETING]}", "$OTHER]}", "unknown-variable", "run.health.command[2]"),
@@ -75,6 +81,12 @@ def test_what_does_not_fit_the_kind_is_refused_by_name(was: str, now: str, code:
     found = mistakes_of(was, now)
     assert (code, key) in {(m.code, m.key) for m in found}, found
     assert all(m.line for m in found)
+
+
+def test_a_worker_has_metrics_of_its_own() -> None:
+    metrics = "    judge: {metrics: {jobs: {endpoint: {hits: failed_total, total: jobs_total}}, age: {command: [age]}}}"
+    rules = plan_for(parse(WORKER.replace("    soak: 1m", metrics)), "production").judge.metrics
+    assert [rule.name for rule in rules] == ["jobs", "age"]
 
 
 def test_a_misspelled_listen_is_not_also_called_missing() -> None:

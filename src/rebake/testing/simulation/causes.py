@@ -15,6 +15,7 @@ from rebake.rollout.plan import Plan
 from rebake.rollout.route import stages
 from rebake.rollout.states import Event, State
 from rebake.testing.simulation.people import People
+from rebake.testing.simulation.scenario import SILENT
 from rebake.testing.simulation.world import Reality
 
 WITHOUT_USERS = frozenset({State.WAITING, State.PREPARING, State.LAUNCHING, State.CHECKING, State.RETURNING})
@@ -70,10 +71,11 @@ class Causes:
 
     # Causes
 
-    def _harm(self, rollout: str, _plan: Plan, release: str) -> str | None:
-        if self.reality.workers:
-            return self._unfit(rollout, _plan, release)
+    def _harm(self, rollout: str, plan: Plan, release: str) -> str | None:
         harmful = self.reality.platform.behaviours[release].error_rate > 0
+        if self.reality.workers:
+            told = harmful and any(rule.name != SILENT for rule in plan.judge.metrics)
+            return None if told else self._unfit(rollout, plan, release)
         return None if harmful else "its release answers every request well"
 
     def _unfit(self, rollout: str, _plan: Plan, release: str) -> str | None:

@@ -40,7 +40,6 @@ class Holding:
 
     def shut(self, rollout: str, plan: Plan, doc: Mapping[str, Any], at: float) -> bool:
         """Whether a gate in time holds this rollout at a moment, with the environment as it is remembered."""
-        at = round(at, 6)  # finer than a microsecond no clock on a wall is read
         window, frozen = shut_by_file(plan, at)
         passed = self.let_through.get(rollout)
         if passed is not None:

@@ -187,18 +187,17 @@ class FaultyRouter(_Port):
 
 
 class FaultySource(_Port):
-    """A metric of the service's own that says what the users met: failed answers of all, by fleet."""
+    """A metric of the service's own that says what was done badly, of all: answers to users, or a worker's work."""
 
     def read(self, question: Question) -> Mapping[CohortName, Side]:
         mode, value = self.reality.faults.take("metric")
         if mode == "failed" or question.rule.name == SILENT:
             raise _away("metric")
-        counters = self.reality.router.counters
         found: dict[CohortName, Side] = {}
         for name, cohort in question.cohorts.items():
-            counted = counters.get(cohort.fleet)
+            counted = self.reality.done(cohort.fleet, cohort.release)
             if counted is not None and not (mode == "partial" and value % 2):
-                found[name] = Side(counters={cohort.fleet: (float(counted.errors), float(counted.requests))})
+                found[name] = Side(counters={cohort.fleet: counted})
         return found
 
 

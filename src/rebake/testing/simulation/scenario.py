@@ -97,9 +97,12 @@ def of_workers(seed: int) -> bool:
 
 
 def kind_of(seed: int, release: str) -> str:
-    """How a release behaves; `a` is always good. A worker answers nobody: one that does harm comes and goes."""
+    """How a release behaves; `a` is always good. A worker answers nobody: one that does harm comes and goes, or spoils
+    half of its work, which only its own metric tells."""
     kind = "good" if release == "a" else random.Random(f"{seed}/kind/{release}").choice(KINDS)
-    return "frail" if kind == "harmful" and of_workers(seed) else kind
+    if kind == "harmful" and of_workers(seed):
+        return random.Random(f"{seed}/harm/{release}").choice(("frail", "harmful"))
+    return kind
 
 
 def digest(release: str) -> str:
@@ -130,10 +133,10 @@ def _strategy(chance: random.Random) -> Strategy:
 def _judge(seed: int, variant: int) -> JudgeRules:
     """Some plans name a metric of the service's own. The silent one never has data: nobody may pass by it."""
     chance = random.Random(f"{seed}/metrics/{variant}")
-    if chance.random() > 0.2:
+    if chance.random() > (0.4 if of_workers(seed) else 0.3):
         return JudgeRules()
-    name = chance.choice(("failures", "failures", SILENT))
-    missing: Literal["undecided", "ignore"] = "undecided" if chance.random() < 0.5 else "ignore"
+    name = chance.choice(("failures", SILENT))
+    missing: Literal["undecided", "ignore"] = "undecided" if chance.random() < 0.7 else "ignore"
     asked = EndpointAsk(hits="failed_total", total="answers_total")
     return JudgeRules(metrics=(MetricRule(name, asked, interval_ms=1000, missing=missing),))
 
@@ -196,7 +199,7 @@ def _for_workers(plan: Plan) -> Plan:
     """The same wish for a fleet without a route. Two instance-seconds are evidence enough: holds are short here."""
     strategy = Strategy("canary", steps=(2000, 6000), hold_ms=1000) if plan.strategy.kind == "shadow" else plan.strategy
     checks: tuple[Check, ...] = tuple(CommandCheck(check.name, ("true",)) for check in plan.checks)
-    judge = JudgeRules(min_requests=4)
+    judge = replace(plan.judge, min_requests=4)
     run = replace(plan.run, port=None, health=replace(plan.run.health, path=""))
     return replace(plan, listen="", strategy=strategy, checks=checks, judge=judge, run=run, hold_back_basis_points=0)
 

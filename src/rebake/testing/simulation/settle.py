@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rebake.core.units import FULL
+from rebake.judge.metric_rules import EndpointAsk, MetricRule
 from rebake.rollout.fleets import GIVE_UP_AFTER
-from rebake.rollout.plan import Strategy
+from rebake.rollout.plan import JudgeRules, Strategy
 from rebake.testing.simulation.keeping import streak_of
 from rebake.testing.simulation.people import digest_in
-from rebake.testing.simulation.scenario import KEY, PROBE, Happening
+from rebake.testing.simulation.scenario import KEY, PROBE, SILENT, Happening
 from rebake.testing.simulation.watch import LISTEN
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ MOST_TICKS = 600
 QUICK_TICKS, SLOW_TICKS = 60, 200
 """After so many ticks the clock goes faster: only long ramps are left then."""
 HOPELESS = ("frail", "sickly", "exits")
+PROVED_SILENT = 4
+"""One seed in so many proves that a silent metric is waited for: also each that is about workers."""
 
 
 def settle(run: Run) -> None:
@@ -133,10 +136,33 @@ def _prove(run: Run) -> None:
         run.watch.fail("6", f"{rollout} is good, nothing went wrong, and it ended {run.watch.states.get(rollout)}")
         return
     _prove_undo(run)
+    if run.scenario.seed % PROVED_SILENT == PROVED_SILENT - 1 and not run.watch.violations:
+        _prove_silence(run)
+    if run.watch.violations:
+        return
     run.person(Happening(0, "stop"))
     before = run.reality.environment.get("stable")
     if _ends(run) and (run.reality.environment.get("stable") or {}).get("id") != (before or {}).get("id"):
         run.watch.fail("7", "a stop that found nothing to stop changed what serves")
+
+
+def _prove_silence(run: Run) -> None:
+    """A metric that must be heard, and is silent, keeps a good release from its users: a person is asked."""
+    silent = MetricRule(SILENT, EndpointAsk(hits="failed_total", total="answers_total"), interval_ms=1000)
+    strategy = Strategy("canary", steps=(2000,), hold_ms=1000)
+    plan = {**_plain(run), "strategy": strategy, "undecided": "hold-on", "undecided_limit_ms": 2000, "soak_ms": 2000}
+    plan["judge"] = JudgeRules(min_requests=2, metrics=(silent,))
+    run.person(Happening(0, "deploy", "a", value=PROBE + 1), **plan)
+    owner = run.owners[0]
+    for tick in range(MOST_TICKS):
+        run.step(max(run.due[owner] - run.reality.wall.now(), _pace(tick)), owner)
+        state = (run.reality.environment.get("rollout") or {}).get("state")
+        if run.watch.violations or state == "asking":
+            break
+    else:
+        run.watch.fail("10", f"nobody is asked about {run.begun[-1]}, whose metric is silent: {where(run)}")
+    run.person(Happening(0, "stop"))
+    _ends(run)
 
 
 def _plain(run: Run) -> dict[str, Any]:

@@ -450,6 +450,8 @@ class Watch:
         kind, _, plan = self.asked[rollout]
         if kind == "undo" or plan.undecided == "promote" or not (plan.strategy.steps or plan.strategy.profile):
             return
+        if any(m.name == SILENT and m.missing == "undecided" for m in plan.judge.metrics):
+            self.fail("10", f"{rollout} was promoted although a metric that must be heard was silent")
         if self.reality.workers:
             worked = self.reality.worked.get(rollout, 0.0)
             if worked < 2.0:
@@ -458,8 +460,6 @@ class Watch:
         counted = self.reality.router.counters.get(rollout)
         if self.reality.router.epoch == "1" and (counted is None or counted.requests < plan.judge.min_requests):
             self.fail("10", f"{rollout} was promoted on {counted.requests if counted else 0} requests")
-        if any(m.name == SILENT and m.missing == "undecided" for m in plan.judge.metrics):
-            self.fail("10", f"{rollout} was promoted although a metric that must be heard was silent")
         if self.kind_of_rollout(rollout) == "harmful" and self.kind_of_rollout(self.stable or "") != "harmful":
             self.fail("10", f"{rollout} was promoted although half of its answers are errors")
 

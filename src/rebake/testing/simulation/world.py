@@ -34,6 +34,8 @@ from rebake.traffic.ports import Counters, EnvironmentRoute, Sample
 
 FRAIL_SECONDS = 4.0
 REMEMBERED_LOOKS = 8
+PIECES = 10.0
+"""What one worker does in a second."""
 
 
 class Killed(BaseException):
@@ -92,7 +94,7 @@ class WallClock:
         self.skew = 0.0
 
     def now(self) -> float:
-        return self.true.at + self.skew
+        return round(self.true.at + self.skew, 6)  # finer than a microsecond no clock on a wall is read
 
 
 class Reality:
@@ -179,6 +181,15 @@ class Reality:
         """Seconds since a fleet or an instance last had users: in truth, and by the clock on the wall."""
         true, wall = self.weighted_at.get(name, (-1e9, -1e9))
         return self.clock.at - true, self.wall.now() - wall
+
+    def done(self, fleet: str, release: str) -> tuple[float, float] | None:
+        """What a fleet did badly, and all it did: answers to users, or a worker's work. None before it did anything."""
+        if self.workers:
+            count = self.worked.get(fleet)
+            spoilt = self.platform.behaviours[release].error_rate
+            return None if count is None else (count * PIECES * spoilt, count * PIECES)
+        counted = self.router.counters.get(fleet)
+        return None if counted is None else (float(counted.errors), float(counted.requests))
 
     # Effects, done for good
 
