@@ -40,8 +40,12 @@ class Dock(Site):
         super().__init__(root)
         self.releases = ImageReleases(Home(self.home).store)
 
-    def describe(self, more: str, **_: str) -> None:
-        self.write("rebake.yaml", FILE.format(socket=self.engine.socket, port=self.port, more=more))
+    def describe(self, more: str, **changes: str) -> None:
+        text = FILE.format(socket=self.engine.socket, port=self.port, more=more)
+        for before, after in changes.items():
+            assert before in text
+            text = text.replace(before, after)
+        self.write("rebake.yaml", text)
 
     def seal(self, **changes: str) -> str:
         """A release of the site's service with other words in it."""

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rebake.testing.docker_engine import DockerEngine
-from tests.e2e.dock import CANARY, Dock
+from rebake.testing.images import base_layer
+from tests.e2e.dock import BLUE_GREEN, CANARY, Dock
 from tests.e2e.site import until
 
 pytestmark = pytest.mark.real
@@ -66,3 +67,23 @@ def test_containers_that_ended_with_the_engine_are_replaced_when_it_is_back(dock
     dock.engine.start()
     until(lambda: dock.get()[0] == 200, LONG)
     until(lambda: len(dock.names()) == 2 and not before & set(dock.names()), LONG)
+
+
+def test_a_dockerfile_that_nobody_here_wrote_becomes_a_service_and_its_change_a_release(dock: Dock) -> None:
+    """Its image runs as root, listens on a port of its own and says itself what to run."""
+    dock.engine.import_image("tests/python:1", base_layer())
+    dock.environ |= {"DOCKER_HOST": dock.engine.host, "PATH": dock.engine.environ["PATH"]}
+    recipe = (
+        'FROM tests/python:1\nWORKDIR /srv\nCOPY . .\nENV GREETING=there\nEXPOSE 8000\nCMD ["python", "server.py"]\n'
+    )
+    dock.write("Dockerfile", recipe)
+    dock.describe(
+        BLUE_GREEN,
+        **{"{builder: files}": "{builder: dockerfile}", "  command: [python, -u, server.py]\n  port: 8000\n": ""},
+    )
+    done = dock.deploy()
+    assert done.code == 0, done.err
+    until(lambda: dock.get()[1] == "one there", LONG)
+    dock.edit('TEXT = "one"', 'TEXT = "two"')
+    assert dock.deploy().doc["outcome"] == "promoted"
+    until(lambda: dock.get()[1] == "two there", LONG)

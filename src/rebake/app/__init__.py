@@ -39,11 +39,14 @@ def bake(home: Home, file: Compiled, folder: Path, progress: Callable[[str], Non
     """
     from rebake.app.registries import Registries
     from rebake.bake.baker import Baker
+    from rebake.bake.builders.dockerfile import DockerfileBuilder
     from rebake.bake.builders.files import FilesBuilder
+    from rebake.bake.builders.image import ImageBuilder
     from rebake.bake.builders.node import NodeBuilder
     from rebake.bake.builders.python import PythonBuilder
+    from rebake.bake.builders.static import StaticBuilder
     from rebake.bake.memoising import DiskMemo
-    from rebake.bake.ports import BakeRequest, Builder
+    from rebake.bake.ports import BakeRequest, Builder, WholeBuilder
     from rebake.bake.tools import SystemTools
     from rebake.release.manifest import run_contract_of
 
@@ -55,10 +58,18 @@ def bake(home: Home, file: Compiled, folder: Path, progress: Callable[[str], Non
         exclude=(*file.bake["exclude"], *_own_home(home, folder / file.bake["source"])),
         base=_base(folder, file.bake["base"]),
         build=file.bake["build"],
+        dockerfile=file.bake["dockerfile"],
     )
     releases, tools = store(home), SystemTools()
     memo = DiskMemo(releases.cache)
-    builders: list[Builder] = [FilesBuilder(), PythonBuilder(tools, memo), NodeBuilder(tools, memo)]
+    builders: list[Builder | WholeBuilder] = [
+        FilesBuilder(),
+        StaticBuilder(),
+        PythonBuilder(tools, memo),
+        NodeBuilder(tools, memo),
+        DockerfileBuilder(tools),
+        ImageBuilder(),
+    ]
     with Registries(os.environ) as registries:
         return Baker(releases, builders, registries.images(releases, memo)).bake(request, progress)
 

@@ -8,7 +8,7 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,14 +17,25 @@ from rebake.bake.bases import Base, Ground, NoImages, base_of
 from rebake.bake.layers import Reader, entry_of, write_layer
 from rebake.bake.memoising import BuiltLayer, DiskMemo, LayerMemo, layer_key, resolve
 from rebake.bake.plan import with_folders
-from rebake.bake.ports import BakeRequest, BakeResult, Builder, Images, Progress, Resolution, ScriptRunner, Seen
+from rebake.bake.ports import (
+    Application,
+    BakeRequest,
+    BakeResult,
+    Builder,
+    Images,
+    Progress,
+    Resolution,
+    ScriptRunner,
+    Seen,
+    WholeBuilder,
+)
 from rebake.bake.refusals import refuse
 from rebake.bake.source import Source, load_patterns, open_source
 from rebake.core.digest import digest_of
 from rebake.errors import BakeError
 from rebake.release.blobs import Pin, full_disks
-from rebake.release.documents import Below, StoredLayer, image_documents
-from rebake.release.manifest import Release, Runtime
+from rebake.release.documents import Below, ImageDocuments, StoredLayer, image_documents
+from rebake.release.manifest import Release, RunContract, Runtime
 from rebake.release.store import Store
 
 _NOBODY = "65532:65532"
@@ -65,9 +76,9 @@ class Baker:
         images: where bases by reference come from.
     """
 
-    def __init__(self, store: Store, builders: Sequence[Builder], images: Images | None = None) -> None:
+    def __init__(self, store: Store, builders: Sequence[Builder | WholeBuilder], images: Images | None = None) -> None:
         self._store, self._images = store, images or NoImages()
-        self._builders: Mapping[str, Builder] = {builder.name: builder for builder in builders}
+        self._builders = {builder.name: builder for builder in builders}
         self._memo = DiskMemo(store.cache)
 
     def bake(self, request: BakeRequest, progress: Progress) -> BakeResult:
@@ -81,6 +92,8 @@ class Baker:
     def _bake(self, request: BakeRequest, progress: Progress) -> BakeResult:
         started = time.monotonic()
         builder = self._builder(request)
+        if isinstance(builder, WholeBuilder):
+            return self._take(builder, request, progress, started)
         source = open_source(request.source, request.exclude)
         request = replace(request, source=Path(os.fsdecode(source.root)))
         with self._store.pinned() as pin:
@@ -88,7 +101,10 @@ class Baker:
             job = _Job(builder, request, source, builder.runtime(request), base, pin, progress)
             _refuse_other_interpreter(base, job.runtime)
             dependencies = self._dependencies(job)
-            application = self._application(job, dependencies)
+            added = builder.application(request, dependencies.layer is not None)
+            application = self._application(job, dependencies, added)
+            if not request.run.command:
+                job = replace(job, request=replace(request, run=replace(request.run, command=added.command)))
             release, existed = self._seal(job, dependencies, application)
         reused = [
             name
@@ -101,7 +117,24 @@ class Baker:
         ]
         return BakeResult(release, tuple(reused), time.monotonic() - started, tuple(notes))
 
-    def _builder(self, request: BakeRequest) -> Builder:
+    def _take(self, builder: WholeBuilder, request: BakeRequest, progress: Progress, started: float) -> BakeResult:
+        """The release of an image that is whole already."""
+        with self._store.pinned() as pin:
+            base, notes = builder.image(request, Ground(self._store, pin, machine(), progress), self._images)
+            release = Release(
+                digest="",
+                service=request.service,
+                builder=request.builder,
+                run=_completed(request.run, base),
+                layers=tuple(item.layer for item in base.layers),
+                runtime=Runtime(platform=base.platform),
+                base=base.name,
+            )
+            below = replace(_below(base), workdir=base.workdir, whole=True)
+            release, existed = self._put(pin, release, image_documents(release, base.layers, {}, below))
+        return BakeResult(release, ("release",) * existed, time.monotonic() - started, tuple(notes))
+
+    def _builder(self, request: BakeRequest) -> Builder | WholeBuilder:
         if request.builder not in self._builders:
             raise BakeError(
                 "builder-unknown",
@@ -147,8 +180,7 @@ class Baker:
 
     # -- application -------------------------------------------------------------------------------------------------
 
-    def _application(self, job: _Job, dependencies: _Dependencies) -> ApplicationLayer:
-        added = job.builder.application(job.request, dependencies.layer is not None)
+    def _application(self, job: _Job, dependencies: _Dependencies, added: Application) -> ApplicationLayer:
         index = self._store.cache / "trees" / f"{_tree_key(job.request, job.source)}.index"
         plain = ApplicationBaker(self._store, job.pin, job.source, added, index).bake()
         if job.request.build is None:
@@ -198,11 +230,32 @@ class Baker:
             base=job.base.name,
         )
         documents = image_documents(release, stored, job.builder.container_env(request, runtime), _below(job.base))
-        job.pin.add(documents.release)
-        job.pin.add(documents.config)
+        return self._put(job.pin, release, documents)
+
+    def _put(self, pin: Pin, release: Release, documents: ImageDocuments) -> tuple[Release, bool]:
+        """The release, recorded; and whether it was there before."""
+        pin.add(documents.release)
+        pin.add(documents.config)
         known = self._store.knows(documents.manifest)
-        digest = self._store.put_release(job.pin, documents.manifest, service=request.service, size=release.size)
+        digest = self._store.put_release(pin, documents.manifest, service=release.service, size=release.size)
         return replace(release, digest=digest), known
+
+
+def _completed(run: RunContract, base: Base) -> RunContract:
+    """The run contract, with what the file leaves to the image: command, and the one port that it says it has.
+
+    Raises: BakeError `image-without-command`.
+    """
+    command = run.command or tuple(word.replace("$", "$$") for word in base.command)  # nothing of it is a reference
+    if not command:
+        raise BakeError(
+            "image-without-command",
+            f"expected an image that says what it runs, found neither entry point nor command in {base.name}",
+            where="run.command",
+            remedy="write run.command",
+        )
+    port = base.ports[0] if run.port is None and len(base.ports) == 1 else run.port
+    return replace(run, command=command, port=port)
 
 
 def _below(base: Base) -> Below:

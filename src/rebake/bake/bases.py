@@ -55,6 +55,9 @@ class Base:
         platform: `linux/amd64`; empty where there is no image.
         env: what the image sets in the environment.
         user: whom the image runs as; empty for root.
+        command: what the image itself would run: its entry point and arguments.
+        ports: TCP ports that it says it listens on.
+        workdir: where its command runs.
     """
 
     name: str
@@ -62,6 +65,9 @@ class Base:
     platform: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
+    command: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    workdir: str = "/"
 
     def version(self, kind: str) -> str:
         """The version of its Python (`3.11`) or Node (`20`), as the image itself says; empty when it does not."""
@@ -149,6 +155,21 @@ def base_from(ground: Ground, source: ImageSource) -> Base:
     return _Image(ground, source).base()
 
 
+def _described(name: str, layers: tuple[StoredLayer, ...], platform: str, said: Mapping[str, Any]) -> Base:
+    """The base with what the image's config says of how it is run. Source: OCI image-spec v1.1, config.md."""
+    ports = [str(one).partition("/") for one in said.get("ExposedPorts") or {}]
+    return Base(
+        name=name,
+        layers=layers,
+        platform=platform,
+        env=dict(str(one).split("=", 1) for one in said.get("Env") or [] if "=" in one),
+        user=str(said.get("User") or ""),
+        command=tuple(map(str, [*(said.get("Entrypoint") or ()), *(said.get("Cmd") or ())])),
+        ports=tuple(sorted(int(number) for number, _, kind in ports if kind in ("", "tcp") and number.isdigit())),
+        workdir=str(said.get("WorkingDir") or "/"),
+    )
+
+
 class _Image:
     """One image on its way into the store."""
 
@@ -167,9 +188,7 @@ class _Image:
             if len(rows) != len(diff_ids):
                 raise self._damaged(f"it has {len(rows)} layers and {len(diff_ids)} diff IDs")
             layers = self._layers(rows, diff_ids)
-            said = config.get("config") or {}
-            env = dict(str(one).split("=", 1) for one in said.get("Env") or [] if "=" in one)
-            return Base(f"{self._source.name}@{digest}", layers, platform, env, str(said.get("User") or ""))
+            return _described(f"{self._source.name}@{digest}", layers, platform, config.get("config") or {})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._damaged(f"its documents cannot be read ({error})") from error
 

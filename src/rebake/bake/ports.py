@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rebake.release.blobs import Pin
 from rebake.release.manifest import Package, Release, RunContract, Runtime
+
+if TYPE_CHECKING:
+    from rebake.bake.bases import Base, Ground
 
 Progress = Callable[[str], None]
 """Told one short line at a time while something long runs."""
@@ -22,6 +25,7 @@ class BakeRequest:
         source: folder that holds the source; relative to the caller's working directory or absolute.
         exclude: patterns in the syntax of `.dockerignore`, applied after that file's own.
         build: `node`: the name of the script in package.json that makes what is served; None for none.
+        dockerfile: `dockerfile`: the file, relative to the source.
     """
 
     service: str
@@ -31,6 +35,7 @@ class BakeRequest:
     exclude: tuple[str, ...] = ()
     base: str = "host"
     build: str | None = None
+    dockerfile: str = "Dockerfile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +104,12 @@ class Application:
     Attributes:
         extra: further items; a path that the source holds too is taken from here.
         hidden: names of folders that never go in, such as `node_modules`.
+        command: what is run where the file says nothing.
     """
 
     extra: tuple[Item, ...] = ()
     hidden: tuple[bytes, ...] = ()
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +215,17 @@ class Builder(Protocol):
 
     def container_env(self, request: BakeRequest, runtime: Runtime) -> Mapping[str, str]:
         """What a container needs in its environment because of the builder's layout."""
+        ...
+
+
+@runtime_checkable
+class WholeBuilder(Protocol):
+    """Knows where an image is, or how it is made, that is the release as it is. Raises: BakeError, PlatformError."""
+
+    name: str
+
+    def image(self, request: BakeRequest, ground: Ground, images: Images) -> tuple[Base, Sequence[str]]:
+        """The image in the store; and what a person should know of it."""
         ...
 
 

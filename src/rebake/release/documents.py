@@ -134,21 +134,30 @@ def release_from(digest: str, doc: Mapping[str, Any]) -> tuple[Release, tuple[St
     return release, stored
 
 
-def container_env(release: Release, extra: Mapping[str, str], below: Mapping[str, str]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Below:
+    """What the image config takes over from the base.
+
+    Attributes:
+        user: whom the container runs as; empty: not said.
+        workdir: where the command runs.
+        whole: nothing of ours lies on top of it.
+    """
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+    workdir: str = "/app"
+    whole: bool = False
+
+
+def container_env(release: Release, extra: Mapping[str, str], below: Below) -> list[str]:
     """What a container of the image finds in its environment: the run contract's own values win, the base's lose."""
-    env = {**below, "PATH": f"/deps/bin:{below.get('PATH') or _PATH}", "HOST": "0.0.0.0"}
+    path = below.env.get("PATH") or _PATH
+    env = {**below.env, "PATH": path if below.whole else f"/deps/bin:{path}", "HOST": "0.0.0.0"}
     if release.run.port is not None:
         env["PORT"] = str(release.run.port)
     env |= {**extra, **release.run.env}
     return [f"{name}={env[name]}" for name in sorted(env)]
-
-
-@dataclass(frozen=True, slots=True)
-class Below:
-    """What the image config takes over from the base. `user`: whom the container runs as; empty: not said."""
-
-    env: Mapping[str, str] = field(default_factory=dict)
-    user: str = ""
 
 
 def config_document(
@@ -159,8 +168,8 @@ def config_document(
     system, _, architecture = platform.partition("/")
     config: dict[str, Any] = {
         "Cmd": list(release.run.command),
-        "Env": container_env(release, extra_env, below.env),
-        "WorkingDir": "/app",
+        "Env": container_env(release, extra_env, below),
+        "WorkingDir": below.workdir,
         "Labels": {RELEASE_ANNOTATION: release_digest, SERVICE_ANNOTATION: release.service},
         "StopSignal": "SIGTERM",
     }

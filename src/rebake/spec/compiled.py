@@ -28,7 +28,8 @@ class Compiled:
     """A file without mistakes.
 
     Attributes:
-        bake: `builder`, `source`, `exclude`, `base`, `build`, `repository`, as the model has them.
+        bake: `builder`, `source`, `exclude`, `base`, `build`, `dockerfile`, `repository`, as the model has
+            them.
         run: `codec.dump` of the release's run contract.
         environments: by name, `plan` (`codec.dump`), `env` and `secrets`, the parts of `POST /v1/rollouts`.
     """
@@ -89,6 +90,7 @@ def _compile(file: Path) -> Compiled:
             "exclude": list(spec.bake.exclude),
             "base": spec.bake.base,
             "build": spec.bake.build,
+            "dockerfile": spec.bake.dockerfile,
             "repository": spec.bake.repository,
         },
         run=dump(run_contract(spec)),

@@ -102,7 +102,7 @@ def render(service: str, guess: Guess, health: str, exclude: list[str], notes: l
         f"service: {quoted(service)}",
         "",
         "bake:",
-        f"  builder: {guess.builder:<25} # python | node | files",
+        f"  builder: {guess.builder:<25} # python | node | files | static | dockerfile",
         "  source: .",
     ]
     if exclude:

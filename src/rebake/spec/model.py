@@ -56,7 +56,9 @@ OTHER_PLATFORMS = (
 )
 """Platforms of the design that this version cannot deploy to yet."""
 
-OTHER_BUILDERS = ("static", "dockerfile", "image", "machine-image")
+BUILDERS = ("python", "node", "files", "static", "dockerfile", "image")
+
+OTHER_BUILDERS = ("machine-image",)
 """Builders of the design that this version does not have yet."""
 
 STRATEGIES = ("all-at-once", "blue-green", "canary", "linear", "shadow")
@@ -105,10 +107,13 @@ class Bake(Part):
     """How the source becomes a release."""
 
     builder: Annotated[
-        Literal["python", "node", "files"],
-        BeforeValidator(one_of("builder-not-available", OTHER_BUILDERS, "builder", "use python, node or files")),
+        Literal["python", "node", "files", "static", "dockerfile", "image"],
+        BeforeValidator(
+            one_of("builder-not-available", OTHER_BUILDERS, "builder", f"use one of {', '.join(BUILDERS)}")
+        ),
     ]
-    """How dependencies are found and installed: `python` (uv), `node` (npm) or `files` (copied as they are)."""
+    """What is done with the source: `python` (uv) and `node` (npm) install dependencies, `files` copies it as it is,
+    `static` serves it, `dockerfile` builds an image by it; `image` takes the image under base as it is."""
     source: Filled = "."
     """The folder that is baked, relative to this file."""
     exclude: tuple[Filled, ...] = ()
@@ -122,6 +127,8 @@ class Bake(Part):
     registry, such as `registry.example.com/team/shop`."""
     build: Filled | None = None
     """node: the script of package.json that is run after the install, such as `build`."""
+    dockerfile: Filled = "Dockerfile"
+    """dockerfile: the file, relative to the source."""
 
 
 class Health(Part):
@@ -156,13 +163,15 @@ class Resources(Part):
 class Run(Part):
     """The run contract: how one instance is run. It is part of the release."""
 
-    command: Annotated[tuple[Filled, ...], Field(min_length=1)]
-    """The program and its arguments as a list. No shell sees it; $PORT, $HOST and names under env are expanded."""
+    command: Annotated[tuple[Filled, ...], Field(min_length=1)] | None = None
+    """The program and its arguments as a list. No shell sees it; $PORT, $HOST and names under env are expanded. The
+    builders static, dockerfile and image know one of their own."""
     kind: Literal["http", "worker"] = "http"
     """What the instances do: `http` answers requests that come by the route; `worker` has no route and fetches its work
     itself, from a queue for example."""
     port: Annotated[int, wholes(1, 65535)] | None = None
-    """The port inside a container, 8080 by default. On `local` each instance has its own; always told as $PORT."""
+    """The port inside a container: by default the only one that an image says it has, else 8080. On `local` each
+    instance has its own. Always told as $PORT."""
     health: Health = Health()
     """How an instance shows that it can serve."""
     drain: Annotated[int, durations("0s", "1h")] = 10_000
@@ -595,7 +604,7 @@ class Spec(Part):
     """The service's name."""
     bake: Bake
     """How the source becomes a release."""
-    run: Run
+    run: Run = Run()
     """How one instance is run."""
     checks: tuple[Check, ...] = ()
     """Tests of the candidate before any user reaches it."""

@@ -26,7 +26,7 @@ def run_contract(spec: model.Spec) -> manifest.RunContract:
     """The release's part: what is sealed into the image, the same in every environment."""
     run = spec.run
     return manifest.RunContract(
-        command=run.command,
+        command=run.command or (),
         port=run.port,
         health=_health(run),
         drain_ms=run.drain,

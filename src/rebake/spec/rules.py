@@ -14,8 +14,8 @@ from rebake.core.units import FULL, format_share, parse_share
 from rebake.spec import worker_rules
 from rebake.spec.fields import VARIABLE, split_listen
 from rebake.spec.metric_rules import metric_findings
-from rebake.spec.model import PLATFORMS
-from rebake.spec.report import Finding, did_you_mean, listed
+from rebake.spec.model import BUILDERS, PLATFORMS
+from rebake.spec.report import Finding, did_you_mean, listed, nearest
 from rebake.spec.tree import Path
 
 LineOf = Callable[[Path], int]
@@ -56,11 +56,37 @@ def items(data: Any, *path: str) -> list[Any]:
 # --- bake, run, checks -----------------------------------------------------------------------------------------------
 
 
+_BUILDER_OF = {"build": "node", "dockerfile": "dockerfile"}
+"""Keys of bake that only one builder knows."""
+_WITH_COMMAND = ("static", "dockerfile", "image")
+"""Builders that know what to run."""
+
+
 def builder_keys(data: Any, _: LineOf) -> Iterator[Finding]:
-    builder = get(data, "bake", "builder")
-    if "build" in mapping(data, "bake") and builder in ("python", "files"):
-        problem = f"expected build only with builder node, found it with {builder}"
-        yield Finding("key-does-nothing", ("bake", "build"), problem, "remove the line", True)
+    bake = mapping(data, "bake")
+    builder = bake.get("builder")
+    if builder not in BUILDERS:
+        return
+    for key, only in _BUILDER_OF.items():
+        if key in bake and builder != only:
+            problem = f"expected {key} only with builder {only}, found it with {builder}"
+            yield Finding("key-does-nothing", ("bake", key), problem, "remove the line", True)
+    if builder == "dockerfile" and "base" in bake:
+        problem = "expected no base with builder dockerfile, which has its own in FROM, found one"
+        yield Finding("key-does-nothing", ("bake", "base"), problem, "remove the line", True)
+    if builder == "image":
+        for key in ("source", "exclude"):
+            if key in bake:
+                problem = f"expected no {key} with builder image, which takes the image as it is, found one"
+                yield Finding("key-does-nothing", ("bake", key), problem, "remove the line", True)
+        if bake.get("base", "host") in ("host", "scratch"):
+            problem = f"expected an image under base with builder image, found {bake.get('base', 'none')}"
+            yield Finding("image-missing", ("bake", "base"), problem, "write base: registry/name:tag")
+    run = get(data, "run") or {}
+    written = isinstance(run, dict) and any(nearest(str(key), ["command"]) for key in run)
+    if builder not in _WITH_COMMAND and not written and isinstance(run, dict):
+        problem = "expected the key command, which has no default, found no such key"
+        yield Finding("missing-key", ("run", "command"), problem, "write command: [PROGRAM, ARGUMENT, …]")
 
 
 def command_variables(data: Any, _: LineOf) -> Iterator[Finding]:

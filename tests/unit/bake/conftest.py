@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from rebake.bake.baker import Baker
+from rebake.bake.builders.dockerfile import DockerfileBuilder
 from rebake.bake.builders.files import FilesBuilder
+from rebake.bake.builders.image import ImageBuilder
 from rebake.bake.builders.node import NodeBuilder
 from rebake.bake.builders.python import PythonBuilder
+from rebake.bake.builders.static import StaticBuilder
 from rebake.bake.memoising import DiskMemo
-from rebake.bake.ports import BakeRequest, BakeResult, Images, ToolResult
+from rebake.bake.ports import BakeRequest, BakeResult, Builder, Images, ToolResult, WholeBuilder
 from rebake.bake.tools import SystemTools
 from rebake.release.manifest import RunContract
 from rebake.release.store import Store
@@ -80,7 +83,9 @@ def bake(store: Store, tools: CountingTools) -> Bake:
     def run(folder: Path, into: Store | None = None, images: Images | None = None, **given: Any) -> BakeResult:
         target = into or store
         memo = DiskMemo(target.cache)
-        baker = Baker(target, [FilesBuilder(), PythonBuilder(tools, memo), NodeBuilder(tools, memo)], images)
+        builders: list[Builder | WholeBuilder] = [FilesBuilder(), StaticBuilder(), ImageBuilder()]
+        builders += [PythonBuilder(tools, memo), NodeBuilder(tools, memo), DockerfileBuilder(tools)]
+        baker = Baker(target, builders, images)
         options: dict[str, Any] = {"service": "guestbook", "builder": "files", "run": RUN} | given
         return baker.bake(BakeRequest(source=folder, **options), lambda line: None)
 

@@ -213,7 +213,7 @@ def test_a_refused_bake_leaves_no_release_and_no_temporary_file(bake: Bake, sour
         ({}, {}, "source-empty"),
         ({"a": "1"}, {"exclude": ("*",)}, "source-empty"),
         ({"a": "1"}, {"builder": "rust"}, "builder-unknown"),
-        ({"a": "1"}, {"base": "debian:12"}, "base-unsupported"),
+        ({"a": "1"}, {"base": "debian:12"}, "wrong-reference"),
         ({"a": "1"}, {"build": "compile"}, "build-unsupported"),
         ({"a": "1", "pyproject.toml": "name ="}, {"builder": "python"}, "pyproject-unreadable"),
         ({"a": "1", "package.json": "{"}, {"builder": "node"}, "package-json"),

@@ -138,7 +138,7 @@ def fill(root: Path, files: dict[str, str]) -> Path:
 def test_the_file_of_a_folder_is_right_and_runs_what_lies_there(tmp_path: Path, folder: Folder) -> None:
     written = draft(fill(tmp_path, folder.files))
     spec = parse(written.text)
-    assert (spec.bake.builder, list(spec.run.command)) == (folder.builder, folder.command)
+    assert (spec.bake.builder, list(spec.run.command or ())) == (folder.builder, folder.command)
     assert (spec.run.health.path, spec.run.env, spec.bake.build) == (folder.health, folder.env, folder.build)
     for words in folder.notes:
         assert any(words in note for note in written.notes), written.notes
@@ -193,6 +193,7 @@ def test_dependencies_and_tests_are_not_mistaken_for_the_service(tmp_path: Path)
     files = {"app.py": FLASK, "requirements.txt": "flask\ngunicorn"}
     files |= {f"{place}/a.py": other for place in (".venv/lib", "venv", "tests", "node_modules/x")}
     spec = parse(draft(fill(tmp_path, files)).text)
+    assert spec.run.command is not None
     assert (spec.run.command[3], spec.run.health.path) == ("app:app", "/up")
 
 

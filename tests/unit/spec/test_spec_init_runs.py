@@ -87,6 +87,7 @@ def select_wait(process: subprocess.Popen[bytes]) -> None:
 def test_the_guessed_command_serves_and_its_health_path_answers(tmp_path: Path, name: str) -> None:
     run = parse(draft(fill(tmp_path, FOLDERS[name])).text).run
     runtimes = {"python": sys.executable, "node": shutil.which("node") or "node"}
+    assert run.command is not None
     if run.command[0] == "node" and not shutil.which("node"):
         pytest.skip("there is no node on this machine")
     port = free_port()

@@ -26,7 +26,7 @@ BEYOND_A_SCHEMA = {
     "freeze-ends-first", "unknown-zone", "window-without-days", "wrong-date", "wrong-time",
     "after-circle", "after-unknown", "canary-two-ways", "duplicate-check", "duplicate-key", "hold-back-not-here",
     "hold-back-too-large", "key-does-nothing", "listen-taken", "platform-block", "reserved-variable", "secret-collides",
-    "step-complete",
+    "image-missing", "step-complete",
     "steps-not-rising", "unknown-check", "unknown-variable", "wrong-listen",
 }  # fmt: skip
 

@@ -231,6 +231,7 @@ def test_a_number_in_a_command_is_its_text() -> None:
 
 def test_what_a_command_may_expand() -> None:
     spec = parse(SMALL.replace("[./serve]", '[./serve, $PORT, "${HOST}:$PORT", $$HOME, $TMPDIR, $REBAKE_DATA]'))
+    assert spec.run.command is not None
     assert spec.run.command[3] == "$$HOME"
 
 
