@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.judge_world import ENDPOINT_SHARES, Bools, Floats, Ints, Step, World
 from rebake.judge import judge as shipped
-from rebake.judge import shared_fate
+from rebake.judge import shared_fate, warm_up
 from rebake.judge.book import MEMORY_SECONDS, PRIOR_REQUESTS
 from rebake.judge.eprocess import Counts, advance, capped_bets, log_factors, odds, staked_by
 from rebake.judge.metrics import Row, Threshold, endpoint_row, error_row, kind_shares, latency_row, thresholds
@@ -144,7 +144,7 @@ class Batch:
         center[self.fault[busy]] = 0.0
         ratio, extra = np.broadcast_to(self.ratio, center.shape), np.broadcast_to(self.extra, center.shape)
         bets = capped_bets(self.base_bets[None], center, extra, ratio, odd)
-        judged = self._warm(counts, now - self.first_candidate[busy] >= shipped.WARM_UP_SECONDS)
+        judged = self._warm(counts, now - self.first_candidate[busy] >= warm_up.SECONDS)
         factor = log_factors(bets, judged, center=center, extra=extra, ratio=ratio, odd=odd)
         stake = staked_by(now) - self.staked[busy]
         new_stake = (stake[:, None] * self.share / self.base_bets.shape[1])[:, :, None]

@@ -3,6 +3,8 @@ form: more releases, two rates, and the simulation beside them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from rebake.tour.load import Load, Request
@@ -14,6 +16,10 @@ pytestmark = pytest.mark.real
 PROFILE = "    strategy: {canary: {profile: default}}\n    soak: 5m\n    shield: false\n"
 STEP = "    strategy: {canary: {steps: [20%], hold: 5m}}\n    soak: 5m\n"
 HALF = "    strategy: {canary: {steps: [50%], hold: 30s}}\n    soak: 5m\n"
+COPIED = (
+    "    strategy: {canary: {steps: [50%], hold: 5m, mirror: {share: 100%, for: 3s}}}\n"
+    "    soak: 5m\n    shield: false\n"
+)
 PATHS = (*[Request("/")] * 9, Request("/orders/17"))
 
 
@@ -41,6 +47,38 @@ def test_a_release_that_crashes_costs_a_handful_of_requests_on_the_judges_own_ra
     assert 0 < report.errors <= 25  # 2 to 4; more only where this machine stands still
     assert 0 < bad.doc["requests"]["candidate"]["errors"] <= report.errors  # some may finish after the decision
     assert report.lost == 0
+
+
+@pytest.mark.parametrize(("scenario", "least"), [("crash", 10), ("endpoint", 10)])
+def test_a_release_that_crashes_on_real_paths_costs_no_user_anything_where_copies_come_first(
+    site: Site, scenario: str, least: int
+) -> None:
+    """Its health check passes and its checks are good; only real users' paths fail. No shield helps."""
+    site.describe(COPIED)
+    assert site.deploy().code == 0
+    write_release(site, SERVER, scenario)
+    with Load(site.url, 100, PATHS) as load:
+        bad = site.deploy()
+        report = load.stop()
+    assert bad.code == 3, bad.err
+    assert "copied requests" in bad.doc["verdict"]["reason"], bad.doc
+    assert (report.errors, report.lost) == (0, 0), report
+    assert bad.doc["requests"]["candidate"] == {"total": 0, "errors": 0}
+    assert bad.doc["verdict"]["copies"]["errors"] >= least
+
+
+def test_a_good_release_goes_through_its_copies_to_its_users(site: Site) -> None:
+    site.describe(COPIED)
+    assert site.deploy().code == 0
+    write_release(site, SERVER, "good", 1)
+    with Load(site.url, 100, PATHS) as load:
+        assert site.rebake("deploy", "production", "--detach").code == 0
+        until(lambda: (site.status()["rollout"] or {}).get("route", {}).get("candidate", 0) > 0)
+        rollout = until(lambda: _judged(site, 200))
+        report = load.stop()
+    assert rollout["verdict"]["copies"]["errors"] == 0
+    assert rollout["verdict"]["copies"]["total"] >= 20
+    assert (report.errors, report.lost) == (0, 0), report
 
 
 @pytest.mark.parametrize(
@@ -72,7 +110,7 @@ def test_what_a_tester_asks_of_the_candidate_is_not_held_against_it(site: Site) 
     assert rollout["state"] == "holding"
 
 
-def _judged(site: Site, requests: int) -> dict[str, object] | None:
+def _judged(site: Site, requests: int) -> dict[str, Any] | None:
     """The rollout, once the judge knows of at least so many users' requests."""
     rollout = site.status()["rollout"]
     assert rollout is not None

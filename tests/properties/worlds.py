@@ -57,6 +57,7 @@ def strategies() -> st.SearchStrategy[Strategy]:
             Strategy("canary", steps=(500, 2500), hold_ms=1000),
             Strategy("canary", profile="fast"),
             Strategy("shadow", mirror_basis_points=2000, mirror_ms=1000),
+            Strategy("canary", steps=(2500,), hold_ms=1000, mirror_basis_points=2000, mirror_ms=1000),
         )
     )
 

@@ -9,7 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from rebake.judge.eprocess import Counts, Floats, advance, capped_bets, log_factors, staked_by
+from rebake.judge.eprocess import (
+    Counts,
+    Floats,
+    advance,
+    capped_bets,
+    capped_pair_bets,
+    log_factors,
+    log_pair_factors,
+    staked_by,
+)
 from rebake.judge.metrics import Row
 
 MEMORY_SECONDS = 60.0
@@ -65,12 +74,21 @@ class Book:
         that the candidate's real share is at most the stated one: the mean of a factor is at most
         1 + l p (w' - (1 - w') o) <= 1 for every real share w' <= w.
         """
-        share, ratio, extra, _ = self.constants.T
+        _, ratio, extra, _ = self.constants.T
         center = self.centers() if centered else np.zeros(len(self.rows))
-        new_stake = self._stake_until(now)
         bets = capped_bets(self.bets, center, extra, ratio, odd)
-        factors = log_factors(bets, counts, center=center, extra=extra, ratio=ratio, odd=odd)
-        self.wealth = advance(self.wealth, (share * new_stake / self.bets.shape[1])[:, None], factors)
+        self._multiply(now, log_factors(bets, counts, center=center, extra=extra, ratio=ratio, odd=odd))
+
+    def bet_on_pairs(self, now: float, pairs: Floats) -> None:
+        """Let pairs of requests and their copies multiply the wealth. Args: pairs: as in `log_pair_factors`."""
+        _, ratio, extra, _ = self.constants.T
+        bets = capped_pair_bets(self.bets, extra, ratio)
+        self._multiply(now, log_pair_factors(bets, pairs, extra=extra, ratio=ratio))
+
+    def _multiply(self, now: float, factors: Floats) -> None:
+        new_stake = self._stake_until(now)
+        stakes = self.constants[:, 0] * new_stake / self.bets.shape[1]
+        self.wealth = advance(self.wealth, stakes[:, None], factors)
 
     def _stake_until(self, now: float) -> float:
         before = staked_by(self.clock)

@@ -107,6 +107,34 @@ def log_factors(bets: Floats, counts: Counts, *, center: Floats, extra: Floats, 
     return log_wealth
 
 
+def capped_pair_bets(bets: Floats, extra: Floats, ratio: Floats) -> Floats:
+    """Lower the bets so that no pair can lose more than `CAP` of the wealth. Shapes as in `capped_bets`."""
+    capped: Floats = np.minimum(bets, (CAP / np.maximum(ratio + extra, 1e-12))[..., None])
+    return capped
+
+
+def log_pair_factors(bets: Floats, pairs: Floats, *, extra: Floats, ratio: Floats) -> Floats:
+    """Logarithm of what pairs multiply the wealth by: a user's request that stable answered, and its copy.
+
+    A pair of events y (of the copy, on the candidate) and z (of the original, on stable) has the factor
+    1 + l (y - rho z - delta), mean 1 + l (p_candidate - rho p_stable - delta) <= 1 under the hypothesis, whatever the
+    rates do in time and however alike y and z are.
+
+    Args:
+        bets: l, (..., metrics, bets), already capped by `capped_pair_bets`.
+        pairs: (4, ..., metrics): all pairs; those with the event on both, on the copy alone, on the original alone.
+        extra, ratio: delta, rho, (..., metrics).
+    Returns: (..., metrics, bets).
+    Source: Waudby-Smith, Ramdas 2024, section 4 (bets on differences of bounded variables).
+    """
+    n, both, copies, originals = pairs[..., None]
+    delta, rho = extra[..., None], ratio[..., None]
+    log_wealth: Floats = both * np.log1p(bets * (1.0 - rho - delta)) + copies * np.log1p(bets * (1.0 - delta))
+    log_wealth += originals * np.log1p(-bets * (rho + delta))
+    log_wealth += (n - both - copies - originals) * np.log1p(-bets * delta)
+    return log_wealth
+
+
 def staked_by(clock: float) -> float:
     """Share of the wealth that is at stake after `clock` seconds: the mixture over start times.
 

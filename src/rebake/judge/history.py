@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from rebake.judge.metrics import THRESHOLD_SAMPLES
-from rebake.judge.samples import LATENCY_BUCKETS, Arm
+from rebake.judge.samples import LATENCY_BUCKETS, Arm, Joint, Pairs
 
 HOUR_SECONDS = 3600
 _PART_SECONDS = 60
@@ -51,6 +51,29 @@ class Sum:
             refused=self.refused,
             unanswered=self.unanswered,
         )
+
+
+def paired(parts: Iterable[Pairs]) -> Pairs:
+    """Several readings of pairs as one."""
+    total, instances = Pairs(), set[str]()
+    for part in parts:
+        endpoints = dict(total.endpoints)
+        for name, (n, both, ours, theirs) in part.endpoints.items():
+            before = endpoints.get(name, (0, 0, 0, 0))
+            endpoints[name] = (before[0] + n, before[1] + both, before[2] + ours, before[3] + theirs)
+        total = Pairs(
+            total.n + part.n,
+            _sum(total.failed, part.failed),
+            _sum(total.refused, part.refused),
+            _sum(total.unanswered, part.unanswered),
+            endpoints,
+        )
+        instances.update(part.instances)
+    return replace(total, instances=tuple(sorted(instances)))
+
+
+def _sum(one: Joint, other: Joint) -> Joint:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
 def together(arms: Iterable[Arm]) -> Arm:

@@ -24,19 +24,21 @@ import numpy as np
 
 from rebake.judge import texts
 from rebake.judge.bound import ExtraFailures
+from rebake.judge.copies import UNIT as COPIED
+from rebake.judge.copies import Copies
 from rebake.judge.custom import CustomMetrics, Split
 from rebake.judge.eprocess import SMALLEST_SHARE, Counts, odds
 from rebake.judge.margins import widened
 from rebake.judge.metric_readings import Reading
-from rebake.judge.metrics import REFUSALS, UNANSWERED
+from rebake.judge.metrics import OTHERS
 from rebake.judge.routing import NEEDED as FAULT_NEEDED
 from rebake.judge.routing import RoutingCheck
 from rebake.judge.rows import Rows, sane
-from rebake.judge.samples import Arm, JudgeSettings, Tick, Verdict
+from rebake.judge.samples import Arm, JudgeSettings, Pairs, Tick, Verdict
 from rebake.judge.shared_fate import SharedFate
+from rebake.judge.warm_up import WarmUp
 
 BRAKE_ABOVE, BRAKE_UNTIL = 4.0, 2.0
-WARM_UP_SECONDS = 90.0
 OWN_METRICS_SHARE = 0.2
 """Part of the wealth that metrics of the service's own get, where it has any that decide. It costs those of the
 requests a fifth of theirs, 0.22 of the 4.6 nats that they need."""
@@ -46,7 +48,6 @@ RATE_KNOWN_SECONDS = 20.0
 """After so long the traffic is known from what was judged."""
 NATS_TO_EXCLUDE = 4.6
 """n requests without excess failures bound the excess by about this much over n (JUDGE.md section 1, Ramp)."""
-_OTHERS = {UNANSWERED: "request without an answer in time", REFUSALS: "refusal (4xx)"}
 
 
 class Judge:
@@ -61,6 +62,7 @@ class Judge:
             stable's instances, margins below three standard errors of what they differ by are raised to that.
         custom: metrics of the service's own.
         by_requests: False where no route deals requests to the fleets: then only `custom` decides.
+        copies_share: part of the wealth that is bet on copies of users' requests (`copies`), 0 where none are sent.
 
     Attributes:
         evidence: the averaged e-value against the candidate; 1 at the start.
@@ -77,11 +79,14 @@ class Judge:
         candidate_instances: int = 0,
         custom: CustomMetrics | None = None,
         by_requests: bool = True,
+        copies_share: float = 0.0,
     ) -> None:
         self.settings = settings = widened(settings, history, candidate_instances)
         self.rate_hint = rate_hint
         self.custom = custom or CustomMetrics(())
         self.by_requests = by_requests
+        self.copies_share = copies_share
+        self.copies = Copies(settings, history) if copies_share else None
         self.needed = 1.0 / min(max(settings.false_rollbacks, 1e-12), 0.5)
         self.rows = Rows(settings, history, kinds)
         self.routing = RoutingCheck()
@@ -90,8 +95,8 @@ class Judge:
         self.evidence = 1.0
         self.bound: float | None = None
         self._step_requests = 0.0
-        self._first_candidate: float | None = None
-        self._compared = False
+        self._warm_up = WarmUp(history)
+        self._compared = self._copied = False
         self._braked = False
         self._fault: str | None = None
         self._too_few = False
@@ -109,11 +114,14 @@ class Judge:
         stable, candidate = sane(tick.stable), sane(tick.candidate)
         self._shielded += min(max(tick.candidate.shielded, 0), int(candidate[1]))
         self._compared = SMALLEST_SHARE <= tick.weight <= 1.0 - SMALLEST_SHARE
-        if self._first_candidate is None and candidate[0] > 0:
-            self._first_candidate = now - dt
+        self._copied = self.copies is not None and tick.weight < SMALLEST_SHARE
         counts = self.rows.counts(tick)
+        cold = self._warm_up.cold(tick, now - dt, now) and bool(self.rows.limits)
         if self._compared and (self._fault is None or self._too_few):
-            self._compare(tick.weight, now, counts, (_dealt(tick.candidate), _dealt(tick.stable)))
+            judged = self.rows.without_latency(counts) if cold else counts
+            self._compare(tick.weight, now, judged, (_dealt(tick.candidate), _dealt(tick.stable)))
+        if tick.pairs is not None and self.copies is not None:
+            self._compare_copies(self.copies, tick.pairs, now)
         self.rows.book.remember(dt, counts.stable_n, counts.stable_hits)
         self.shared_fate.update(dt, candidate, stable)
         self.rows.learn(tick.stable)
@@ -125,26 +133,40 @@ class Judge:
         odd = odds(weight)
         if self._fault is None:
             self.extra_failures.update(float(self.rows.book.centers()[0]), odd, candidate, stable)
-        self.rows.book.bet(odd, now, self._without_warm_up(counts, now), centered=self._fault is None)
+        self.rows.book.bet(odd, now, counts, centered=self._fault is None)
         self.rows.book.add_totals(counts)
-        self.evidence = self._together()
         self.bound = self.extra_failures.upper()
         self.routing.update(weight, *dealt)
         self._step_requests += candidate[0]
-        if self.evidence >= self.needed and self._harmful is None:
-            self._harmful = self._why_harmful()
+        self._weigh()
         if self._fault is None and self._harmful is None and self.routing.evidence >= FAULT_NEEDED:
             self._too_few = self.routing.too_few
             self._fault = self._why_fault(weight)
+
+    def _compare_copies(self, copies: Copies, pairs: Pairs, now: float) -> None:
+        copies.update(now, pairs)
+        if self._copied:
+            self._step_requests += max(pairs.n, 0)
+        self._weigh()
+
+    def _weigh(self) -> None:
+        """What all evidence together says now."""
+        self.evidence = sum(self._parts().values())
+        if self.evidence >= self.needed and self._harmful is None:
+            self._harmful = self._why_harmful()
         self._braked = self.evidence > (BRAKE_UNTIL if self._braked else BRAKE_ABOVE)
 
-    def _together(self) -> float:
-        """The average over all metrics: of the requests', and with a fixed share of the service's own."""
-        own = self.rows.evidence()
-        if not self.custom.deciding:
-            return own
-        share = OWN_METRICS_SHARE if self.by_requests else 1.0
-        return (1.0 - share) * own + share * self.custom.evidence
+    def _parts(self) -> dict[str, float]:
+        """The average over all metrics, by where it comes from: the requests', and with fixed shares that of copies
+        and of the service's own metrics."""
+        own = (OWN_METRICS_SHARE if self.by_requests else 1.0) if self.custom.deciding else 0.0
+        copied = 0.0 if self.copies is None else self.copies_share * (1.0 - own)
+        parts = {"requests": (1.0 - own - copied) * self.rows.evidence()}
+        if own:
+            parts["custom"] = own * self.custom.evidence
+        if self.copies is not None:
+            parts["copies"] = copied * self.copies.evidence
+        return parts
 
     def hear(self, now: float, readings: Sequence[Reading] = (), split: Split | None = None) -> Verdict:
         """Take in what sources said of the service's own metrics, and say what is known at `now` (their clock)."""
@@ -152,16 +174,8 @@ class Judge:
         for reading in readings:
             self.custom.take(reading, split or Split())
         if self.custom.deciding:
-            self.evidence = self._together()
-            if self.evidence >= self.needed and self._harmful is None:
-                self._harmful = self._why_harmful()
-            self._braked = self.evidence > (BRAKE_UNTIL if self._braked else BRAKE_ABOVE)
+            self._weigh()
         return self._verdict()
-
-    def _without_warm_up(self, counts: Counts, now: float) -> Counts:
-        """Latency is not judged until the candidate has served for a while; failures always are."""
-        warm = self._first_candidate is not None and now - self._first_candidate >= WARM_UP_SECONDS
-        return counts if warm or not self.rows.limits else self.rows.without_latency(counts)
 
     # -- what is known now --------------------------------------------------------------------------------------
 
@@ -186,6 +200,7 @@ class Judge:
             left=self.promotion_text(),
             worst=self.rows.worst(),
             own_metrics=self.custom.said(self._now),
+            copies=(0, 0) if self.copies is None else self.copies.seen,
         )
 
     def _kind(self) -> tuple[Any, str]:
@@ -206,7 +221,7 @@ class Judge:
         return "healthy", f"{self._numbers()}{self._bound_text()}"
 
     def _why_no_comparison(self) -> str | None:
-        if not self._compared:
+        if not self._compared and not self._copied:
             return "nothing to compare: all traffic goes to one cohort"
         return self._why_waiting() if self._step_requests < max(self.settings.min_requests, 1) else None
 
@@ -217,6 +232,8 @@ class Judge:
         words = self.settings.words
         caveat = f" ({words.caveat})" if words.caveat else ""
         what = texts.compared(words.hit, (n1, k1), (n0, k0), words.unit) + self._shielded_text()
+        if self.copies is not None and not n1:
+            what = self.copies.compared()
         if not self.by_requests:
             what = self.custom.worst() or "no metric decides here"
         return f"{what}; evidence {texts.evidence(self.evidence)} of {texts.number(self.needed)} needed{caveat}"
@@ -226,12 +243,12 @@ class Judge:
         return f", {shielded} of the candidate's answered well by another try" if self._shielded else ""
 
     def _why_waiting(self) -> str:
-        unit = self.settings.words.unit
-        if not self.rows.book.totals[0, 0]:
+        unit, asked = (COPIED, "") if self._copied else (self.settings.words.unit, "candidate ")
+        if not self._step_requests and not self.rows.book.totals[0, 0]:
             return f"no {unit} on the candidate yet: no data is no verdict"
         seen, wanted = self._step_requests, max(self.settings.min_requests, 1)
         needs = f"{unit.removesuffix('s') if wanted == 1 else unit} that this step needs"
-        return f"{texts.number(seen)} of {wanted:,} candidate {needs}; {self._numbers()}"
+        return f"{texts.number(seen)} of {wanted:,} {asked}{needs}; {self._numbers()}"
 
     def _why_fault(self, weight: float) -> str:
         n1, _, n0, _ = self.rows.book.totals[0]
@@ -249,14 +266,19 @@ class Judge:
         worst = int(np.argmax(self.rows.book.evidence()))
         bound = f"false-alarm bound {texts.percent(1.0 / self.needed)}"
         text = self._numbers()
-        if self._owed_to_custom():
+        parts = self._parts()
+        if parts.get("copies", 0.0) > self.evidence / 2 and self.copies is not None:
+            if self.rows.book.totals[0, 0]:
+                text = f"{self.copies.compared()}; {text}"
+            return f"{text}; {bound}"
+        if parts.get("custom", 0.0) > self.evidence / 2:
             text = f"{self.custom.worst()}; {text}" if self.by_requests else text
             return f"{text}; {bound}, by a {self.custom.worst_test()}"
         if worst in (i for _, i in self.rows.limits):
             n1, k1, n0, k0 = self.rows.book.totals[worst]
             what = f"answer slower than stable's {self.rows.book.rows[worst].name.removeprefix('latency ')} limit"
             text = f"{texts.compared(what, (n1, k1), (n0, k0))}; {text}"
-        for kind, what in _OTHERS.items():
+        for kind, what in OTHERS.items():
             if worst == self.rows.others.get(kind):
                 n1, k1, n0, k0 = self.rows.book.totals[worst]
                 return f"{texts.compared(what, (n1, k1), (n0, k0))}; {text}; {bound}"
@@ -266,10 +288,6 @@ class Judge:
         name, n, failures = endpoint
         return f"{text}; {bound}; worst endpoint {name} ({texts.number(failures)} of {texts.number(n)})"
 
-    def _owed_to_custom(self) -> bool:
-        """Whether more than half of the evidence comes from the service's own metrics."""
-        return self.custom.deciding and 2.0 * OWN_METRICS_SHARE * self.custom.evidence > self.evidence
-
     def _bound_text(self) -> str:
         bound = self.bound
         return "" if bound is None else f"; at most {texts.points(bound)} more failures than stable (95 %)"
@@ -277,6 +295,8 @@ class Judge:
     def promotion_text(self) -> str:
         """The sentence for a promotion: what harm is still possible, and what this traffic can show at all."""
         bound, compared = self.bound, self.rows.book.totals[0, 0] > 0
+        if not compared and self.copies is not None and self.copies.seen[0]:
+            return f"promoted after copies of users' requests alone were compared: {self.copies.compared()}"
         if not compared:
             return "promoted without a comparison: no request of the candidate was judged beside stable's"
         if bound is None:
@@ -316,13 +336,15 @@ class Judge:
             "evidence": self.evidence,
             "bound": self.bound,
             "step_requests": self._step_requests,
-            "first_candidate": self._first_candidate,
+            "warm_up": self._warm_up.state(),
             "compared": self._compared,
+            "copied": self._copied,
             "braked": self._braked,
             "fault": self._fault,
             "too_few": self._too_few,
             "harmful": self._harmful,
             **({"custom": self.custom.state()} if self.custom.rules else {}),
+            **({"copies": self.copies.state()} if self.copies is not None else {}),
             "shielded": self._shielded,
         }
 
@@ -334,10 +356,14 @@ class Judge:
         *,
         custom: CustomMetrics | None = None,
         by_requests: bool = True,
+        copies_share: float = 0.0,
     ) -> Judge:
         """The judge that wrote `state`, with the margins it judged by; `custom` goes on from it too."""
         margins = {"error_ratio": state["error_ratio"], "latency": dict(state["latency_growth"])}
-        judge = cls(replace(settings, **margins), rate_hint=state["rate_hint"], custom=custom, by_requests=by_requests)
+        known = {"rate_hint": state["rate_hint"], "by_requests": by_requests, "copies_share": copies_share}
+        judge = cls(replace(settings, **margins), custom=custom, **known)
+        if judge.copies is not None:
+            judge.copies = Copies.restore(judge.settings, state["copies"])
         judge.custom.restore(state.get("custom", {}))
         judge.rows = Rows.restore(judge.settings, state["rows"])
         judge.routing.log_wealth = np.array(state["routing"])
@@ -345,8 +371,8 @@ class Judge:
         judge.shared_fate = SharedFate.restore(state["shared_fate"])
         judge.evidence, judge.bound = state["evidence"], state["bound"]
         judge._step_requests = state["step_requests"]
-        judge._first_candidate = state["first_candidate"]
-        judge._compared, judge._braked = state["compared"], state["braked"]
+        judge._warm_up = WarmUp.restore(state["warm_up"])
+        judge._compared, judge._copied, judge._braked = state["compared"], state.get("copied", False), state["braked"]
         judge._shielded = state.get("shielded", 0)
         judge._fault, judge._too_few, judge._harmful = state["fault"], state["too_few"], state["harmful"]
         return judge

@@ -27,6 +27,8 @@ SHARES: Mapping[str, float] = {"errors": 0.5, "endpoints": 0.2, "latency": 0.3, 
 
 UNANSWERED, REFUSALS = "unanswered", "refusals"
 """Kinds that only records of single requests carry, and the names of their rows."""
+OTHERS: Mapping[str, str] = {UNANSWERED: "request without an answer in time", REFUSALS: "refusal (4xx)"}
+"""How sentences call one event of them."""
 ENDPOINT_EXTRA = 0.002
 LATENCY_EXTRA = 0.0005
 UNANSWERED_EXTRA = 0.005

@@ -68,6 +68,9 @@ class Replay:
     def feed(self, tick: Tick) -> Answer:
         """Take in one tick and say what to do next."""
         verdict = self.verdict = self.judge.update(tick)
+        if tick.pairs is not None and tick.weight <= 0.0 and verdict.kind != "harmful":
+            self.answer = "continue", 0.0  # copies are answered, and the ramp has not begun
+            return self.answer
         if 0.0 < tick.weight < 1.0:
             self._requests[0] += max(tick.candidate.n, 0)
         self._requests[1] += max(tick.candidate.n, 0) + max(tick.stable.n, 0)

@@ -40,15 +40,40 @@ class Arm:
     unanswered: int = 0
 
 
+Joint = tuple[int, int, int]
+"""How many pairs had an event on both sides, on the copy alone, on the original alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Users' requests that stable was given and of which the candidate was given a copy. Nobody saw its answer.
+
+    Attributes:
+        n: pairs of which it is known what became of both.
+        failed, refused, unanswered: of those; as for an `Arm`, and each pair's first word counts.
+        endpoints: by templated endpoint, (pairs, and how many failed on both, on the copy, on the original alone).
+        instances: of the candidate, that copies reached.
+    """
+
+    n: int = 0
+    failed: Joint = (0, 0, 0)
+    refused: Joint = (0, 0, 0)
+    unanswered: Joint = (0, 0, 0)
+    endpoints: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    instances: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One look. `t` is seconds since the rollout's first user request; `weight` is 0 to 1."""
+    """One look. `t` is seconds since the rollout's first user request; `weight` is 0 to 1. `pairs`: copies of users'
+    requests that the candidate was given besides; none of `candidate`."""
 
     t: float
     dt: float
     weight: float
     stable: Arm = Arm()
     candidate: Arm = Arm()
+    pairs: Pairs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +168,7 @@ class Verdict:
         left: one sentence on what harm a promotion now would leave possible.
         worst: by metric, its evidence; for the live view.
         own_metrics: what the metrics of the service's own say; empty where it has none.
+        copies: copies of users' requests that the candidate was given, and those of them that failed; no users'.
     """
 
     kind: VerdictKind
@@ -157,6 +183,7 @@ class Verdict:
     left: str = ""
     worst: Mapping[str, float] = field(default_factory=dict)
     own_metrics: tuple[MetricSaid, ...] = ()
+    copies: tuple[int, int] = (0, 0)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -168,6 +195,7 @@ class Verdict:
             "fault": self.fault,
             "stable": {"total": self.stable[0], "errors": self.stable[1]},
             "candidate": {"total": self.candidate[0], "errors": self.candidate[1]},
+            "copies": {"total": self.copies[0], "errors": self.copies[1]},
             "bound": self.bound,
             "left": self.left,
             "metrics": dict(self.worst),

@@ -28,7 +28,7 @@ from rebake.judge.custom import CustomMetrics, Split
 from rebake.judge.judge import Judge
 from rebake.judge.metric_readings import Reading
 from rebake.judge.metric_rules import MetricRule
-from rebake.judge.samples import LATENCY_BUCKETS, Arm, JudgeSettings, Tick, Verdict
+from rebake.judge.samples import LATENCY_BUCKETS, Arm, JudgeSettings, Pairs, Tick, Verdict
 
 Entry = Sequence[Any]
 
@@ -44,6 +44,7 @@ class Beginning:
     candidate_instances: int = 0
     metrics: tuple[MetricRule, ...] = ()
     hint: str = ""
+    copies_share: float = 0.0
 
     def judge(self) -> Judge:
         return Judge(
@@ -53,6 +54,7 @@ class Beginning:
             kinds=self.kinds,
             candidate_instances=self.candidate_instances,
             custom=CustomMetrics(self.metrics, self.hint, self.settings.words.taken_besides),
+            copies_share=self.copies_share,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -71,16 +73,25 @@ class Beginning:
 
 
 def tick_entry(tick: Tick) -> Entry:
-    doc = _brief(tick, ("stable", "candidate"))
+    doc = _brief(tick, ("stable", "candidate", "pairs"))
     for name, arm in (("stable", tick.stable), ("candidate", tick.candidate)):
         if brief := arm_to_json(arm):
             doc[name] = brief
+    if tick.pairs is not None:
+        doc["pairs"] = _brief(tick.pairs, ())
     return ["tick", doc]
 
 
 def tick_of(doc: Mapping[str, Any]) -> Tick:
     arms = {name: arm_from_json(doc.get(name, {})) for name in ("stable", "candidate")}
-    return Tick(**{**doc, **arms})
+    pairs = None if doc.get("pairs") is None else pairs_from_json(doc["pairs"])
+    return Tick(**{**doc, **arms, "pairs": pairs})
+
+
+def pairs_from_json(doc: Mapping[str, Any]) -> Pairs:
+    endpoints = {name: (n, both, ours, theirs) for name, (n, both, ours, theirs) in doc.get("endpoints", {}).items()}
+    joint = {name: tuple(doc[name]) for name in ("failed", "refused", "unanswered", "instances") if name in doc}
+    return Pairs(**{**doc, **joint, "endpoints": endpoints})
 
 
 STEP: Entry = ("step",)

@@ -17,7 +17,7 @@ from rebake.rollout.clues import clue
 from rebake.rollout.fleets import healthy, serving
 from rebake.rollout.gates import Closed, closed
 from rebake.rollout.plan import Plan
-from rebake.rollout.route import at_last_step, desired_route, served, stages
+from rebake.rollout.route import at_last_step, desired_route, mirroring, served, stages
 from rebake.rollout.shares import candidate_size, realised
 from rebake.rollout.states import Event, State
 from rebake.rollout.world import Environment, Job, Rollout, World
@@ -364,7 +364,8 @@ def _candidate_lost(look: Look) -> Seen | None:
     alone = stable_broken(look)
     if alone and not look.plan.routed and lost is not None:
         alone = False  # neither works: nothing is lost by going back, and the rollout must end
-    if fleet is None or not look.rollout.weight or alone or look.rollout.mark >= groups.WORD:
+    met = look.rollout.weight > 0 or mirroring(look.rollout)
+    if fleet is None or not met or alone or look.rollout.mark >= groups.WORD:
         return None
     gone = lost is not None and look.now - lost >= LOST_SECONDS
     if not look.plan.routed:  # nobody waits for it while it starts: stable does all of the work
@@ -404,7 +405,7 @@ def _shifted(look: Look) -> Seen | None:
     if at_last_step(rollout):
         served_text = f"promoted: the candidate serves {share}, read back from the edge"
         return Seen(Event.SHIFTED_LAST, served_text + _left(look))
-    if rollout.plan.strategy.kind == "shadow":
+    if mirroring(rollout):
         mirrored = format_share(rollout.plan.strategy.mirror_basis_points)
         return Seen(Event.SHIFTED, f"a copy of {mirrored} of the safe requests goes to the candidate")
     return Seen(Event.SHIFTED, f"the candidate serves {share}, read back from the edge")
@@ -465,7 +466,9 @@ def _hold(look: Look) -> Seen | None:
     if rollout.step_at is None:
         return None
     waited_ms = (look.now - rollout.step_at) * 1000
-    hold_ms = strategy.mirror_ms if strategy.kind == "shadow" else strategy.hold_ms
+    if mirroring(rollout):
+        return _mirrored(look, waited_ms)
+    hold_ms = strategy.hold_ms
     if strategy.profile is not None:
         return _ramp_stands(look) if _proved(look) else _undecided_ramp(look, waited_ms)
     if waited_ms < hold_ms:
@@ -474,6 +477,22 @@ def _hold(look: Look) -> Seen | None:
         assert look.world.verdict is not None
         return Seen(Event.STEP_OVER, f"step {rollout.step + 1} of {stages(strategy)}: {look.world.verdict.reason}")
     return _undecided(look, waited_ms, hold_ms)
+
+
+def _mirrored(look: Look, waited_ms: float) -> Seen | None:
+    """Copies have been answered for long enough. Where users come in steps after them, too few copies hold nothing up:
+    the first step is as small as without them. Doubt does."""
+    strategy, verdict = look.plan.strategy, look.world.verdict
+    if waited_ms < strategy.mirror_ms:
+        return None
+    if _proved(look):
+        assert verdict is not None
+        return Seen(Event.STEP_OVER, f"step 1 of {stages(strategy)}, with copies alone: {verdict.reason}")
+    doubt = _gone(look) or (verdict is not None and (verdict.brake or verdict.fault is not None))
+    if strategy.kind == "shadow" or doubt:
+        return _undecided(look, waited_ms, strategy.mirror_ms)
+    why = "nothing was copied" if verdict is None else verdict.reason
+    return Seen(Event.STEP_OVER, f"step 1 of {stages(strategy)}, with copies alone, shows too little: {why}")
 
 
 def _ramp_stands(look: Look) -> Seen | None:

@@ -9,7 +9,7 @@ from rebake.core.units import FULL, format_share
 from rebake.rollout.draft import Draft
 from rebake.rollout.events import Look, Seen, classify, shut, stable_broken
 from rebake.rollout.groups import PROMOTED
-from rebake.rollout.route import stages
+from rebake.rollout.route import first_with_users, stages
 from rebake.rollout.states import STAYING, TABLE, Event, State, next_state
 from rebake.rollout.world import Fleet, Leaving, Rollout, fleet_for
 from rebake.traffic.ramp import advance, begin
@@ -54,7 +54,9 @@ def _take_next(draft: Draft) -> None:
 def _ramp(draft: Draft, rollout: Rollout) -> Seen | None:
     """Let the judge's own ramp choose the next weight. Source: JUDGE.md section 1, Ramp."""
     profile, verdict = rollout.plan.strategy.profile, draft.world.verdict
-    if profile is None or rollout.state is not State.HOLDING or verdict is None or rollout.step != 0:
+    if profile is None or rollout.state is not State.HOLDING or verdict is None:
+        return None
+    if rollout.step != first_with_users(rollout.plan.strategy):
         return None
     if verdict.kind == "harmful" or draft.environment.stable_lost_at is not None:
         return None
@@ -123,7 +125,7 @@ def _enter(draft: Draft, left: Rollout, rollout: Rollout, event: Event) -> None:
     elif state is State.SHIFTING:
         draft.update(rollout=replace(_next_step(draft, rollout, event), agreed=False))
     elif state is State.HOLDING:
-        users_at = rollout.users_at if rollout.users_at is not None else draft.now
+        users_at = draft.now if rollout.users_at is None and rollout.weight else rollout.users_at
         draft.update(rollout=replace(rollout, step_at=draft.now, users_at=users_at))
     elif state is State.ASKING:
         asking = "approval" if event is Event.NEEDS_APPROVAL else "undecided"
@@ -156,11 +158,13 @@ def _next_step(draft: Draft, rollout: Rollout, event: Event) -> Rollout:
         whole = alone or plan.soak_ms == 0
         weight = FULL if whole else FULL - plan.hold_back_basis_points
         return replace(rollout, step=count, weight=weight, asking=None)
+    with_users = step - first_with_users(strategy)
+    if with_users < 0:
+        return replace(rollout, step=step, weight=0, asking=None)
     if strategy.profile is not None:
         ramp, weight = begin(draft.world.requests_per_second)
         return replace(rollout, step=step, ramp=ramp, ramped_at=draft.now, weight=weight, asking=None)
-    weight = 0 if strategy.kind == "shadow" else strategy.steps[step]
-    return replace(rollout, step=step, weight=weight, asking=None)
+    return replace(rollout, step=step, weight=strategy.steps[with_users], asking=None)
 
 
 def _turn_back(draft: Draft, left: Rollout, rollout: Rollout) -> None:

@@ -19,21 +19,23 @@ from typing import Any
 
 from rebake.core.codec import dump, load
 from rebake.core.units import FULL
+from rebake.judge import copies
 from rebake.judge.custom import CustomMetrics, Split
 from rebake.judge.judge import Judge
 from rebake.judge.metric_readings import Reading as MetricReading
 from rebake.judge.metrics import SHARES
-from rebake.judge.samples import WORK, Arm, JudgeSettings, Tick, Verdict
+from rebake.judge.samples import WORK, Arm, JudgeSettings, Pairs, Tick, Verdict
 from rebake.judge.tape import Beginning
 from rebake.ledger.ports import Ledger, Put
 from rebake.platforms.model import Instance
 from rebake.rollout import readings
-from rebake.rollout.plan import JudgeRules, Plan
+from rebake.rollout.plan import HttpCheck, JudgeRules, Plan
 from rebake.rollout.readings import Grown, Reading
 from rebake.rollout.states import State
 from rebake.rollout.taping import Taping
 from rebake.rollout.working import Work
 from rebake.rollout.world import Environment, Rollout
+from rebake.traffic.endpoints import fold
 from rebake.traffic.ports import Counters, RouteObservation, Sample, Samples
 
 _LOG = logging.getLogger("rebake.judging")
@@ -61,6 +63,21 @@ def settings_of(plan: Plan) -> JudgeSettings:
     """The plan's margins. Without a route the one that is added is of an instance-minute, and a trial is a second."""
     settings = margins_of(plan.judge)
     return settings if plan.routed else replace(settings, error_extra=settings.error_extra / 60, words=WORK)
+
+
+def copies_share(plan: Plan) -> float:
+    """Part of the wealth that is bet on copies of users' requests: all where no request is ever dealt by a share."""
+    if not plan.strategy.mirrors:
+        return 0.0
+    return 1.0 if plan.strategy.kind == "shadow" else copies.SHARE
+
+
+def checked(plan: Plan) -> Pairs:
+    """The requests of the checks, which passed on every instance, beside a stable that is taken to answer them as well:
+    they can only lower the evidence."""
+    asked = [fold(check.method, check.path) for check in plan.checks if isinstance(check, HttpCheck)]
+    endpoints = {name: (plan.instances * asked.count(name), 0, 0, 0) for name in asked}
+    return Pairs(plan.instances * len(asked), endpoints=endpoints)
 
 
 def _usual(stable: Counters) -> Arm | None:
@@ -117,7 +134,8 @@ class Judging:
         An upgrade in the middle of a rollout must block neither stop nor undo, and lost evidence is never a pass.
         """
         try:
-            judge = Judge.restore(self._settings, state["judge"], custom=self._custom())
+            share = copies_share(self._plan)
+            judge = Judge.restore(self._settings, state["judge"], custom=self._custom(), copies_share=share)
             last = load(Reading | None, state["last"])  # type: ignore[arg-type]
             begun, until, cursor = state["begun"], state["until"], state["cursor"]
             step = None if state["step"] is None else tuple(state["step"])
@@ -174,7 +192,7 @@ class Judging:
             self._last = reading or self._last
         if self._judge is None:
             self._begin(self._beginning(rollout, reading, samples is not None), now)
-        if samples is None or (reading is not None and reading.shadowing):
+        if samples is None:
             self._take_counters(environment, grown)
         else:
             self._take_records(environment, samples.samples, grown, now)
@@ -218,6 +236,10 @@ class Judging:
 
     def _begin(self, beginning: Beginning, now: float) -> None:
         self._judge, self._taping = beginning.judge(), Taping(self._rollout, now, beginning)
+        if self._judge.copies is not None:
+            nobody = Arm(started=0), Arm(started=0)
+            self._judge_tick(self._rollout, 0, 0.0, nobody, (now, now), checked(self._plan))
+            self._step = None  # they are no copies: none of those that the stage needs
 
     def _beginning(self, rollout: Rollout, reading: Reading | None, recorded: bool) -> Beginning:
         usual = None if reading is None else _usual(reading.stable)
@@ -229,6 +251,7 @@ class Judging:
             candidate_instances=rollout.plan.instances,
             metrics=self._plan.judge.metrics,
             hint=self._hint,
+            copies_share=copies_share(rollout.plan),
         )
 
     def _custom(self) -> CustomMetrics:
@@ -247,15 +270,16 @@ class Judging:
         assert rollout is not None
         assert candidate is not None
         for sample in samples:
-            share = sample.weights.get(candidate.id, 0)
-            if not share:
+            share, pairs = sample.weights.get(candidate.id, 0), sample.pairs.get(candidate.id)
+            if not share and pairs is None:
                 continue
             ours = sample.fleets.get(candidate.id, Arm())
             theirs = sample.fleets.get(stable.id, Arm()) if stable is not None else Arm()
             self._add_up(theirs, ours)
             if stable is not None and sample.weights.keys() <= {stable.id, candidate.id}:
                 arms = replace(theirs, started=0), replace(ours, started=0)
-                self._judge_tick(rollout, share, share / FULL, arms, (float(sample.at), min(sample.at + 1.0, now)))
+                during = float(sample.at), min(sample.at + 1.0, now)
+                self._judge_tick(rollout, share, share / FULL, arms, during, pairs)
         if grown is not None and grown.share and stable is not None:
             finished_none = Arm(started=grown.stable.started), Arm(started=grown.candidate.started)
             if rollout.plan.sticky is not None:  # callers who come again are not dealt again
@@ -289,16 +313,22 @@ class Judging:
     def _realised(self, rollout: Rollout, grown: Grown) -> float:
         """The share with which a request falls to the candidate, by counters.
 
-        Where requests are not drawn one by one (sticky callers, mirrored copies) the share that was realised stands in
-        for it: the bound on false alarms then holds only as far as callers are alike. JUDGE.md section 1, Weight check.
+        Where requests are not drawn one by one (sticky callers) the share that was realised stands in for it: the bound
+        on false alarms then holds only as far as callers are alike. JUDGE.md section 1, Weight check.
         """
         total = grown.stable.n + grown.candidate.n
-        if rollout.plan.sticky is not None or (self._last is not None and self._last.shadowing):
+        if rollout.plan.sticky is not None:
             return grown.candidate.n / total if total else 0.0
         return (grown.share or 0) / grown.whole if grown.whole else 0.0
 
-    def _judge_tick(
-        self, rollout: Rollout, share: int, weight: float, arms: tuple[Arm, Arm], during: tuple[float, float]
+    def _judge_tick(  # noqa: PLR0917
+        self,
+        rollout: Rollout,
+        share: int,
+        weight: float,
+        arms: tuple[Arm, Arm],
+        during: tuple[float, float],
+        pairs: Pairs | None = None,
     ) -> None:
         """Have one tick judged. Time only goes on: a late one lasts no time."""
         assert self._judge is not None
@@ -306,7 +336,7 @@ class Judging:
         if self._begun is None:
             self._begun = self._until = during[0]
         begin, self._until = self._until, max(self._until, during[1])
-        tick = Tick(begin - self._begun, self._until - begin, weight, stable=arms[0], candidate=arms[1])
+        tick = Tick(begin - self._begun, self._until - begin, weight, stable=arms[0], candidate=arms[1], pairs=pairs)
         before, self.verdict = self.verdict, self._judge.update(tick)
         self._draw(self._until - self._begun, self.verdict.evidence)
         if self._taping is not None:

@@ -46,7 +46,8 @@ class Strategy:
         steps: candidate weights before the last step, basis points, rising; empty: none (or the profile's ramp).
         hold_ms: how long each step is held at least.
         profile: the judge's own ramp; None when steps are fixed.
-        mirror_basis_points, mirror_ms: `shadow`: share of safe requests copied, and for how long.
+        mirror_basis_points, mirror_ms: share of safe requests copied before the candidate gets its first users, and for
+            how long; 0: none.
     """
 
     kind: Literal["all-at-once", "blue-green", "canary", "linear", "shadow"] = "blue-green"
@@ -55,6 +56,11 @@ class Strategy:
     profile: Profile | None = None
     mirror_basis_points: int = 0
     mirror_ms: int = 0
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether the first stage is without users: only copies of their requests are answered."""
+        return self.mirror_ms > 0
 
 
 @dataclass(frozen=True, slots=True)

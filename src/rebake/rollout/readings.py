@@ -3,14 +3,12 @@ cannot show, the requests that were dealt and have not finished."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rebake.judge.samples import Arm
 from rebake.rollout.world import Environment
 from rebake.traffic.ports import Counters, RouteObservation
 
-MIRROR = "~mirror"
 MIN_SECONDS = 0.05
 """Readings nearer to each other are not compared."""
 
@@ -25,11 +23,6 @@ class Reading:
     stable: Counters
     candidate: Counters
     in_flight: tuple[int, int] = (0, 0)
-
-    @property
-    def shadowing(self) -> bool:
-        """The candidate gets copies and no users."""
-        return self.epoch.endswith(MIRROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +44,16 @@ class Grown:
 
 
 def read(environment: Environment, route: RouteObservation, now: float) -> Reading:
-    """One reading of both cohorts; the candidate's mirrored copies while it has no users of its own."""
+    """One reading of both cohorts."""
     stable, candidate = environment.stable, environment.candidate
     assert candidate is not None
-    mirrored = environment.rollout is not None and environment.rollout.plan.strategy.kind == "shadow"
-    shadowing = mirrored and not route.weights.get(candidate.id, 0)
-    counters: Mapping[str, Counters] = route.mirrored if shadowing else route.counters
     name = stable.id if stable is not None else ""
     return Reading(
         at=now,
-        epoch=f"{route.epoch}{MIRROR if shadowing else ''}",
+        epoch=route.epoch,
         weights=(route.weights.get(name, 0), route.weights.get(candidate.id, 0)),
         stable=route.counters.get(name, Counters()),
-        candidate=counters.get(candidate.id, Counters()),
+        candidate=route.counters.get(candidate.id, Counters()),
         in_flight=(route.active.get(name, 0), route.active.get(candidate.id, 0)),
     )
 

@@ -28,10 +28,18 @@ _WITH_USERS = _MIRRORED | {State.SOAKING, State.FINISHING}
 
 
 def stages(strategy: Strategy) -> int:
-    """How many steps lie before the last one."""
-    if strategy.profile is not None or strategy.kind == "shadow":
-        return 1
-    return len(strategy.steps)
+    """How many stages lie before the last step: copies, where there are any, then the steps (or the judge's ramp)."""
+    return int(strategy.mirrors) + (1 if strategy.profile is not None else len(strategy.steps))
+
+
+def first_with_users(strategy: Strategy) -> int:
+    """The stage in which the candidate gets its first users."""
+    return int(strategy.mirrors)
+
+
+def mirroring(rollout: Rollout) -> bool:
+    """Whether the candidate is given copies of users' requests now, and no users."""
+    return rollout.plan.strategy.mirrors and rollout.step == 0 and rollout.state in _MIRRORED
 
 
 def at_last_step(rollout: Rollout) -> bool:
@@ -64,12 +72,9 @@ def drained(leaving: Leaving, world: World, now: float) -> bool:
 
 def mirror_of(environment: Environment) -> Mirror | None:
     rollout, candidate = environment.rollout, environment.candidate
-    if rollout is None or candidate is None or rollout.state not in _MIRRORED or rollout.step != 0:
+    if rollout is None or candidate is None or not mirroring(rollout):
         return None
-    strategy = rollout.plan.strategy
-    if strategy.kind != "shadow":
-        return None
-    return Mirror(candidate.id, strategy.mirror_basis_points)
+    return Mirror(candidate.id, rollout.plan.strategy.mirror_basis_points)
 
 
 def shield_of(environment: Environment, known: Collection[str]) -> str | None:

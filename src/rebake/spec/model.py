@@ -228,6 +228,15 @@ Inner = Annotated[int, shares("0.01%", "99.99%")]
 Hold = Annotated[int, durations("0s", "30d")]
 
 
+class CopySettings(Part):
+    """Copies of real requests go to the candidate; its answers reach nobody."""
+
+    share: Annotated[int, shares("0.01%", "100%")] = 2000
+    """The share of the safe requests (GET, HEAD) that is copied."""
+    for_: Annotated[int, durations("1s", "30d")] = Field(300_000, alias="for")
+    """How long requests are copied before the route moves."""
+
+
 class CanarySettings(Part):
     """A ramp of the judge's own (`profile`), or fixed `steps`."""
 
@@ -237,6 +246,8 @@ class CanarySettings(Part):
     """The candidate's shares, rising. The last step, to the whole traffic, is implied."""
     hold: Hold = 120_000
     """With steps: how long each is held at least."""
+    mirror: CopySettings | None = None
+    """Before its first user the candidate is tried with copies of real requests."""
 
 
 class LinearSettings(Part):
@@ -246,15 +257,8 @@ class LinearSettings(Part):
     """What each step adds to the candidate's share."""
     every: Hold = 60_000
     """How long each step is held at least."""
-
-
-class ShadowSettings(Part):
-    """Copies of real requests go to the candidate; its answers reach nobody."""
-
-    share: Annotated[int, shares("0.01%", "100%")] = 2000
-    """The share of the safe requests (GET, HEAD) that is copied."""
-    for_: Annotated[int, durations("1s", "30d")] = Field(300_000, alias="for")
-    """How long requests are copied before the route moves."""
+    mirror: CopySettings | None = None
+    """Before its first user the candidate is tried with copies of real requests."""
 
 
 class Canary(Part):
@@ -274,7 +278,7 @@ class Linear(Part):
 class Shadow(Part):
     """`{shadow: {…}}`."""
 
-    shadow: ShadowSettings
+    shadow: CopySettings
     """The candidate is tried with copies of real requests, then gets all users."""
 
 

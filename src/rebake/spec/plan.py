@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -116,32 +117,36 @@ def _strategy(chosen: model.Environment) -> plan.Strategy:
         case "linear":
             return _linear(model.LinearSettings(), chosen.hold_back)
         case "shadow":
-            return _shadow(model.ShadowSettings.model_validate({}))
+            return _with_copies(plan.Strategy("shadow"), model.CopySettings.model_validate({}))
         case model.Canary(canary=settings):
             return _canary(settings)
         case model.Linear(linear=settings):
             return _linear(settings, chosen.hold_back)
         case model.Shadow(shadow=settings):
-            return _shadow(settings)
+            return _with_copies(plan.Strategy("shadow"), settings)
         case name:
             return plan.Strategy(kind=name)
 
 
 def _canary(settings: model.CanarySettings) -> plan.Strategy:
+    strategy = plan.Strategy("canary", profile=settings.profile or "default")
     if settings.steps:
-        return plan.Strategy("canary", steps=settings.steps, hold_ms=settings.hold)
-    return plan.Strategy("canary", profile=settings.profile or "default")
+        strategy = plan.Strategy("canary", steps=settings.steps, hold_ms=settings.hold)
+    return _with_copies(strategy, settings.mirror)
 
 
 def _linear(settings: model.LinearSettings, hold_back: int | None) -> plan.Strategy:
     """Equal steps, up to what the hold-back leaves, so that the candidate's share never falls when the soak begins."""
     top = FULL - (_HOLD_BACK if hold_back is None else hold_back)
     steps = tuple(range(settings.step, top, settings.step)) or (settings.step,)
-    return plan.Strategy("linear", steps=steps, hold_ms=settings.every)
+    return _with_copies(plan.Strategy("linear", steps=steps, hold_ms=settings.every), settings.mirror)
 
 
-def _shadow(settings: model.ShadowSettings) -> plan.Strategy:
-    return plan.Strategy("shadow", mirror_basis_points=settings.share, mirror_ms=settings.for_)
+def _with_copies(strategy: plan.Strategy, settings: model.CopySettings | None) -> plan.Strategy:
+    """The strategy with a first stage of copies, where the file asks for one."""
+    if settings is None:
+        return strategy
+    return replace(strategy, mirror_basis_points=settings.share, mirror_ms=settings.for_)
 
 
 def _hold_back(chosen: model.Environment, strategy: plan.Strategy) -> int:

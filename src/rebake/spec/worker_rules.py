@@ -67,6 +67,10 @@ def _of_an_environment(environment: dict[str, Any], path: Path) -> Iterator[Find
     if strategy == "shadow" or (isinstance(strategy, dict) and "shadow" in strategy):
         problem = "expected a strategy that needs no requests to copy, found shadow with kind: worker"
         yield Finding("needs-a-route", (*path, "strategy"), problem, "write canary, linear, blue-green or all-at-once")
+    for kind in ("canary", "linear"):
+        if "mirror" in _mapping(strategy, kind):
+            problem = "expected no copies of requests with kind: worker, which gets none, found mirror"
+            yield Finding("needs-a-route", (*path, "strategy", kind, "mirror"), problem, "remove the line", True)
     if environment.get("platform", "local") != "local":
         problem = "expected platform local with kind: worker, the only one that runs workers, found another"
         yield Finding("worker-not-here", (*path, "platform"), problem, "write platform: local")

@@ -15,7 +15,7 @@ from typing import Any
 from rebake.core.clock import Clock
 from rebake.core.units import FULL
 from rebake.errors import LedgerConflict
-from rebake.judge.samples import Arm
+from rebake.judge.samples import Arm, Pairs
 from rebake.ledger.fencing import Tokens
 from rebake.ledger.ports import Draft, Entry, EntryKind, Fence, Lease, Put, Verification, unheard
 from rebake.platforms.model import Drift, Instance, InstanceSpec
@@ -171,7 +171,7 @@ class SimulatedRouter:
         self.routes: dict[tuple[str, str], EnvironmentRoute] = {}
         self.history: list[EnvironmentRoute] = []
         self.counters: dict[str, Counters] = {}
-        self.mirrored: dict[str, Counters] = {}
+        self.copied: dict[str, int] = {}
         self.active: dict[str, int] = {}
         self.epoch = "1"
         self.records: list[Sample] = []
@@ -206,7 +206,6 @@ class SimulatedRouter:
             },
             active=dict(self.active),
             counters=dict(self.counters),
-            mirrored=dict(self.mirrored),
             epoch=self.epoch,
             listening=sum(weights.values()) == FULL,
         )
@@ -231,7 +230,22 @@ class SimulatedRouter:
             self.counters[fleet.fleet] = Counters(before.requests + share, before.errors + errors)
             met[fleet.fleet] = Arm(share, errors)
         weights = {f.fleet: f.weight_basis_points for f in route.fleets if f.weight_basis_points}
-        self.records.append(Sample(int(self.platform.clock.now()), weights, met))
+        pairs = self._copied(route, requests, up)
+        self.records.append(Sample(int(self.platform.clock.now()), weights, met, pairs))
+
+    def _copied(self, route: EnvironmentRoute, requests: int, up: Mapping[str, Instance]) -> dict[str, Pairs]:
+        """Copies of some of the requests, failed by the release of whom they are given to; never on the originals."""
+        if route.mirror is None:
+            return {}
+        name = route.mirror.fleet
+        copies = self._even("copies", name, requests * route.mirror.share_basis_points / FULL)
+        instances = [e.instance for f in route.fleets if f.fleet == name for e in f.endpoints if e.instance in up]
+        rate = 1.0
+        if instances:
+            rate = self.platform.behaviour(self.platform.processes[instances[0]].spec.release).error_rate
+        failed = self._even("failed copies", name, copies * rate)
+        self.copied[name] = self.copied.get(name, 0) + copies
+        return {name: Pairs(copies, failed=(0, failed, 0), instances=tuple(instances))}
 
     def samples(self, service: str, environment: str, cursor: Mapping[str, Any] | None) -> Samples | None:
         self.fail("samples", f"{service}/{environment}")

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from rebake.core.codec import dump
 from rebake.core.digest import digest_of
-from rebake.judge.samples import Arm
+from rebake.judge.samples import Arm, Pairs
 from rebake.ledger.ports import Fence
 from rebake.release.manifest import Health
 
@@ -108,7 +108,7 @@ class RouteObservation:
         healthy: by fleet, instances that the balancer itself found healthy.
         unhealthy: by fleet, instances it knows and does not send requests to.
         active: by fleet, requests in flight.
-        counters, mirrored: by fleet, cumulative within one `epoch`.
+        counters: by fleet, cumulative within one `epoch`.
         epoch: changes whenever cumulative counters may have started again from zero.
         listening: the listener of `listen` is open.
     """
@@ -119,7 +119,6 @@ class RouteObservation:
     unhealthy: Mapping[str, frozenset[str]] = field(default_factory=dict)
     active: Mapping[str, int] = field(default_factory=dict)
     counters: Mapping[str, Counters] = field(default_factory=dict)
-    mirrored: Mapping[str, Counters] = field(default_factory=dict)
     epoch: str = ""
     listening: bool = False
 
@@ -138,11 +137,15 @@ class Sample:
             before any, is `unanswered`, at once and whatever becomes of it later. Previews and mirrored copies are not
             users'.
             For callers that stick the unit is the caller and the minute: one request, and one failure at most.
+        pairs: by fleet that was given copies, what became of copies and of their originals, which the first fleet was
+            given, once both are known. Where nobody will know, such as of a copy that was cut off by the router itself,
+            there is no pair.
     """
 
     at: int
     weights: Mapping[str, int]
     fleets: Mapping[str, Arm]
+    pairs: Mapping[str, Pairs] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def course(judge: Judge, seconds: int, weight: float, seed: int = 1, **candidate
             lost = int(chance.binomial(n, min(1.0, 0.001 + more.get("unanswered", 0.0))))
             refused = int(chance.binomial(n - lost, min(1.0, 0.02 + more.get("refused", 0.0))))
             arms.append(Arm(n - lost, refused=refused, unanswered=lost))
-        verdict = judge.update(Tick(float(t), 1.0, weight, *arms))
+        verdict = judge.update(Tick(float(t), 1.0, weight, arms[0], arms[1]))
         if verdict.kind == "harmful":
             break
     return verdict

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rebake.judge.samples import LATENCY_BUCKETS
+from rebake.judge.history import paired
+from rebake.judge.samples import LATENCY_BUCKETS, Pairs
 from rebake.traffic.endpoints import Endpoints
 from rebake.traffic.envoy import recorder
 from rebake.traffic.envoy.recorder import Recorder
@@ -30,11 +32,12 @@ def line(
     server: str | None = None,
     kind: str = "DownstreamEnd",
     millis: str = "12",
+    request: str = "r-1",
     caller: str = "-",
     asked: str = "GET\t/orders/17",
 ) -> bytes:
     head = f"{second}\t{weights}\tshop/production/{fleet}\t127.0.0.1:7001\t{code}\t{flags}\t{micros}\t{millis}"
-    head += f"\t{tries}\t{server or fleet.partition('~')[0]}\t{kind}\t10000\t{caller}"
+    head += f"\t{tries}\t{server or fleet.partition('~')[0]}\t{kind}\t10000\t{request}\t{caller}"
     return f"{head}\t{asked}".encode()
 
 
@@ -113,6 +116,92 @@ def test_a_request_that_waits_too_long_is_unanswered_once_whatever_becomes_of_it
 def test_refusals_are_answers_that_are_told_apart() -> None:
     arm = only(line(code=404), line(code=429), line(code=399), line(code=500)).fleets["s1"]
     assert (arm.n, arm.errors, arm.refused) == (4, 1, 2)
+
+
+def original(request: str, second: int = SECOND, **parts: Any) -> bytes:
+    return line(second, weights="s1:10000+c1", request=request, **parts)
+
+
+def copy(request: str, second: int = SECOND, **parts: Any) -> bytes:
+    return line(second, fleet="c1~copy", weights="-", request=request, **parts)
+
+
+WAITING: dict[str, Any] = {"code": 0, "micros": "-", "millis": "10000", "kind": "DownstreamPeriodic"}
+LEFT: dict[str, Any] = {"code": 0, "flags": "DC", "micros": "-"}
+
+
+def pairs(*lines: bytes) -> Pairs:
+    return paired(sample.pairs["c1"] for sample in tally(*lines) if sample.pairs)
+
+
+def test_a_copy_is_counted_beside_its_original_and_is_no_users_request() -> None:
+    sample = only(original("a"), copy("a", code=500), copy("b"), original("b"), original("not copied"))
+    assert (sample.weights, set(sample.fleets), sample.fleets["s1"].n) == ({"s1": 10_000}, {"s1"}, 3)
+    found = sample.pairs["c1"]
+    assert (found.n, found.failed, found.instances) == (2, (0, 1, 0), ("127.0.0.1:7001",))
+    assert found.endpoints == {"GET /orders/{id}": (2, 0, 1, 0)}
+
+
+def test_a_pair_is_of_the_second_in_which_it_became_whole() -> None:
+    found = tally(original("a"), copy("a", SECOND + 3))
+    assert [(s.at, len(s.pairs)) for s in found] == [(SECOND, 0), (SECOND + 3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ({"code": 503}, {"code": 500}, ("failed", (1, 0, 0))),
+        ({"code": 503}, {}, ("failed", (0, 0, 1))),
+        ({}, {"flags": "UF", "code": 503}, ("failed", (0, 1, 0))),
+        ({"tries": 2}, {}, ("failed", (0, 0, 1))),
+        ({"code": 404}, {"code": 404}, ("refused", (1, 0, 0))),
+        ({}, {"code": 404}, ("refused", (0, 1, 0))),
+        ({}, WAITING, ("unanswered", (0, 1, 0))),
+        (WAITING, WAITING, ("unanswered", (1, 0, 0))),
+        (LEFT, {}, ("unanswered", (0, 0, 1))),
+        ({}, {"flags": "UMSDR", "code": 504}, ("unanswered", (0, 1, 0))),
+        ({}, {"flags": "UMSDR", "code": 200}, ("failed", (0, 0, 0))),
+        ({"flags": "DC", "code": 200, "micros": "-"}, {}, ("unanswered", (0, 0, 0))),
+    ],
+)
+def test_what_becomes_of_both_halves(one: dict[str, Any], other: dict[str, Any], expected: tuple[str, Any]) -> None:
+    for lines in ((original("a", **one), copy("a", **other)), (copy("a", **other), original("a", **one))):
+        found = pairs(*lines)
+        assert (found.n, getattr(found, expected[0])) == (1, expected[1])
+        others = {"failed", "refused", "unanswered"} - {expected[0]}
+        assert all(getattr(found, name) == (0, 0, 0) for name in others)
+
+
+def test_the_first_word_of_each_half_counts_and_a_pair_counts_once() -> None:
+    lines = (copy("a", **WAITING), original("a"), copy("a", SECOND + 9, code=500), original("a"), copy("a"))
+    found = pairs(*lines)
+    assert (found.n, found.unanswered, found.failed) == (1, (0, 1, 0), (0, 0, 0))
+    assert pairs(original("a", **WAITING), original("a", code=500), copy("a")).unanswered == (0, 0, 1)
+
+
+def test_a_copy_that_was_cut_off_with_its_connection_says_nothing() -> None:
+    assert pairs(original("a"), copy("a", **LEFT), copy("b"), original("b")).n == 1
+
+
+def test_halves_that_wait_for_nobody_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pairs(original("a"), original("b", SECOND + 30), copy("a", SECOND + 30)).n == 0
+    monkeypatch.setattr("rebake.traffic.envoy.copies.MOST_HALVES", 100)
+    many = [original(f"r{n}") for n in range(1000)]
+    assert pairs(*many, *(copy(f"r{n}") for n in range(1000))).n <= 100
+
+
+def test_a_reader_that_was_killed_between_the_halves_of_a_pair_joins_them(tmp_path: Path) -> None:
+    path = tmp_path / "shop.production.log"
+    at = int(time.time())
+    path.write_bytes(original("a", at) + b"\n" + original("b", at) + b"\n" + copy("b", at) + b"\n")
+    first = Recorder(path, "shop/production/", lambda: None)
+    cursor = first.read(None).cursor
+    with path.open("ab") as file:
+        file.write(copy("a", at) + b"\n")
+    for reader in (first, Recorder(path, "shop/production/", lambda: None)):
+        (sample,) = reader.read(cursor).samples
+        assert sample.pairs["c1"].n == 1
+        assert not sample.fleets
 
 
 @pytest.mark.parametrize(
@@ -227,7 +316,7 @@ def test_no_request_is_lost_or_counted_twice_whenever_the_reader_is_killed(
     while (found := reader.read(cursor)).more or requests(found):
         cursor, counted = found.cursor, counted + requests(found)
     assert counted == disk.written
-    assert len(list(disk.path.parent.iterdir())) < 20, "what was read is removed"
+    assert len(list(disk.path.parent.iterdir())) < 25, "what was read is removed"
 
 
 def test_an_envoy_that_was_not_told_yet_loses_nothing(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from rebake.errors import LedgerConflict, Permanent
-from rebake.judge.history import together
-from rebake.judge.samples import Arm
+from rebake.judge.history import paired, together
+from rebake.judge.samples import Arm, Pairs
 from rebake.ledger.ports import Fence
 from rebake.release.manifest import Health
 from rebake.testing.conformance.router_world import (
@@ -537,11 +537,71 @@ class RouterConformance:
         assert {ask(route.listen).text for _ in range(10)} == {"stable"}
         assert ask(route.listen, "/digest", method="POST", body=b"once").status == 200
         until(lambda: candidate.seen["GET /who"] == 10)
-        found = until(lambda: _mirrored(router, "c1", 10))
-        assert found is not None
-        assert found.counters["c1"] == Counters(0, 0)
-        assert found.counters["s1"] == Counters(11, 0)
+        found = self.copied(router, 10)
+        assert (found.n, found.failed, found.refused, found.unanswered) == (10, (0, 0, 0), (0, 0, 0), (0, 0, 0))
+        assert found.endpoints["GET /who"] == (8, 0, 0, 0), "an endpoint is told apart from the third sighting on"
+        assert self.counted(router, "c1") == Counters(0, 0)
+        assert self.counted(router, "s1") == Counters(11, 0)
         assert candidate.seen["POST /digest"] == 0
+
+    def test_what_a_shadow_fails_and_refuses_is_known_beside_what_stable_answered(
+        self, router: TrafficRouter, route: EnvironmentRoute, stable: Instance, candidate: Instance
+    ) -> None:
+        stable.wrong = {"/digest": 503}
+        candidate.wrong = {"/who": 500, "/digest": 500, "/headers": 404}
+        served(router, replace(route, mirror=Mirror("c1", 10_000)))
+        asked = ["/who"] * 4 + ["/digest"] * 3 + ["/headers"] * 2
+        assert [ask(route.listen, path).status for path in asked] == [200] * 4 + [503] * 3 + [200] * 2
+        found = self.copied(router, 9)
+        assert (found.n, found.failed, found.refused) == (9, (3, 4, 0), (0, 2, 0))
+        assert found.instances == (candidate.address,)
+
+    def test_a_shadow_that_breaks_connections_or_is_gone_fails_its_copies(
+        self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
+    ) -> None:
+        wish = replace(route, fleets=(route.fleets[0], fleet("c1", 0, candidate, health=ONCE)))
+        served(router, replace(wish, mirror=Mirror("c1", 10_000)))
+        candidate.breaks = True
+        assert ask(route.listen).status == 200
+        until(lambda: candidate.seen["GET /who"] == 1)
+        candidate.close()
+        assert ask(route.listen).status == 200
+        assert self.copied(router, 2).failed == (0, 2, 0)
+
+    def test_a_shadow_that_never_answers_is_seen_while_it_hangs(
+        self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
+    ) -> None:
+        candidate.mute = True
+        served(router, replace(route, mirror=Mirror("c1", 10_000), answer_within_ms=300))
+        assert [ask(route.listen).status for _ in range(3)] == [200] * 3
+        assert self.copied(router, 3).unanswered == (0, 3, 0)
+
+    def test_a_shadow_sees_requests_as_they_came(
+        self, router: TrafficRouter, route: EnvironmentRoute, stable: Instance, candidate: Instance
+    ) -> None:
+        served(router, replace(route, mirror=Mirror("c1", 10_000)))
+        sent = {"host": "shop.example", "x-custom": "as it is", "x-request-id": "1-2-3", "cookie": "a=b"}
+        ask(route.listen, "/odd//path?q=%2F", headers=sent)
+        until(lambda: candidate.seen["GET /odd//path?q=%2F"] == 1)
+        assert candidate.head == stable.head
+
+    def test_pairs_whose_halves_two_readings_see_are_counted_once_by_whoever_reads_on(
+        self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
+    ) -> None:
+        candidate.mute = True
+        served(router, replace(route, mirror=Mirror("c1", 10_000)))
+        assert ask(route.listen).status == 200
+        cursor = self.recorded(router, 1).cursor
+        until(lambda: candidate.seen["GET /who"] == 1)
+        candidate.release()
+
+        def joined() -> int:
+            found = router.samples(SERVICE, ENVIRONMENT, cursor)
+            assert found is not None
+            return sum(pairs.n for sample in found.samples for pairs in sample.pairs.values())
+
+        until(lambda: joined() == 1)
+        assert joined() == 1, "the same cursor gives the same pair again"
 
     def test_a_failing_shadow_harms_nobody(
         self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
@@ -549,6 +609,19 @@ class RouterConformance:
         served(router, replace(route, mirror=Mirror("c1", 10_000)))
         candidate.close()
         assert {ask(route.listen).status for _ in range(10)} == {200}
+
+    def copied(self, router: TrafficRouter, pairs: int) -> Pairs:
+        """What all records say of copies, once there are so many."""
+
+        def whole() -> Pairs | None:
+            found = router.samples(SERVICE, ENVIRONMENT, None)
+            assert found is not None
+            total = paired(s.pairs["c1"] for s in found.samples if "c1" in s.pairs)
+            return total if total.n >= pairs else None
+
+        found = until(whole)
+        assert found is not None
+        return found
 
     # --- the shield
 
@@ -872,11 +945,6 @@ def _at(instance: Instance) -> Endpoint:
 def _unhealthy(router: TrafficRouter, name: str) -> frozenset[str] | None:
     found = router.observe(SERVICE, ENVIRONMENT)
     return found.unhealthy.get(name) if found else None
-
-
-def _mirrored(router: TrafficRouter, name: str, requests: int) -> RouteObservation | None:
-    found = router.observe(SERVICE, ENVIRONMENT)
-    return found if found and found.mirrored[name] == Counters(requests, 0) else None
 
 
 def _idle(router: TrafficRouter, name: str) -> bool:

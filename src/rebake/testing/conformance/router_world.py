@@ -96,7 +96,8 @@ class Instance:
         health: status that `/healthz` answers.
         wrong: by path, the status it answers in place of the right one.
         breaks: it resets every connection that asks for something else than `/healthz`.
-        seen: requests served, by `METHOD TARGET`, health checks left out.
+        mute: it accepts every request, and answers none but `/healthz` until it is released.
+        seen: requests served, by `METHOD TARGET`, health checks left out; `head`: the last one's.
     """
 
     name: str
@@ -104,7 +105,9 @@ class Instance:
     health: int = 200
     wrong: dict[str, int] = field(default_factory=dict)
     breaks: bool = False
+    mute: bool = False
     seen: Counter[str] = field(default_factory=Counter)
+    head: dict[str, str] = field(default_factory=dict)
     address: str = ""
     _server: asyncio.Server | None = None
     _release: asyncio.Event = field(default_factory=asyncio.Event)
@@ -144,7 +147,10 @@ class Instance:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while (request := await _read_request(reader)) is not None:
                 if request.target != "/healthz":
+                    self.head = request.headers
                     self.seen[f"{request.method} {request.target}"] += 1
+                if self.mute and request.target != "/healthz":
+                    await self._release.wait()
                 if not self._misbehaves(request, writer):
                     await self._answer(request, reader, writer)
                 await writer.drain()

@@ -12,7 +12,7 @@ from typing import Any
 from rebake.core.units import FULL
 from rebake.release.manifest import Revision
 from rebake.rollout.plan import Plan
-from rebake.rollout.route import stages
+from rebake.rollout.route import first_with_users, stages
 from rebake.rollout.states import Event, State
 from rebake.testing.simulation.people import People
 from rebake.testing.simulation.scenario import SILENT
@@ -66,8 +66,8 @@ class Causes:
         if state is State.HOLDING:
             self.since[rollout] = now
             route = self.reality.route
-            if plan.strategy.kind == "shadow" and (route is None or route.mirror is None):
-                self.fail("5", f"{rollout} holds as a shadow, and nothing is mirrored")
+            if self._copies(rollout, plan) and (route is None or route.mirror is None):
+                self.fail("5", f"{rollout} holds with copies alone, and nothing is copied")
 
     # Causes
 
@@ -133,20 +133,25 @@ class Causes:
         least = {Event.UNDECIDED_PROMOTE: "promote", Event.UNDECIDED_ROLL_BACK: "roll-back"}.get(event)
         if least is not None and plan.undecided != least:
             return f"the file says {plan.undecided}"
-        if strategy.profile is not None:
+        copies = self._copies(rollout, plan)
+        if strategy.profile is not None and not copies:
             return None
-        hold_ms = strategy.mirror_ms if strategy.kind == "shadow" else strategy.hold_ms
+        hold_ms = strategy.mirror_ms if copies else strategy.hold_ms
         hold_ms += plan.undecided_limit_ms if event is Event.UNDECIDED_LIMIT else 0
         held = max(at - then for at, then in zip(now, self.since.get(rollout, now), strict=True))
         if held * 1000 < hold_ms - 1:
             return f"held for {held:.2f}s instead of {hold_ms / 1000:g}s"
         fresh = self._requests(rollout) - self.served.get(rollout, 0)
-        counted = strategy.kind != "shadow" and self.reality.router.epoch == "1" and not self.reality.workers
+        counted = not copies and self.reality.router.epoch == "1" and not self.reality.workers
         if event is Event.STEP_OVER and self.reality.workers and fresh < 2:
             return f"only {fresh} instance-seconds were worked in this step"
         if event is Event.STEP_OVER and counted and 0 <= fresh < plan.judge.min_requests:
             return f"only {fresh} requests were counted in this step"
         return None
+
+    def _copies(self, rollout: str, plan: Plan) -> bool:
+        """Whether a rollout is in the stage in which the candidate is given copies alone."""
+        return plan.strategy.mirrors and self.steps.get(rollout, 0) <= 0
 
     def weight(self, doc: Mapping[str, Any], plan: Plan) -> None:
         """The weight that is remembered is the one of the plan's step, and no step is left out."""
@@ -173,9 +178,11 @@ class Causes:
         if step >= stages(strategy):
             last = FULL - plan.hold_back_basis_points if plan.soak_ms else FULL
             return {FULL, last} if alone else {last}
+        if strategy.mirrors and step == 0:
+            return {0}
         if strategy.profile is not None:
             return None
-        return {0} if strategy.kind == "shadow" else {strategy.steps[step]}
+        return {strategy.steps[step - first_with_users(strategy)]}
 
 
 _CAUSES: Mapping[Event, Callable[[Causes, str, Plan, str], str | None]] = {

@@ -126,6 +126,7 @@ def _strategy(chance: random.Random) -> Strategy:
             Strategy("linear", steps=(3000, 6000), hold_ms=1000),
             Strategy("shadow", mirror_basis_points=2000, mirror_ms=2000),
             Strategy("canary", profile="fast"),
+            Strategy("canary", steps=(2000,), hold_ms=hold_ms, mirror_basis_points=5000, mirror_ms=2000),
         )
     )
 
@@ -197,7 +198,7 @@ def shut_by_file(plan: Plan, at: float) -> tuple[bool, bool]:
 
 def _for_workers(plan: Plan) -> Plan:
     """The same wish for a fleet without a route. Two instance-seconds are evidence enough: holds are short here."""
-    strategy = Strategy("canary", steps=(2000, 6000), hold_ms=1000) if plan.strategy.kind == "shadow" else plan.strategy
+    strategy = Strategy("canary", steps=(2000, 6000), hold_ms=1000) if plan.strategy.mirrors else plan.strategy
     checks: tuple[Check, ...] = tuple(CommandCheck(check.name, ("true",)) for check in plan.checks)
     judge = replace(plan.judge, min_requests=4)
     run = replace(plan.run, port=None, health=replace(plan.run.health, path=""))

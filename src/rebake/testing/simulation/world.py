@@ -15,7 +15,7 @@ from typing import Any
 
 from rebake.core.units import FULL
 from rebake.errors import RebakeError
-from rebake.judge.samples import Arm
+from rebake.judge.samples import Arm, Pairs
 from rebake.ledger.ports import Fence
 from rebake.platforms.model import Drift, Instance, InstanceSpec
 from rebake.rollout.world import Environment
@@ -30,7 +30,7 @@ from rebake.testing.simulation.scenario import (
     kind_of,
     of_workers,
 )
-from rebake.traffic.ports import Counters, EnvironmentRoute, Sample
+from rebake.traffic.ports import Counters, EnvironmentRoute, FleetRoute, Sample
 
 FRAIL_SECONDS = 4.0
 REMEMBERED_LOOKS = 8
@@ -255,12 +255,12 @@ class Reality:
     def _serve(self, requests: int) -> int:
         route, lost = self.route, 0
         met: dict[str, Arm] = {}
+        pairs: dict[str, Pairs] = {}
         self._weigh()
         for fleet in route.fleets if route is not None else ():
             if not fleet.weight_basis_points:
                 if route is not None and route.mirror is not None and route.mirror.fleet == fleet.fleet:
-                    copies = requests * route.mirror.share_basis_points // FULL
-                    self._count(self.router.mirrored, fleet.fleet, copies, [e.instance for e in fleet.endpoints])
+                    pairs[fleet.fleet] = self._copied(fleet, requests * route.mirror.share_basis_points // FULL)
                 continue
             share = self.router._even("share", fleet.fleet, requests * fleet.weight_basis_points / FULL)
             accepting = [e.instance for e in fleet.endpoints if self.accepts(e.instance)]
@@ -268,10 +268,16 @@ class Reality:
                 met[fleet.fleet] = self._count(self.router.counters, fleet.fleet, share, accepting)
             elif fleet.fleet not in self.touched:
                 lost += max(share, 1)
-        if route is not None and met:
+        if route is not None and (met or pairs):
             weights = {f.fleet: f.weight_basis_points for f in route.fleets if f.weight_basis_points}
-            self.router.records.append(Sample(int(self.wall.now()), weights, met))
+            self.router.records.append(Sample(int(self.wall.now()), weights, met, pairs))
         return lost
+
+    def _copied(self, fleet: FleetRoute, copies: int) -> Pairs:
+        """What becomes of copies: the release's own failures, each beside a good answer of stable."""
+        instances = [e.instance for e in fleet.endpoints]
+        counted = self._count({}, f"copies of {fleet.fleet}", copies, instances)
+        return Pairs(counted.n, failed=(0, counted.errors, 0), instances=tuple(instances))
 
     def _count(self, counters: dict[str, Counters], fleet: str, share: int, instances: list[str]) -> Arm:
         process = self.platform.processes.get(instances[0]) if instances else None
@@ -350,7 +356,6 @@ class Reality:
         """The balancer starts again: same route, counters from zero."""
         self.router.epoch = str(int(self.router.epoch) + 1)
         self.router.counters.clear()
-        self.router.mirrored.clear()
 
     def heal(self) -> None:
         """Nothing goes wrong any more; what is broken by its own nature stays so."""

@@ -244,11 +244,15 @@ def _head(method: str, target: str) -> bytes:
 
 
 def _host(status: Mapping[str, Any]) -> tuple[str, bool]:
-    place = status["address"]["socket_address"]
+    address = status["address"]
     health = status.get("health_status", {})
     sound = health.get("eds_health_status", "HEALTHY") == "HEALTHY" and not any(
         value is True for key, value in health.items() if key.startswith(("failed_", "pending_"))
     )
+    inside = address.get("envoy_internal_address")
+    if inside is not None:
+        return str(inside["server_listener_name"]), sound
+    place = address["socket_address"]
     return join_address(str(place["address"]), int(place["port_value"])), sound
 
 

@@ -1,8 +1,9 @@
 """Names of Envoy's things for ours: clusters, listeners, route configurations, files. Pure.
 
-A fleet has up to four clusters, so that what users meet is counted apart from what testers and copies meet: the
+A fleet has up to five clusters, so that what users meet is counted apart from what testers and copies meet: the
 users' own, `…~shield` for those of users' requests that another fleet answers when this one fails, `…~preview` for
-requests with the preview header, `…~mirror` for copies of users' requests.
+requests with the preview header, `…~mirror` for copies of users' requests on their way to the listener that writes
+records of them, and `…~copy` for them from there on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from rebake.errors import Permanent
 PREVIEW_HEADER = "x-rebake-preview"
 PREVIEW_VALUE = "candidate"
 SHIELD = "~shield"
+COPY = "~copy"
 
 
 def environment_key(service: str, environment: str) -> str:
@@ -42,6 +44,15 @@ def shield_name(cluster: str) -> str:
 
 def mirror_name(cluster: str) -> str:
     return f"{cluster}~mirror"
+
+
+def copy_name(cluster: str) -> str:
+    return f"{cluster}{COPY}"
+
+
+def copies_listener(service: str, environment: str) -> str:
+    """Where copies are written down: a listener inside of Envoy, without an address."""
+    return f"{environment_key(service, environment)}~copies"
 
 
 def file_name(cluster: str) -> str:

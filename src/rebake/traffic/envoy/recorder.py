@@ -84,7 +84,8 @@ class Recorder:
             self._at = None
 
     def _begin(self, cursor: Cursor) -> None:
-        """Know again what the reader of this cursor knew: endpoints, and who called in the last minute."""
+        """Know again what the reader of this cursor knew: endpoints, who called in the last minute, and requests and
+        copies of it that wait for their other half."""
         self._tally = Tally(self._prefix, Endpoints(cursor.get("endpoints", ())))
         minutes = cursor.get("minutes")
         if minutes:
@@ -92,7 +93,7 @@ class Recorder:
 
     def _cursor(self, cursor: Cursor, before: Mapping[str, int], after: Mapping[str, int]) -> Cursor:
         found: dict[str, Any] = {"files": after, "endpoints": self._tally.endpoints.names}
-        if self._tally.callers:
+        if self._tally.callers or self._tally.pairing:
             minute = int(time.time()) // MINUTE
             kept = [m for m in cursor.get("minutes", []) if m[0] >= minute - 1]
             known = kept and kept[-1][0] == minute

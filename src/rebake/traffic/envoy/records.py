@@ -4,13 +4,16 @@ Every line carries the weights that dealt its request (they are the name of the 
 not matter how late it is read. Columns, separated by tabs, the ones that callers choose last:
 
     second, weights, cluster, instance, status, flags, microseconds, milliseconds, tries, fleet that answered, kind,
-    limit in milliseconds, caller, method, path without query
+    limit in milliseconds, id of the request, caller, method, path without query
 
 A request has a line of its own when it still has no answer after the limit, so that a fleet that hangs is seen while it
 hangs; Envoy looks at each request once in that time. Else it has one when it has ended.
 
 What is judged is the first try: the fleet that a request was dealt to failed it when another try had to answer it, or
 another fleet did. That is so for every fleet, whether it is shielded or not.
+
+A copy of a request has a line of its own, in the same file, with its own cluster; it is no user's request, and is
+counted only beside its original (`copies`). The name of the original's route says after a `+` that there may be a copy.
 
 The microseconds run from the request's first byte to the last byte of the instance's answer: not until a slow caller
 has fetched it. Where the answer has no end the milliseconds say how long the caller waited. The caller stands there
@@ -29,6 +32,7 @@ from urllib.parse import quote, unquote
 from rebake.judge.samples import LATENCY_BUCKETS, Arm
 from rebake.traffic.endpoints import Endpoints, fold
 from rebake.traffic.envoy import names
+from rebake.traffic.envoy.copies import Half, Pairing, Word
 from rebake.traffic.ports import EnvironmentRoute, Sample, Sticky
 
 Document = dict[str, Any]
@@ -47,11 +51,14 @@ _COLUMNS = (
     "%ACCESS_LOG_TYPE%",
 )
 _ASKED = ("%REQ(:METHOD):16%", "%PATH(NQ:PATH):256%")
-_WIDTH = len(_COLUMNS) + 2 + len(_ASKED)
+_ID = "%REQ(X-REQUEST-ID):64%"
+_WIDTH = len(_COLUMNS) + 3 + len(_ASKED)
 _BROKEN = frozenset({"UF", "UC", "UT", "UH", "UO", "UR", "LR", "URX", "UPE", "UMSDR", "NC", "DF"})
 """The fleet did not answer, or broke off in the middle. Source: Envoy, "Access logging", %RESPONSE_FLAGS%."""
 _LEFT = frozenset({"DC", "DR"})
 """The caller left before the end of the answer."""
+_CUT_OFF = b"UMSDR"
+"""Only copies have a longest duration: nobody waits for them."""
 _UPGRADED = 101
 _STILL_OPEN = b"DownstreamPeriodic"
 _BUCKETS_PER_NAT = 1.0 / math.log(1.05)
@@ -67,10 +74,16 @@ def dealt_by(route: EnvironmentRoute) -> str:
     return ",".join(f"{quote(f.fleet, safe='')}:{f.weight_basis_points}" for f in route.fleets if f.weight_basis_points)
 
 
+def copied_by(route: EnvironmentRoute) -> str:
+    """The same for requests of which a copy is sent to another fleet."""
+    assert route.mirror is not None
+    return f"{dealt_by(route)}+{quote(route.mirror.fleet, safe='')}"
+
+
 def weights_of(name: str) -> dict[str, int] | None:
     """The weights behind a route's name; None when it is none of users' routes."""
     found = {}
-    for part in name.split(","):
+    for part in name.partition("+")[0].split(","):
         fleet, colon, points = part.rpartition(":")
         if not colon or not points.isdigit():
             return None
@@ -85,8 +98,8 @@ def served_by(fleet: str) -> Document:
 
 def access_log(path: str, route: EnvironmentRoute) -> Document:
     """Envoy's access log of one environment."""
-    caller = "-" if route.sticky is None else "%DYNAMIC_METADATA(rebake:caller):64%/%REQ(X-REQUEST-ID):64%"
-    line = "\t".join((*_COLUMNS, str(route.answer_within_ms), caller, *_ASKED)) + "\n"
+    caller = "-" if route.sticky is None else f"%DYNAMIC_METADATA(rebake:caller):64%/{_ID}"
+    line = "\t".join((*_COLUMNS, str(route.answer_within_ms), _ID, caller, *_ASKED)) + "\n"
     kind = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
     log_format = {"text_format_source": {"inline_string": line}}
     config = {"@type": kind, "path": path, "log_format": log_format}
@@ -138,6 +151,15 @@ def _ended(status: int, flags: bytes) -> tuple[bool, bool]:
         return True, False
     left = not _LEFT.isdisjoint(words)
     return status >= 500 and not left, left
+
+
+def _word(status: int, failed: bool, left: bool) -> Word:
+    """What became of a request that has ended. Who left in the middle of an answer had one."""
+    if failed:
+        return "failed"
+    if left and not status:
+        return "unanswered"
+    return "refused" if 400 <= status < 500 else "good"
 
 
 @dataclass(slots=True)
@@ -197,6 +219,7 @@ class Tally:
     def __init__(self, prefix: str, endpoints: Endpoints) -> None:
         self.endpoints = endpoints
         self.callers = Callers()
+        self.pairing = Pairing()
         self._prefix = prefix.encode()
         self._counts: dict[tuple[bytes, bytes], dict[str, _Count]] = {}
         self._fleets: dict[bytes, str | None] = {}
@@ -207,37 +230,53 @@ class Tally:
         """Count whole lines. One that is not ours (somebody wrote into the file) is passed over.
 
         Args:
-            silent: they were counted before: only who called in this minute is learnt.
+            silent: they were counted before: only who called in this minute, and what waits for its other half, is
+                learnt.
         """
         for line in lines:
             columns = line.split(b"\t", _WIDTH - 1)
-            if len(columns) == _WIDTH and (fleet := self._fleet(columns[2])) is not None:
-                try:
+            if len(columns) != _WIDTH:
+                continue
+            try:
+                if (fleet := self._fleet(columns[2])) is not None:
                     self._one(columns, fleet, silent)
-                except ValueError:
-                    continue
+                elif (fleet := self._copies_fleet(columns[2])) is not None:
+                    self._copy(columns, fleet, silent)
+            except ValueError:
+                continue
 
     def take(self) -> tuple[Sample, ...]:
         """The samples added up so far, oldest first; counting begins anew."""
-        found = []
-        for second, name in sorted(self._counts, key=itemgetter(0)):  # within one, as they were met
+        found, pairs = [], self.pairing.take()
+        for second, name in sorted({**self._counts, **pairs}, key=itemgetter(0)):  # within one, as they were met
             weights = weights_of(name.decode("ascii", "replace"))
             if weights is not None:
-                arms = {fleet: count.arm() for fleet, count in self._counts[second, name].items()}
-                found.append(Sample(int(second), weights, arms))
+                counts = self._counts.get((second, name), {})
+                arms = {fleet: count.arm() for fleet, count in counts.items()}
+                found.append(Sample(int(second), weights, arms, pairs.get((second, name), {})))
         self._counts = {}
         return tuple(found)
 
     def _one(self, columns: list[bytes], fleet: str, silent: bool) -> None:
-        second, name, _, host, code, flags, micros, millis, tries, server, kind, limit, caller, method, path = columns
+        second, route, _, host, code, flags, micros, millis, tries, server, kind, limit, _, *asked = columns
+        caller, method, path = asked
         status, at = int(code), int(second)
+        name, copied, _ = route.partition(b"+")
         if kind == _STILL_OPEN:
+            if copied:
+                endpoint = self.endpoints.name(self._target(method, path), status, at)
+                self._half(columns, "unanswered", name, endpoint, silent)
             if caller == b"-" or self.callers.counts(at // MINUTE, fleet, caller, True):
                 self._count(second, name, fleet).unanswered += not silent
             return
         failed, left = _ended(status, flags)
         again = int(tries) > 1 or server not in (b"-", self._quoted(fleet))
         counts = failed or again or not left
+        endpoint = (
+            self.endpoints.name(self._target(method, path), status, at) if copied or (counts and not silent) else ""
+        )
+        if copied:
+            self._half(columns, _word(status, failed or again, left), name, endpoint, silent)
         if caller != b"-" and counts and not self.callers.counts(at // MINUTE, fleet, caller, failed or again):
             return
         if silent:
@@ -247,7 +286,7 @@ class Tally:
         count.unanswered += left and status == 0 and int(millis) < int(limit)  # else it has been counted
         if counts:
             count.refused += 400 <= status < 500
-            count.add(self.endpoints.name(self._target(method, path), status, at), failed or again)
+            count.add(endpoint, failed or again)
             count.shielded += again and not failed and not left
             for part in parts[1:]:
                 part.n += 1
@@ -256,6 +295,28 @@ class Tally:
             place = bucket(int(millis) * 1000 if micros == b"-" else int(micros))
             for part in parts:
                 part.time(place)
+
+    def _half(self, columns: list[bytes], word: Word, name: bytes, endpoint: str, silent: bool) -> None:
+        """A request of which there may be a copy."""
+        second, limit, request = columns[0], columns[11], columns[12]
+        half = Half(False, word, endpoint=endpoint, dealt=name)
+        self.pairing.add(request, second, half, int(limit), silent=silent)
+
+    def _copy(self, columns: list[bytes], fleet: str, silent: bool) -> None:
+        """A copy. One that was cut off, as nobody waits for it, or with Envoy's own connection, says nothing more."""
+        second, _, _, host, code, flags, _, _, _, _, kind, limit, request, *_ = columns
+        status = int(code)
+        failed, left = _ended(status, flags)
+        if kind == _STILL_OPEN or (flags == _CUT_OFF and status >= 400):
+            word: Word = "unanswered"
+        elif flags == _CUT_OFF:
+            word = "good"  # an answer that goes on for long
+        elif left:
+            return
+        else:
+            word = _word(status, failed, left)
+        half = Half(True, word, fleet, host.decode("ascii", "replace"))
+        self.pairing.add(request, second, half, int(limit), silent=silent)
 
     def _count(self, second: bytes, name: bytes, fleet: str) -> _Count:
         counts = self._counts.get((second, name))
@@ -269,10 +330,16 @@ class Tally:
     def _fleet(self, cluster: bytes) -> str | None:
         """The fleet whose users' cluster this is; None for testers', copies' and other environments' clusters."""
         if cluster not in self._fleets:
-            ours = cluster.startswith(self._prefix) and not cluster.endswith((b"~preview", b"~mirror"))
+            ours = cluster.startswith(self._prefix) and not cluster.endswith((b"~preview", b"~mirror", b"~copy"))
             fleet = cluster.removesuffix(names.SHIELD.encode())[len(self._prefix) :]
             self._fleets[cluster] = fleet.decode("utf-8", "replace") if ours else None
         return self._fleets[cluster]
+
+    def _copies_fleet(self, cluster: bytes) -> str | None:
+        """The fleet whose copies' cluster this is."""
+        if not (cluster.startswith(self._prefix) and cluster.endswith(names.COPY.encode())):
+            return None
+        return cluster.removesuffix(names.COPY.encode())[len(self._prefix) :].decode("utf-8", "replace")
 
     def _quoted(self, fleet: str) -> bytes:
         found = self._servers.get(fleet)

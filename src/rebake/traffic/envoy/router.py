@@ -351,7 +351,6 @@ class EnvoyRouter:
             unhealthy={f.fleet: _instances(f, hosts.get(c, {}), sound=False) for c, f in fleets.items()},
             active={f.fleet: self._active(c, numbers) for c, f in fleets.items()},
             counters={f.fleet: _counters(numbers[c], numbers[names.shield_name(c)]) for c, f in fleets.items()},
-            mirrored={f.fleet: _counters(numbers[names.mirror_name(c)]) for c, f in fleets.items()},
             epoch=f"{running.generation}.{running.epoch}",
             listening=name in open_listeners,
         )
@@ -373,8 +372,10 @@ class EnvoyRouter:
                 return False
         if not snapshot.serves(wish):
             return not _listens(open_listeners, key)
-        name = names.listener_name(wish.service, wish.environment, wish.listen)
-        return name in open_listeners and _version(loaded) == wish.version
+        opened = {names.listener_name(wish.service, wish.environment, wish.listen)}
+        if wish.mirror is not None:
+            opened.add(names.copies_listener(wish.service, wish.environment))
+        return opened <= open_listeners and _version(loaded) == wish.version
 
     def _active(self, cluster: str, numbers: Mapping[str, ClusterNumbers]) -> int:
         """Requests in flight of users and testers.
@@ -415,7 +416,7 @@ def _version(configuration: Mapping[str, object] | None) -> str | None:
 
 
 def _family(cluster: str) -> Iterable[str]:
-    return cluster, names.shield_name(cluster), names.preview_name(cluster), names.mirror_name(cluster)
+    return cluster, names.shield_name(cluster), names.preview_name(cluster)
 
 
 def _fleet_of(fleets: Mapping[str, FleetRoute], cluster: str) -> str:

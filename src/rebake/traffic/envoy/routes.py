@@ -7,7 +7,8 @@ Rules:
   a larger candidate weight only takes numbers away from stable's end.
 - Sticky: the number is the hash of the cookie. A caller without cookie is dealt by the hash of the request id, and
   gets that id as cookie, so that the first answer already comes from the cohort the cookie stands for.
-- Mirror: copies of GET and HEAD, never of upgrades (a copied WebSocket would have nobody to talk to).
+- Mirror: copies of GET and HEAD, never of upgrades (a copied WebSocket would have nobody to talk to). The name of such
+  a route also says who is given the copies.
 - A request that never left Envoy is tried again on another instance of the same fleet. One whose connection broke
   after it left is tried again only when it is GET or HEAD, which may be sent twice (RFC 9110, 9.2.2).
 - Shield: what may be sent twice and falls to the shielded fleet gets one second try, by the first fleet, when the
@@ -27,6 +28,8 @@ from rebake.traffic.ports import EnvironmentRoute, Sticky
 Document = dict[str, Any]
 
 METADATA = "rebake"
+ENVOYS_OWN = ("x-envoy-external-address", "x-envoy-internal")
+"""What Envoy would tell instances of itself."""
 # Two plain comparisons; one pattern for both costs every request several times as much.
 _SAFE: tuple[Document, ...] = tuple({"name": ":method", "string_match": {"exact": m}} for m in ("GET", "HEAD"))
 _SHIELDED = ("OPTIONS", "PUT", "DELETE", "TRACE")
@@ -49,7 +52,7 @@ def route_configuration(route: EnvironmentRoute) -> Document:
         "metadata": {"filter_metadata": {METADATA: {"version": route.version}}},
         # Envoy then refuses a route to a cluster it does not know, and keeps the former one: no 503 without cluster.
         "validate_clusters": True,
-        "request_headers_to_remove": ["x-envoy-external-address", "x-envoy-internal"],
+        "request_headers_to_remove": list(ENVOYS_OWN),
         "request_headers_to_add": [_FORWARDED_FOR],
         "virtual_hosts": [{"name": key, "domains": ["*"], "routes": [*_preview(route), *_users(route)]}],
     }
@@ -103,16 +106,17 @@ def _users(route: EnvironmentRoute) -> list[Document]:
             for m in _SHIELDED
         ]
     kinds.append(([], rest))
-    if route.mirror is not None and route.mirror.share_basis_points > 0:
-        copied = {**safe, **_mirrored(route)}
-        kinds = [*(([method, {**_UPGRADE, "invert_match": True}], copied) for method in _SAFE), *kinds]
     dealt = {"name": records.dealt_by(route)}
+    entries = [(dealt, headers, action) for headers, action in kinds]
+    if route.mirror is not None and route.mirror.share_basis_points > 0:
+        copied, name = {**safe, **_mirrored(route)}, {"name": records.copied_by(route)}
+        entries = [*((name, [method, {**_UPGRADE, "invert_match": True}], copied) for method in _SAFE), *entries]
     if route.sticky is None:
-        return [dealt | _entry(headers, action) for headers, action in kinds]
+        return [name | _entry(headers, action) for name, headers, action in entries]
     has_cookie = _has_cookie(route.sticky)
     return [
-        *(dealt | _entry([*headers, has_cookie], action) for headers, action in kinds),
-        *(dealt | _entry(headers, action) | _sets_cookie(route.sticky) for headers, action in kinds),
+        *(name | _entry([*headers, has_cookie], action) for name, headers, action in entries),
+        *(name | _entry(headers, action) | _sets_cookie(route.sticky) for name, headers, action in entries),
     ]
 
 

@@ -20,13 +20,14 @@ from rebake.core.digest import digest_of, short
 from rebake.core.units import FULL
 from rebake.errors import BrokenInvariant
 from rebake.release.manifest import Health
-from rebake.traffic.envoy import names, records
+from rebake.traffic.envoy import names, records, routes
 from rebake.traffic.ports import Endpoint, EnvironmentRoute, FleetRoute
 
 Document = dict[str, Any]
 
 _PROBE_UNHEALTHY_MS = 100
 _MANY = 1_000_000
+_LONGEST_COPY_MS = 30_000
 _ORDERS = (
     "retry-on",
     "retry-grpc-on",
@@ -116,17 +117,23 @@ def cluster_of(route: EnvironmentRoute, fleet: FleetRoute) -> str:
 
 def bootstrap(paths: EdgePaths, admin: Path) -> Document:
     """How Envoy starts: everything else comes from watched files."""
+    kind = "envoy.extensions.bootstrap.internal_listener.v3.InternalListener"
+    inside = {
+        "name": "envoy.bootstrap.internal_listener",
+        "typed_config": {"@type": f"type.googleapis.com/{kind}"},
+    }
     return {
         "admin": {"address": {"pipe": {"path": str(admin), "mode": 0o600}}},
+        "bootstrap_extensions": [inside],
         "dynamic_resources": {"cds_config": _watch(paths.clusters), "lds_config": _watch(paths.listeners)},
         "stats_flush_on_admin": True,
     }
 
 
-def clusters(routes: Iterable[EnvironmentRoute], paths: EdgePaths) -> list[Document]:
+def clusters(wishes: Iterable[EnvironmentRoute], paths: EdgePaths) -> list[Document]:
     """Every cluster of every environment, in a stable order."""
     found: list[Document] = []
-    for route in routes:
+    for route in wishes:
         for fleet in route.fleets:
             name = cluster_of(route, fleet)
             found.append(_users_cluster(name, fleet, paths))
@@ -135,7 +142,8 @@ def clusters(routes: Iterable[EnvironmentRoute], paths: EdgePaths) -> list[Docum
             if route.preview == fleet.fleet:
                 found.append(_side_cluster(names.preview_name(name), fleet))
             if route.mirror is not None and route.mirror.fleet == fleet.fleet:
-                found.append(_side_cluster(names.mirror_name(name), fleet, longest_seconds=30))
+                found.append(_mirror_cluster(route, names.mirror_name(name)))
+                found.append(_side_cluster(names.copy_name(name), fleet, longest_ms=_longest_copy_ms(route)))
     return sorted(found, key=lambda c: str(c["name"]))
 
 
@@ -150,9 +158,15 @@ def endpoints_resource(cluster: str, fleet: FleetRoute) -> Document:
     return {"@type": kind, **endpoints(cluster, fleet)}
 
 
-def listeners(routes: Iterable[EnvironmentRoute], paths: EdgePaths) -> list[Document]:
-    """One listener per environment that serves, in a stable order."""
-    return sorted((_listener(r, paths) for r in routes if serves(r)), key=lambda x: str(x["name"]))
+def listeners(wishes: Iterable[EnvironmentRoute], paths: EdgePaths) -> list[Document]:
+    """One listener per environment that serves, and one for copies where there are any, in a stable order."""
+    found: list[Document] = []
+    for route in wishes:
+        if serves(route):
+            found.append(_listener(route, paths))
+            if route.mirror is not None:
+                found.append(_copies_listener(route, route.mirror.fleet, paths))
+    return sorted(found, key=lambda x: str(x["name"]))
 
 
 def _watch(path: Path) -> Document:
@@ -207,9 +221,23 @@ def _shield_cluster(name: str, other: str) -> Document:
     }
 
 
-def _side_cluster(name: str, fleet: FleetRoute, *, longest_seconds: int | None = None) -> Document:
+def _longest_copy_ms(route: EnvironmentRoute) -> int:
+    """Nobody waits for a copy: it is cut off, but not before it counted as unanswered."""
+    return max(_LONGEST_COPY_MS, 2 * route.answer_within_ms)
+
+
+def _mirror_cluster(route: EnvironmentRoute, name: str) -> Document:
+    """Copies' way to their listener: Envoy itself writes no record of a copy where it sends it off. Source: Envoy,
+    "Internal listener"."""
+    listener = names.copies_listener(route.service, route.environment)
+    address = {"envoy_internal_address": {"server_listener_name": listener}}
+    there = {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]}
+    return {**_cluster(name), "type": "STATIC", "load_assignment": there}
+
+
+def _side_cluster(name: str, fleet: FleetRoute, *, longest_ms: int | None = None) -> Document:
     """Testers' and copies' cluster: the same instances without own probes (they would double the users' ones)."""
-    limit = {"max_stream_duration": f"{longest_seconds}s"} if longest_seconds else {}
+    limit = {"max_stream_duration": _seconds(longest_ms)} if longest_ms else {}
     return {**_cluster(name, **limit), "type": "STATIC", "load_assignment": endpoints(name, fleet)}
 
 
@@ -273,6 +301,46 @@ def _listener(route: EnvironmentRoute, paths: EdgePaths) -> Document:
     }
 
 
+def _copies_listener(route: EnvironmentRoute, fleet: str, paths: EdgePaths) -> Document:
+    """Inside of Envoy: passes copies on to the candidate as they are, once each, and writes a record of each."""
+    name = names.copies_listener(route.service, route.environment)
+    cluster = names.copy_name(names.cluster_name(route.service, route.environment, fleet))
+    way = {"match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s"}}
+    manager = {
+        **_http(route, paths),
+        "stat_prefix": name,
+        "route_config": {
+            "name": name,
+            "request_headers_to_remove": list(routes.ENVOYS_OWN),
+            "request_headers_to_add": [
+                {
+                    "header": {"key": "x-forwarded-for", "value": "%DYNAMIC_METADATA(rebake:forwarded)%"},
+                    "append_action": "OVERWRITE_IF_EXISTS",
+                }
+            ],
+            "virtual_hosts": [{"name": name, "domains": ["*"], "routes": [way]}],
+        },
+        "http_filters": [_forwarded_before(), _router()],
+        "generate_request_id": False,
+    }
+    return {
+        "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
+        "name": name,
+        "internal_listener": {},
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+
+
+def _forwarded_before() -> Document:
+    """Envoy adds its own address to those that a copy was forwarded for; instances are to see what the original says.
+    Source: Envoy, "Header-To-Metadata Filter"."""
+    kind = "type.googleapis.com/envoy.extensions.filters.http.header_to_metadata.v3.Config"
+    without_last = {"pattern": {"regex": "^(.*),[^,]*$"}, "substitution": "\\1"}
+    found = {"metadata_namespace": "rebake", "key": "forwarded", "regex_value_rewrite": without_last}
+    rule = {"header": "x-forwarded-for", "on_header_present": found}
+    return {"name": "forwarded", "typed_config": {"@type": kind, "request_rules": [rule]}}
+
+
 def _without_orders() -> Document:
     """Callers give Envoy no orders: with these headers one request would be sent many times, a POST twice, and what
     an instance would have answered would be cut off as its failure. Source: Envoy, "Router", HTTP headers consumed."""
@@ -286,31 +354,37 @@ def _is_loopback(listen: str) -> bool:
 
 
 def _connection_manager(route: EnvironmentRoute, paths: EdgePaths) -> Document:
+    key = names.environment_key(route.service, route.environment)
+    return {
+        **_http(route, paths),
+        "stat_prefix": key,
+        "rds": {"route_config_name": key, "config_source": _watch(paths.route(key))},
+        "early_header_mutation_extensions": [_without_orders()],
+        "http_filters": [*records.callers(route.sticky), _router()],
+        "http2_protocol_options": {"allow_connect": True},
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "use_remote_address": True,
+        # Only this machine can call a loopback address: a proxy there that ends TLS tells the truth about the scheme.
+        "xff_num_trusted_hops": int(_is_loopback(route.listen)),
+    }
+
+
+def _router() -> Document:
+    kind = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+    return {"name": "router", "typed_config": {"@type": kind, "suppress_envoy_headers": True}}
+
+
+def _http(route: EnvironmentRoute, paths: EdgePaths) -> Document:
     """HTTP as it came, as far as HTTP allows: no path, header or answer is tidied up."""
     filters = "type.googleapis.com/envoy.extensions.filters"
     key = names.environment_key(route.service, route.environment)
     return {
         "@type": f"{filters}.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": key,
         "codec_type": "AUTO",
-        "rds": {"route_config_name": key, "config_source": _watch(paths.route(key))},
-        "early_header_mutation_extensions": [_without_orders()],
         "access_log": [records.access_log(str(paths.records(key)), route)],
         "access_log_options": records.access_log_options(route),
-        "http_filters": [
-            *records.callers(route.sticky),
-            {
-                "name": "router",
-                "typed_config": {"@type": f"{filters}.http.router.v3.Router", "suppress_envoy_headers": True},
-            },
-        ],
         "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": route.listen},
-        "http2_protocol_options": {"allow_connect": True},
-        "upgrade_configs": [{"upgrade_type": "websocket"}],
-        "use_remote_address": True,
         "skip_xff_append": True,
-        # Only this machine can call a loopback address: a proxy there that ends TLS tells the truth about the scheme.
-        "xff_num_trusted_hops": int(_is_loopback(route.listen)),
         "internal_address_config": {"cidr_ranges": []},
         "preserve_external_request_id": True,
         "server_header_transformation": "PASS_THROUGH",
