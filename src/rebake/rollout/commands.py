@@ -13,7 +13,7 @@ from rebake.rollout.draft import Draft
 from rebake.rollout.events import Look, Seen, shut
 from rebake.rollout.groups import next_mark
 from rebake.rollout.journey import apply_event, end_rollout
-from rebake.rollout.plan import Plan
+from rebake.rollout.plan import Plan, Strategy
 from rebake.rollout.states import TABLE, Event, State
 from rebake.rollout.world import Command, Environment, Fleet, Leaving, Rollout
 
@@ -181,11 +181,10 @@ def _undo(draft: Draft, command: Command) -> None:
 
 
 def undo_plan(plan: Plan) -> Plan:
-    """An undo skips steps, checks, gates and judge: what it restores has served before."""
-    strategy = replace(plan.strategy, kind="all-at-once", steps=(), profile=None)
+    """An undo skips copies, steps, checks, gates and judge: what it restores has served before."""
     return replace(
         plan,
-        strategy=strategy,
+        strategy=Strategy("all-at-once"),
         checks=(),
         after=None,
         approval=False,

@@ -106,3 +106,12 @@ def test_checks_by_http_are_the_first_copies_and_none_of_those_that_are_needed(s
     assert verdict is not None
     assert (verdict.copies, verdict.kind) == ((2, 0), "undecided")
     assert verdict.evidence < 1.0
+
+
+def test_an_undo_of_a_canary_with_copies_moves_users_at_once(shop: Shop) -> None:
+    shop.serving(A, strategy=COPIED)
+    shop.until_over(shop.deploy(B, soak_ms=0))
+    shop.command("undo", rollout_id="r-undo")
+    view = shop.until_over("r-undo", seconds=5)
+    assert view["outcome"] == "promoted"
+    assert all(route.mirror is None for route in shop.router.history)
