@@ -169,7 +169,7 @@ def memory_kib(name: str) -> int:
 def measure(where: str, idle: int, active: int, seconds: float) -> dict[str, Any]:
     """What one engine takes while it is at work. Memory: PSS in KiB; processor: seconds of it a second."""
     with closing(Bench(where, idle + active, active)) as bench:
-        bench.loop.start(bench.engine.known())
+        bench.loop.start(bench.engine.urgent_first())
         known = _until(lambda: len(bench.looked) == len(bench.keys), 300)
         for number, key in enumerate(bench.active):  # not all in step
             bench.deploy(key)

@@ -78,7 +78,7 @@ class App(GroupDesk):
         platforms.tell(lambda service, environment: loop.wake(f"{service}/{environment}"))
         super().__init__(engine, changes, releases.release, vault, loop.wake)
         router.resume()
-        known = engine.known()
+        known = engine.urgent_first()
         loop.start(known)
         patrol = Patrol(ledger, self._ours, loop.wake, alone=where == home.database)
         self._closers.append(patrol.close)

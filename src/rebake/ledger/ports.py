@@ -111,6 +111,10 @@ class Ledger(Protocol):
         """Documents of one kind whose key starts with `prefix`, in key order."""
         ...
 
+    def keys(self, kind: str, prefix: str = "") -> Sequence[str]:
+        """The keys that `list` gives, without reading the documents."""
+        ...
+
     def newest(self, kind: str, prefix: str, limit: int) -> Sequence[tuple[str, Mapping[str, Any]]]:
         """The last `limit` of what `list` gives, last first: as much is read as is asked for."""
         ...

@@ -154,8 +154,12 @@ class Engine:
 
     # What is remembered
 
-    def known(self) -> list[str]:
-        """Every environment that the ledger knows; first those in which a rollout is under way or waits."""
+    def known(self) -> Sequence[str]:
+        """Every environment that the ledger knows."""
+        return self.ports.ledger.keys("environment")
+
+    def urgent_first(self) -> list[str]:
+        """The same; first those in which a rollout is under way or waits."""
         docs = self.ports.ledger.list("environment")
         return [key for key, doc in sorted(docs, key=lambda found: not (found[1]["rollout"] or found[1]["queue"]))]
 

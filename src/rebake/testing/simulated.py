@@ -343,6 +343,9 @@ class MemoryLedger:
         found = sorted((k, kept) for (kd, k), kept in self.documents.items() if kd == kind and k.startswith(prefix))
         return [(key, self.decode(kept)) for key, kept in found]
 
+    def keys(self, kind: str, prefix: str = "") -> Sequence[str]:
+        return [key for key, _ in self.list(kind, prefix)]
+
     def newest(self, kind: str, prefix: str, limit: int) -> Sequence[tuple[str, Mapping[str, Any]]]:
         return self.list(kind, prefix)[::-1][:limit]
 

@@ -108,6 +108,11 @@ class DatabaseLedger:
         """Documents of one kind whose key starts with `prefix`, in key order (by code point)."""
         return self._documents(*statements.documents_of(kind, prefix))
 
+    def keys(self, kind: str, prefix: str = "") -> Sequence[str]:
+        """The keys that `list` gives, without reading the documents."""
+        with self._reading() as connection:
+            return connection.execute(*statements.documents_of(kind, prefix, whole=False)).scalars().all()
+
     def newest(self, kind: str, prefix: str, limit: int) -> Sequence[tuple[str, Mapping[str, Any]]]:
         """The last documents in key order, last first; no more are read than are given."""
         return self._documents(*statements.documents_of(kind, prefix, limit))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 from typing import Any
 
 from sqlalchemy import (
@@ -96,8 +97,9 @@ def _as_hashed(column: Column[Any], dialect: str) -> ColumnElement[str]:
     return func.json_quote(column, type_=Text)
 
 
-def _range(*, start: bool, end: bool, newest: bool) -> Select[Any]:
-    query = select(DOCUMENTS.c.key, DOCUMENTS.c.doc).where(DOCUMENTS.c.kind == _KIND)
+def _range(*, start: bool, end: bool, newest: bool, whole: bool) -> Select[Any]:
+    columns = (DOCUMENTS.c.key, DOCUMENTS.c.doc) if whole else (DOCUMENTS.c.key,)
+    query: Select[Any] = select(*columns).where(DOCUMENTS.c.kind == _KIND)
     if start:
         query = query.where(DOCUMENTS.c.key >= bindparam("start"))
     if end:
@@ -108,18 +110,19 @@ def _range(*, start: bool, end: bool, newest: bool) -> Select[Any]:
 
 
 _RANGES = {
-    (start, end, newest): _range(start=start, end=end, newest=newest)
-    for start in (False, True)
-    for end in (False, True)
-    for newest in (False, True)
+    shape: _range(start=shape[0], end=shape[1], newest=shape[2], whole=shape[3])
+    for shape in product((False, True), repeat=4)
 }
 
 
-def documents_of(kind: str, prefix: str, most: int | None = None) -> tuple[Select[Any], dict[str, Any]]:
+def documents_of(
+    kind: str, prefix: str, most: int | None = None, *, whole: bool = True
+) -> tuple[Select[Any], dict[str, Any]]:
     """The statement, and its parameters, for the documents of one kind whose key starts with `prefix`.
 
     Args:
         most: that many from the end, last first; None for all, first one first.
+        whole: False for their keys alone.
     """
     values: dict[str, Any] = {"k": kind}
     if prefix:
@@ -128,7 +131,7 @@ def documents_of(kind: str, prefix: str, most: int | None = None) -> tuple[Selec
         values["end"] = end
     if most is not None:
         values["most"] = most
-    return _RANGES["start" in values, "end" in values, most is not None], values
+    return _RANGES["start" in values, "end" in values, most is not None, whole], values
 
 
 def after_prefix(prefix: str) -> str | None:

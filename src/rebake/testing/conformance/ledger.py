@@ -152,6 +152,8 @@ class LedgerConformance:
         assert [key for key, _ in ledger.list("fleet", "shop/")] == ["shop/a", "shop/b", "shop/é", "shop/\U0010ffff"]
         assert ledger.list("fleet", "shop%") == [("shop%", {"key": "shop%"})]
         assert ledger.list("fleet", "SHOP") == []
+        for prefix in ("", "shop/", "shop%", "SHOP"):
+            assert list(ledger.keys("fleet", prefix)) == [key for key, _ in ledger.list("fleet", prefix)]
 
     def test_the_lease_has_one_owner_at_a_time(self, open_ledger: OpenLedger) -> None:
         one, other = open_ledger(), open_ledger()
