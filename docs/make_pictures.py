@@ -1,9 +1,11 @@
-"""Renews the pictures and the transcript from real runs: `python docs/make_pictures.py [tour] [dashboard]`.
+"""Renews the pictures and the transcript from real runs: `python docs/make_pictures.py [tour] [dashboard] [judge]`.
 
 - `tour`: runs `rebake tour`, keeps its whole output in docs/img/tour.txt, draws an excerpt as docs/img/tour.svg and
   puts a shorter one into README.md between its two marks.
 - `dashboard`: raises the tour's service under load and photographs the dashboard with headless Chromium in the middle
   of a canary, as docs/img/dashboard.png.
+- `judge`: rolls a bad release of the same service out under load and has `rebake judge explain` draw its course, as
+  docs/img/judge.svg.
 
 Nothing is drawn by hand: the excerpt only leaves out, and says `…` where it does.
 """
@@ -25,6 +27,8 @@ IMAGES = HERE / "img"
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- the tour's own output, by docs/make_pictures.py -->", "<!-- end of the tour's output -->"
 WIDTH = 112
+TAKEN_BACK = 3
+"""The exit code of a deploy that the judge ended."""
 
 Shown = Sequence[tuple[str, str, str]]
 """By chapter of the tour: the command, and which lines of its output are shown."""
@@ -152,8 +156,24 @@ def dashboard() -> None:
             photograph(there.ask("dashboard")["url"], IMAGES / "dashboard.png")
 
 
-def _typed(code: int) -> None:
-    if code:
+def judge() -> None:
+    """Draw the course of a release that is taken back."""
+    from rebake.tour.load import Load
+    from rebake.tour.run import BAD, MIX, RATE
+    from rebake.tour.stage import stage
+
+    with stage() as there:
+        for environment in ("staging", "production"):
+            _typed(there.rebake("deploy", environment))
+        with Load(there.url, RATE, MIX):
+            there.edit("guestbook/handlers.py", *BAD)
+            _typed(there.rebake("deploy", "staging"))
+            _typed(there.rebake("deploy", "production"), TAKEN_BACK)
+        _typed(there.rebake("judge", "explain", "production", "--svg", str(IMAGES / "judge.svg")))
+
+
+def _typed(code: int, wanted: int = 0) -> None:
+    if code != wanted:
         raise RuntimeError(f"the command ended with {code}")
 
 
@@ -174,5 +194,5 @@ def photograph(url: str, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or ["tour", "dashboard"]:
-        {"tour": tour, "dashboard": dashboard}[name]()
+    for name in sys.argv[1:] or ["tour", "dashboard", "judge"]:
+        {"tour": tour, "dashboard": dashboard, "judge": judge}[name]()

@@ -11,7 +11,7 @@ from typing import Any
 
 from rebake.core.atomic import write_atomic
 from rebake.errors import UsageError
-from rebake.judge.table import beginning_from, columns_of, entries_from
+from rebake.judge.table import beginning_from, columns_of, entries_from, not_understood
 from rebake.judge.tape import Beginning, Entry
 
 SUFFIXES = (".csv", ".parquet")
@@ -50,23 +50,28 @@ def read(source: Path) -> tuple[Beginning, list[Entry]]:
         columns, rows, note = _parsed(source, data)
         beginning = beginning_from(note, columns)
     except (ValueError, TypeError, KeyError, csv.Error) as error:
-        raise _unlike(name, str(error)) from error
+        raise not_understood(name, str(error)) from error
     entries = list(entries_from(rows, name))
     if not entries:
-        raise _unlike(name, "expected at least one row of samples, found none")
+        raise not_understood(name, "expected at least one row of samples, found none")
     return beginning, entries
 
 
-def _parsed(source: Path, data: bytes) -> tuple[Sequence[str], Iterable[Mapping[str, Any]], Any]:
+Placed = Iterable[tuple[str, Mapping[str, Any]]]
+"""Rows with their places."""
+
+
+def _parsed(source: Path, data: bytes) -> tuple[Sequence[str], Placed, Any]:
     if source.suffix.lower() == ".parquet":
         return _read_parquet(source)
     text = data.decode("utf-8-sig")
-    note = None
+    note, before = None, 0
     if text.startswith("#"):
         first, _, text = text.partition("\n")
-        note = json.loads(first.lstrip("# "))
+        note, before = json.loads(first.lstrip("# ")), 1
     reader = csv.DictReader(io.StringIO(text))
-    return list(reader.fieldnames or ()), reader, note
+    rows = ((f"line {reader.line_num + before}", row) for row in reader)
+    return list(reader.fieldnames or ()), rows, note
 
 
 def _csv(rows: Sequence[Mapping[str, Any]], note: str) -> bytes:
@@ -100,20 +105,12 @@ def _parquet(rows: Sequence[Mapping[str, Any]], note: str) -> bytes:
     return out.getvalue()
 
 
-def _read_parquet(source: Path) -> tuple[Sequence[str], Iterable[Mapping[str, Any]], Any]:
+def _read_parquet(source: Path) -> tuple[Sequence[str], Placed, Any]:
     arrow = _arrow()
     try:
         table = arrow.parquet.read_table(source)
     except arrow.ArrowException as error:
         raise ValueError(str(error)) from error
     note = (table.schema.metadata or {}).get(_NOTE)
-    return table.column_names, table.to_pylist(), None if note is None else json.loads(note)
-
-
-def _unlike(where: str, problem: str) -> UsageError:
-    return UsageError(
-        "samples-not-understood",
-        problem,
-        where=where,
-        remedy="docs/judge.md describes the columns; rebake replay ENV --export FILE.csv writes an example",
-    )
+    rows = ((f"row {number}", row) for number, row in enumerate(table.to_pylist(), 1))
+    return table.column_names, rows, None if note is None else json.loads(note)

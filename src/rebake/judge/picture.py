@@ -53,7 +53,7 @@ def picture(doc: Mapping[str, Any]) -> str:
     else:
         parts.append(_text(LEFT, _TOP + 40, "nothing was judged", "soft"))
     parts += [_text(LEFT, end + 34 + 18 * i, _line(i, event), "ink") for i, event in enumerate(told)]
-    label = escape(_title(doc), {'"': "&quot;"})
+    label = escape(_printable(_title(doc)), {'"': "&quot;"})
     frame = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
     return f'<svg {frame} role="img" aria-label="{label}"><style>{_STYLE}</style>\n' + "\n".join(parts) + "\n</svg>\n"
 
