@@ -15,6 +15,7 @@ from pathlib import Path
 from rebake.bake.application import ApplicationBaker, ApplicationLayer
 from rebake.bake.bases import Base, Ground, NoImages, base_of
 from rebake.bake.layers import Reader, entry_of, write_layer
+from rebake.bake.libc import wheels_for
 from rebake.bake.memoising import BuiltLayer, DiskMemo, LayerMemo, layer_key, resolve
 from rebake.bake.plan import with_folders
 from rebake.bake.ports import (
@@ -98,8 +99,11 @@ class Baker:
         request = replace(request, source=Path(os.fsdecode(source.root)))
         with self._store.pinned() as pin:
             base, notes = base_of(Ground(self._store, pin, machine(), progress), request.base, self._images)
-            job = _Job(builder, request, source, builder.runtime(request), base, pin, progress)
-            _refuse_other_interpreter(base, job.runtime)
+            runtime = builder.runtime(request)
+            _refuse_other_interpreter(base, runtime)
+            if runtime.kind == "python":
+                request = replace(request, wheels=wheels_for(self._store, base, self._memo))
+            job = _Job(builder, request, source, runtime, base, pin, progress)
             dependencies = self._dependencies(job)
             added = builder.application(request, dependencies.layer is not None)
             application = self._application(job, dependencies, added)
@@ -159,7 +163,7 @@ class Baker:
         if resolution is None:
             return _Dependencies(None, None, True)
         layers = LayerMemo(self._store, job.pin, self._memo)
-        key = layer_key(job.builder, resolution, job.runtime, machine())
+        key = layer_key(job.builder, resolution, job.runtime, job.request.wheels or machine())
         if built := layers.get(key):
             return _Dependencies(built, resolution, True)
         built = self._install(job, resolution)
@@ -169,6 +173,8 @@ class Baker:
     def _install(self, job: _Job, resolution: Resolution) -> BuiltLayer:
         job.progress(f"installing dependencies from {resolution.kind}")
         installed = job.builder.install(job.request, resolution, job.pin.scratch(), job.progress)
+        if installed.built and job.request.wheels:
+            raise _compiled(job.base, installed.built)
         seen = Seen()
         items = {item.path: item for item in installed.items}
         reader = Reader(b"", b"", items, {}, seen)
@@ -214,8 +220,8 @@ class Baker:
 
     def _seal(self, job: _Job, dependencies: _Dependencies, application: ApplicationLayer) -> tuple[Release, bool]:
         request, built = job.request, dependencies.layer
-        if built and built.native and request.base != "host":
-            raise _compiled(job.base)
+        if built and built.native and job.base.name != "host" and not request.wheels:
+            raise _compiled(job.base, ())
         stored = [*job.base.layers, *([built.stored] if built else []), application.stored]
         platform = machine() if built and built.native else job.base.platform
         runtime = replace(job.runtime, platform=platform) if platform else job.runtime
@@ -280,10 +286,12 @@ def _refuse_other_interpreter(base: Base, runtime: Runtime) -> None:
         )
 
 
-def _compiled(base: Base) -> BakeError:
+def _compiled(base: Base, built: Sequence[str]) -> BakeError:
+    """Nothing says that what was compiled on this machine finds what it needs on the base."""
+    which = ", ".join(built) or "some"
     return BakeError(
         "base-compiled-packages",
-        f"expected dependencies without compiled parts on the base {base.name}, found some built for this machine",
+        f"expected dependencies without parts compiled on this machine for the base {base.name}, found {which}",
         where="bake.base",
         remedy="write `base: host`, or bring these packages with the base image itself",
     )
@@ -314,6 +322,8 @@ def _build_key(job: _Job, plain: ApplicationLayer, resolution: Resolution | None
             "version": job.builder.version,
             "build": job.request.build,
             "source": plain.stored.files,
-            "lock": layer_key(job.builder, resolution, job.runtime, machine()) if resolution else None,
+            "lock": layer_key(job.builder, resolution, job.runtime, job.request.wheels or machine())
+            if resolution
+            else None,
         }
     )

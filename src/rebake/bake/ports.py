@@ -26,6 +26,7 @@ class BakeRequest:
         exclude: patterns in the syntax of `.dockerignore`, applied after that file's own.
         build: `node`: the name of the script in package.json that makes what is served; None for none.
         dockerfile: `dockerfile`: the file, relative to the source.
+        wheels: `python`: the platform that compiled wheels are chosen for, as uv names it; empty: this machine's own.
     """
 
     service: str
@@ -36,6 +37,7 @@ class BakeRequest:
     base: str = "host"
     build: str | None = None
     dockerfile: str = "Dockerfile"
+    wheels: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +92,17 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """Dependencies as installed: the layer's items, still on disk, and what they are."""
+    """Dependencies as installed: the layer's items, still on disk, and what they are.
+
+    Attributes:
+        native: some have compiled parts.
+        built: names of those whose compiled parts were made on this machine.
+    """
 
     items: tuple[Item, ...]
     packages: tuple[Package, ...]
     native: bool
+    built: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

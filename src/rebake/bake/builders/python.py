@@ -58,7 +58,9 @@ class PythonBuilder:
 
     def inputs(self, request: BakeRequest) -> Mapping[str, Any] | None:
         lock = find_lock(request.source)
-        return lock_inputs(lock) if lock else None
+        if lock is None:
+            return None
+        return {**lock_inputs(lock), **({"wheels": request.wheels} if request.wheels else {})}
 
     def resolve(self, request: BakeRequest, progress: Progress) -> Resolution | None:
         """Raises: BakeError `dependencies-failed` with uv's words."""
@@ -89,6 +91,7 @@ class PythonBuilder:
         ]
         if name == "requirements.txt":
             command += ["--require-hashes"] if all_hashed(resolution.text) else ["--no-deps"]
+        command += _platform(request)
         done = self._tools.run(command, cwd=request.source, env=_CLEAN)
         _must(done, "install", resolution.kind)
         return installed_tree(os.fsencode(prefix), interpreter.minor)
@@ -124,12 +127,17 @@ class PythonBuilder:
             command = ["uv", "export", "--frozen", "--no-dev", "--no-emit-project", "--format", "requirements-txt"]
         else:
             progress(f"resolving the dependencies of {lock.kind}: they are not locked")
-            command = ["uv", "pip", "compile", lock.kind, "--generate-hashes"]
+            command = ["uv", "pip", "compile", lock.kind, "--generate-hashes", *_platform(request)]
         done = self._tools.run(
             [*command, "--no-header", "--no-annotate", "--python", python], cwd=lock.source, env=_CLEAN
         )
         _must(done, "resolve", lock.kind)
         return portable(done.stdout, lock.source)
+
+
+def _platform(request: BakeRequest) -> list[str]:
+    """Whose wheels uv chooses."""
+    return ["--python-platform", request.wheels] if request.wheels else []
 
 
 def _must(done: ToolResult, verb: str, lock: str) -> None:

@@ -46,16 +46,31 @@ def installed_tree(prefix: bytes, minor: str) -> Installed:
     items: dict[bytes, Item] = {}
     for path, source in files.items():
         items[path] = _program(path, source) if path.startswith(b"deps/bin/") else _plain(path, source)
-    packages = []
+    packages, built = [], []
     for name in sorted({p.split(b"/")[4] for p in items if p.startswith(site + b"/") and p.count(b"/") > 4}):
         if name.endswith(b".dist-info"):
             folder = site + b"/" + name
             packages.append(_package(items, folder))
+            if _built_here(items, folder):
+                built.append(packages[-1].name)
             items.update(_programs_of(items, folder))
             _renew_record(items, folder, site)
     native = any(_NATIVE.search(path) or _is_elf(item) for path, item in items.items())
     unique = sorted({(p.name, p.version) for p in packages})
-    return Installed(tuple(items[p] for p in sorted(items)), tuple(Package(*pair) for pair in unique), native)
+    packages = [Package(*pair) for pair in unique]
+    return Installed(tuple(items[p] for p in sorted(items)), tuple(packages), native, tuple(built))
+
+
+def _built_here(items: Mapping[bytes, Item], folder: bytes) -> bool:
+    """Whether a package has compiled parts that no published wheel brought: none of its tags names a standard.
+
+    Source: PEP 600, PEP 656; packaging.python.org, "Binary distribution format", the WHEEL file.
+    """
+    about, record = (items.get(folder + name) for name in (b"/WHEEL", b"/RECORD"))
+    if about is not None and re.search(rb"(?m)^Tag: .*(many|musl)linux", _content(about)):
+        return False
+    paths = [line.partition(b",")[0] for line in _content(record).splitlines()] if record is not None else []
+    return any(_NATIVE.search(path) for path in paths)
 
 
 def _files(prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
