@@ -12,30 +12,7 @@ from rebake.platforms.docker.requests import HOME_LABEL, container_name
 from rebake.release.manifest import Health, Release, RunContract
 from rebake.testing.docker_engine import DockerEngine
 from rebake.testing.images import ImageReleases
-
-SERVER = """
-import os, sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        status = {status} if self.path == "/healthz" else 200
-        body = {marker!r}.encode()
-        if self.path.startswith("/env/"):
-            body = os.environ.get(self.path[5:], "").encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-server = HTTPServer((os.environ["HOST"], int(sys.argv[1])), Handler)
-print("serving", {marker!r}, flush=True)
-server.serve_forever()
-"""
-COMMAND = ("python", "server.py", "$PORT")
+from tests.servers import COMMAND, SERVER
 
 
 class Containers:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.servers import COMMAND, SERVER
 
 from rebake.core.home import Home
 from rebake.platforms.local.platform import LocalPlatform
@@ -16,28 +17,6 @@ from rebake.platforms.model import Instance
 from rebake.release.manifest import Health, Release, RunContract
 from rebake.testing.conformance.platform import PlatformBench, PlatformConformance, eventually
 from rebake.testing.releases import TinyStore, tar_of
-
-_SERVER = """
-import os, sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        status = {status} if self.path == "/healthz" else 200
-        body = {marker!r}.encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-server = HTTPServer((os.environ["HOST"], int(sys.argv[1])), Handler)
-print("serving", {marker!r})
-server.serve_forever()
-"""
-_COMMAND = ("python", "server.py", "$PORT")
 
 
 class LocalBench:
@@ -63,8 +42,8 @@ class LocalBench:
         return self._platforms[-1]
 
     def release(self, marker: str, status: int = 200) -> Release:
-        source = _SERVER.format(marker=marker, status=status)
-        run = RunContract(_COMMAND, health=Health(interval_ms=100))
+        source = SERVER.format(marker=marker, status=status)
+        run = RunContract(COMMAND, health=Health(interval_ms=100))
         return self._store.add(run, tar_of({"app/server.py": source}))
 
     def sick_release(self) -> Release:

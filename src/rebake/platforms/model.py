@@ -7,6 +7,9 @@ from typing import Literal
 
 from rebake.release.manifest import RunContract, SecretVersion
 
+HOST = "127.0.0.1"
+"""Where instances of this machine are reached: its own loopback."""
+
 
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:

@@ -14,7 +14,7 @@ import pytest
 
 from rebake.core.home import Home
 from rebake.platforms.local.cgroups import Hierarchies
-from rebake.platforms.local.layout import InstanceFolder, Layout
+from rebake.platforms.local.layout import Layout, ProcessFolder
 from rebake.platforms.local.platform import LocalPlatform
 from rebake.platforms.model import Instance, InstanceSpec
 from rebake.release.manifest import Health, Release, Resources, RunContract, SecretVersion
@@ -131,7 +131,7 @@ class World:
     def inspected(self, instance: str) -> Instance:
         return next(i for i in self.platform.inspect("shop", "production") if i.id == instance)
 
-    def folder(self, instance: Instance | InstanceSpec) -> InstanceFolder:
+    def folder(self, instance: Instance | InstanceSpec) -> ProcessFolder:
         return self.layout.instance(instance.id)
 
     def close(self) -> None:

@@ -28,7 +28,6 @@ from rebake.platforms.docker.places import Job, Places
 from rebake.platforms.docker.records import ContainerFolder, ContainerFolders, Intent, Started, Touched
 from rebake.platforms.docker.requests import (
     ENVIRONMENT_LABEL,
-    HOST,
     INSTANCE_LABEL,
     REVISION_LABEL,
     SERVICE_LABEL,
@@ -38,7 +37,8 @@ from rebake.platforms.docker.requests import (
 from rebake.platforms.docker.settings import DockerSettings, settings_from, socket_of
 from rebake.platforms.faults import disk_errors
 from rebake.platforms.findings import Finding
-from rebake.platforms.health import Condition, sentence, state_of
+from rebake.platforms.health import Condition
+from rebake.platforms.instances import Life, condition_of
 from rebake.platforms.model import Drift, Instance, InstanceSpec
 from rebake.platforms.ports import Progress
 from rebake.platforms.records import Ended, Stopping, write_once, write_record
@@ -429,20 +429,17 @@ class DockerPlatform:
         seen = self._watch().seen(folder.id)
         if seen is None and ended is None and started is not None:  # another program launched it meanwhile
             self._watch_one(intent, was_healthy=folder.settled.exists())
-        condition = seen.condition if seen is not None else Condition(was_healthy=folder.settled.exists())
-        return Instance(
-            id=folder.id,
-            fleet=intent.spec.fleet,
-            revision=intent.spec.revision,
-            state=state_of(text, folder.stopping.exists(), condition),
-            address=f"{HOST}:{intent.port}",
-            healthy=False if text else condition.healthy,
-            was_healthy=condition.was_healthy,
-            started_at=intent.created_at,
-            exit=text,
-            detail=text or sentence(condition, intent.spec.run.health, now - intent.created_at),
+        life = Life(
+            spec=intent.spec,
+            port=intent.port,
+            created_at=intent.created_at,
+            now=now,
+            condition=condition_of(folder, seen),
+            ended=text,
+            stopping=folder.stopping.exists(),
             drift=self._drift.get(folder.id, ()),
         )
+        return life.instance()
 
     def _strangers(self, rows: Mapping[str, Row]) -> Iterator[Instance]:
         for name, row in rows.items():

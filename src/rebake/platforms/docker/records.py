@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rebake.core.home import Home
-from rebake.errors import BrokenInvariant
 from rebake.platforms import logs
+from rebake.platforms.instances import InstanceFolder, folder_in
 from rebake.platforms.model import InstanceSpec
 from rebake.platforms.records import Ended, Stopping, read_record, write_record
-
-_SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,150}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,35 +51,12 @@ class Touched:
 
 
 @dataclass(frozen=True, slots=True)
-class ContainerFolder:
-    """One instance's folder."""
-
-    root: Path
-
-    @property
-    def id(self) -> str:
-        return self.root.name
-
-    @property
-    def spec(self) -> Path:
-        return self.root / "spec.json"
+class ContainerFolder(InstanceFolder):
+    """The folder of an instance that is a container."""
 
     @property
     def started(self) -> Path:
         return self.root / "started.json"
-
-    @property
-    def settled(self) -> Path:
-        """It was healthy at least once."""
-        return self.root / "settled.json"
-
-    @property
-    def stopping(self) -> Path:
-        return self.root / "stopping.json"
-
-    @property
-    def exit(self) -> Path:
-        return self.root / "exit.json"
 
     @property
     def touched(self) -> Path:
@@ -114,10 +88,8 @@ class ContainerFolders:
         return self._root / ".images"
 
     def folder(self, instance: str) -> ContainerFolder:
-        """Raises: BrokenInvariant for an id that is not one plain name."""
-        if _SAFE_ID.fullmatch(instance) is None:
-            raise BrokenInvariant(f"an instance id is a plain name, found {instance!r}")
-        return ContainerFolder(self._root / instance)
+        """Raises: BrokenInvariant for an id that is not one plain file name."""
+        return folder_in(ContainerFolder, self._root, instance)
 
     def all(self) -> Iterator[tuple[ContainerFolder, Intent]]:
         with suppress(FileNotFoundError):

@@ -20,9 +20,8 @@ from typing import Any
 from rebake.core.digest import digest_of
 from rebake.platforms.command import expand
 from rebake.platforms.docker.settings import DockerSettings
-from rebake.platforms.model import InstanceSpec
+from rebake.platforms.model import HOST, InstanceSpec
 
-HOST = "127.0.0.1"
 INSIDE_PORT = 8080
 """What a container listens on where the file names no port."""
 SCRATCH, DATA, SECRETS = "/tmp", "/rebake/data", "/rebake/secrets"

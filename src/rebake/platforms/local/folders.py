@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rebake.platforms import logs
 from rebake.platforms.local import processes, trees
-from rebake.platforms.local.layout import InstanceFolder, Layout
+from rebake.platforms.local.layout import Layout, ProcessFolder
 from rebake.platforms.local.records import Identity, Intent, Settled
 from rebake.platforms.records import Ended, Stopping, read_record, write_record
 
@@ -26,10 +26,10 @@ class Folders:
         self._intents: dict[str, Intent] = {}
         self._identities: dict[str, Identity] = {}
         self._names: list[str] = []
-        self._listed: Sequence[tuple[InstanceFolder, Intent]] = ()
+        self._listed: Sequence[tuple[ProcessFolder, Intent]] = ()
         self._lock = threading.Lock()
 
-    def all(self) -> Sequence[tuple[InstanceFolder, Intent]]:
+    def all(self) -> Sequence[tuple[ProcessFolder, Intent]]:
         """Instances that are known, in the order of their names."""
         root = self.layout.home.instances
         try:
@@ -42,19 +42,19 @@ class Folders:
             for stale in self._intents.keys() - set(names):
                 del self._intents[stale]
                 self._identities.pop(stale, None)
-        folders = [InstanceFolder(root / name) for name in names]
+        folders = [ProcessFolder(root / name) for name in names]
         listed = [(folder, intent) for folder in folders if (intent := self.intent(folder)) is not None]
         with self._lock:
             # A folder without its intent yet is looked at again.
             self._names, self._listed = (names if len(listed) == len(names) else []), listed
         return listed
 
-    def of(self, service: str, environment: str) -> Iterator[tuple[InstanceFolder, Intent]]:
+    def of(self, service: str, environment: str) -> Iterator[tuple[ProcessFolder, Intent]]:
         for folder, intent in self.all():
             if (intent.spec.service, intent.spec.environment) == (service, environment):
                 yield folder, intent
 
-    def intent(self, folder: InstanceFolder) -> Intent | None:
+    def intent(self, folder: ProcessFolder) -> Intent | None:
         with self._lock:
             known = self._intents.get(folder.id)
         if known is None and (known := read_record(Intent, folder.spec)) is not None:
@@ -62,7 +62,7 @@ class Folders:
                 self._intents[folder.id] = known
         return known
 
-    def identity(self, folder: InstanceFolder) -> Identity | None:
+    def identity(self, folder: ProcessFolder) -> Identity | None:
         """Which process it is, by the record the process made itself."""
         with self._lock:
             known = self._identities.get(folder.id)
@@ -71,12 +71,12 @@ class Folders:
                 self._identities[folder.id] = known
         return known
 
-    def remember(self, folder: InstanceFolder, identity: Identity) -> None:
+    def remember(self, folder: ProcessFolder, identity: Identity) -> None:
         """What we know of a process we started ourselves, before its own record is there."""
         with self._lock:
             self._identities[folder.id] = identity
 
-    def write_intent(self, folder: InstanceFolder, intent: Intent) -> None:
+    def write_intent(self, folder: ProcessFolder, intent: Intent) -> None:
         """Make the folder and write the intent. Raises: OSError."""
         self.layout.home.instances.mkdir(parents=True, mode=0o700, exist_ok=True)
         try:
@@ -88,13 +88,13 @@ class Folders:
             trees.remove_tree(folder.root)
             raise
 
-    def stopping(self, folder: InstanceFolder) -> Stopping | None:
+    def stopping(self, folder: ProcessFolder) -> Stopping | None:
         return read_record(Stopping, folder.stopping)
 
-    def settled(self, folder: InstanceFolder) -> Settled | None:
+    def settled(self, folder: ProcessFolder) -> Settled | None:
         return read_record(Settled, folder.settled)
 
-    def exit(self, folder: InstanceFolder, now: float) -> str | None:
+    def exit(self, folder: ProcessFolder, now: float) -> str | None:
         """How it ended, or None while it lives or may still come to life."""
         ended = read_record(Ended, folder.exit)
         if ended is not None:
@@ -112,7 +112,7 @@ class Folders:
     def ports_in_use(self) -> set[int]:
         return {intent.launch.port for _, intent in self.all()}
 
-    def remove(self, folder: InstanceFolder) -> None:
+    def remove(self, folder: ProcessFolder) -> None:
         """Keep the log and make the folder vanish. `sweep` then removes its content, which may take a while."""
         logs.keep(folder.log, self.layout.kept_logs, folder.id)
         trash = self.layout.home.instances / f".gone-{folder.id}"

@@ -2,54 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from rebake.core.home import Home
-from rebake.errors import BrokenInvariant
-
-_SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,199}")
+from rebake.platforms.instances import InstanceFolder, folder_in
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceFolder:
-    """One instance's folder. Each file is written once, atomically, and read by whoever adopts the instance.
-
-    Attributes:
-        root: the folder, named after the instance.
-    """
-
-    root: Path
-
-    @property
-    def id(self) -> str:
-        return self.root.name
-
-    @property
-    def spec(self) -> Path:
-        """The intent: written before anything is started."""
-        return self.root / "spec.json"
+class ProcessFolder(InstanceFolder):
+    """The folder of an instance that is a process."""
 
     @property
     def pid(self) -> Path:
         """Who it is: written by the starting process itself, before it becomes the released command."""
         return self.root / "pid.json"
-
-    @property
-    def settled(self) -> Path:
-        """What the process looked like when it was healthy for the first time; what drift is compared with."""
-        return self.root / "settled.json"
-
-    @property
-    def stopping(self) -> Path:
-        """When it was told to finish, and until when it may take."""
-        return self.root / "stopping.json"
-
-    @property
-    def exit(self) -> Path:
-        """How it ended."""
-        return self.root / "exit.json"
 
     @property
     def scratch(self) -> Path:
@@ -67,11 +34,9 @@ class Layout:
 
     home: Home
 
-    def instance(self, instance_id: str) -> InstanceFolder:
+    def instance(self, instance: str) -> ProcessFolder:
         """Raises: BrokenInvariant for an id that is not one plain file name."""
-        if _SAFE_ID.fullmatch(instance_id) is None:
-            raise BrokenInvariant(f"an instance id is a plain file name, found {instance_id!r}")
-        return InstanceFolder(self.home.instances / instance_id)
+        return folder_in(ProcessFolder, self.home.instances, instance)
 
     @property
     def kept_logs(self) -> Path:

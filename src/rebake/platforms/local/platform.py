@@ -19,14 +19,15 @@ from rebake.ledger.ports import Fence
 from rebake.platforms import logs, port_choice
 from rebake.platforms.faults import disk_errors
 from rebake.platforms.findings import Finding
-from rebake.platforms.health import Condition, sentence, state_of
+from rebake.platforms.health import Condition
+from rebake.platforms.instances import Life, condition_of
 from rebake.platforms.local import cgroups, landlock, listeners, processes
 from rebake.platforms.local.doctor import findings
 from rebake.platforms.local.drift import process_drift
 from rebake.platforms.local.folders import STUB_SECONDS, Folders, session_of
-from rebake.platforms.local.layout import InstanceFolder, Layout
+from rebake.platforms.local.layout import Layout, ProcessFolder
 from rebake.platforms.local.records import Identity, Intent
-from rebake.platforms.local.requests import HOST, LaunchRequest, launch_request
+from rebake.platforms.local.requests import LaunchRequest, launch_request
 from rebake.platforms.local.strangers import PREFIX, Strangers
 from rebake.platforms.local.unpacked import Ready, Unpacked, inspect_tree
 from rebake.platforms.model import Drift, Instance, InstanceSpec
@@ -175,7 +176,7 @@ class LocalPlatform:
 
     # Launching.
 
-    def _intend(self, folder: InstanceFolder, spec: InstanceSpec, ready: Ready) -> None:
+    def _intend(self, folder: ProcessFolder, spec: InstanceSpec, ready: Ready) -> None:
         with self._lock:
             if self._folders.intent(folder) is not None:
                 return
@@ -197,7 +198,7 @@ class LocalPlatform:
             trees, places = tuple(map(str, ready.trees)), tuple(map(str, groups))
             self._folders.write_intent(folder, Intent(spec, request, trees, places, self._clock.now()))
 
-    def _start(self, folder: InstanceFolder) -> None:
+    def _start(self, folder: ProcessFolder) -> None:
         """Start what is intended, if nobody did. A stub that finds another's record ends without a trace."""
         intent = self._folders.intent(folder)
         if intent is None:
@@ -313,30 +314,27 @@ class LocalPlatform:
 
     # Observing.
 
-    def _instance(self, folder: InstanceFolder, intent: Intent) -> Instance:
+    def _instance(self, folder: ProcessFolder, intent: Intent) -> Instance:
         now = self._clock.now()
         identity = self._folders.identity(folder)
         seen = self._watch().seen(folder.id)
         ended = self._folders.exit(folder, now)
         if seen is None and ended is None and identity is not None:  # another program launched it meanwhile
             self._watch_one(intent, identity, was_healthy=folder.settled.exists())
-        condition = seen.condition if seen is not None else Condition(was_healthy=folder.settled.exists())
-        return Instance(
-            id=folder.id,
-            fleet=intent.spec.fleet,
-            revision=intent.spec.revision,
-            state=state_of(ended, folder.stopping.exists(), condition),
-            address=f"{HOST}:{intent.launch.port}",
-            healthy=False if ended else condition.healthy,
-            was_healthy=condition.was_healthy,
-            started_at=intent.created_at,
-            pid=identity.pid if identity is not None and not ended else None,
-            exit=ended,
-            detail=ended or sentence(condition, intent.spec.run.health, now - intent.created_at),
+        life = Life(
+            spec=intent.spec,
+            port=intent.launch.port,
+            created_at=intent.created_at,
+            now=now,
+            condition=condition_of(folder, seen),
+            ended=ended,
+            stopping=folder.stopping.exists(),
+            pid=identity.pid if identity is not None else None,
             drift=self._drift.get(folder.id, ()),
         )
+        return life.instance()
 
-    def _process_drift(self, folder: InstanceFolder, intent: Intent) -> Iterable[Drift]:
+    def _process_drift(self, folder: ProcessFolder, intent: Intent) -> Iterable[Drift]:
         identity = self._folders.identity(folder)
         if identity is None or folder.exit.exists() or folder.stopping.exists():
             return
@@ -351,7 +349,7 @@ class LocalPlatform:
 
     # Retiring.
 
-    def _end(self, folder: InstanceFolder, grace_ms: int) -> bool:
+    def _end(self, folder: ProcessFolder, grace_ms: int) -> bool:
         """Signal as due. True when the process is gone."""
         now, identity = self._clock.now(), self._folders.identity(folder)
         intent = self._folders.intent(folder)
@@ -368,7 +366,7 @@ class LocalPlatform:
             cgroups.kill_members(map(Path, intent.groups if intent else ()))
         return not processes.alive(identity)
 
-    def _stopping(self, folder: InstanceFolder, now: float, deadline: float) -> float:
+    def _stopping(self, folder: ProcessFolder, now: float, deadline: float) -> float:
         """Record that it is to finish, and say so to it, once. Returns the earliest deadline it was given."""
         known = self._folders.stopping(folder)
         if known is not None and known.deadline <= deadline:
@@ -382,7 +380,7 @@ class LocalPlatform:
             self._watch().after(max(0.0, deadline - now) + 0.001, lambda: self._tell(spec.service, spec.environment))
         return deadline
 
-    def _remove(self, folder: InstanceFolder) -> None:
+    def _remove(self, folder: ProcessFolder) -> None:
         identity, intent = self._folders.identity(folder), self._folders.intent(folder)
         groups = tuple(map(Path, intent.groups)) if intent else ()
         cgroups.kill_members(groups)

@@ -15,10 +15,9 @@ from pathlib import Path
 
 from rebake.platforms.command import expand
 from rebake.platforms.local.landlock import LandlockRules, write_rules
-from rebake.platforms.local.layout import InstanceFolder
-from rebake.platforms.model import InstanceSpec
+from rebake.platforms.local.layout import ProcessFolder
+from rebake.platforms.model import HOST, InstanceSpec
 
-HOST = "127.0.0.1"
 _NOFILE = 65_536
 
 
@@ -62,7 +61,7 @@ class LaunchRequest:
     health: tuple[str, ...] = ()
 
 
-def environment(spec: InstanceSpec, binding: Binding, folder: InstanceFolder, data: Path, port: int) -> dict[str, str]:
+def environment(spec: InstanceSpec, binding: Binding, folder: ProcessFolder, data: Path, port: int) -> dict[str, str]:
     """The environment of one instance, without its secrets."""
     own = {
         "PORT": str(port),
@@ -85,7 +84,7 @@ def environment(spec: InstanceSpec, binding: Binding, folder: InstanceFolder, da
 def launch_request(
     spec: InstanceSpec,
     binding: Binding,
-    folder: InstanceFolder,
+    folder: ProcessFolder,
     data: Path,
     port: int,
     *,
