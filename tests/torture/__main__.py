@@ -8,11 +8,19 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from tests.torture import kills
+from tests.torture import kills, together, workers
 from tests.torture.ground import Findings, Skip
 from tests.torture.scenarios import SCENARIOS
+
+KILLS: Mapping[str, tuple[Callable[..., Findings], int]] = {
+    "kills": (kills.run, 1),
+    "groups": (together.run, 4),
+    "workers": (workers.run, 4),
+}
+"""Whose agent is killed at random instants, and the part of the kills that it gets."""
 
 
 def _tell(text: str) -> None:
@@ -39,12 +47,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="how often the agent is killed")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3600.0, help="end the kills after this long in any case")
-    parser.add_argument("--only", action="append", default=[], choices=["kills", *SCENARIOS], help="may be repeated")
+    parser.add_argument("--only", action="append", default=[], choices=[*KILLS, *SCENARIOS], help="may be repeated")
     chosen = parser.parse_args()
-    wanted = chosen.only or ["kills", *SCENARIOS]
+    wanted = chosen.only or [*KILLS, *SCENARIOS]
     good = True
-    if "kills" in wanted:
-        good &= _try("kills", lambda: kills.run(chosen.kills, chosen.seed, seconds=chosen.seconds, say=_tell))
+    for name, (run, part) in KILLS.items():
+        if name in wanted:
+            count = max(1, chosen.kills // part)
+            good &= _try(name, partial(run, count, chosen.seed, seconds=chosen.seconds, say=_tell))
     for name, scenario in SCENARIOS.items():
         if name in wanted:
             good &= _try(name, scenario)

@@ -37,7 +37,11 @@ def broken_rules(entries: Sequence[Entry]) -> list[str]:
 
 
 def _time(entries: Sequence[Entry]) -> list[str]:
-    pairs = itertools.pairwise(entries)
+    """Each environment is looked at by one thread at a time; several of them write in between each other."""
+    by_place: dict[tuple[str | None, str | None], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        by_place[entry.service, entry.environment].append(entry)
+    pairs = [pair for of_one in by_place.values() for pair in itertools.pairwise(of_one)]
     return [f"entry {b.seq} is {a.at_ms - b.at_ms} ms older than entry {a.seq}" for a, b in pairs if b.at_ms < a.at_ms]
 
 
@@ -69,17 +73,18 @@ def _is_cell(before: State | None, after: State, event: Event) -> bool:
 
 def _one_at_a_time(entries: Sequence[Entry]) -> list[str]:
     found: list[str] = []
-    under_way: str | None = None
+    under_way: dict[tuple[str | None, str | None], str] = {}
     for entry in entries:
         if entry.kind != "transition" or entry.rollout is None:
             continue
         body: Any = entry.body
+        where = entry.service, entry.environment
         if body["from"] is None and body["to"] == State.WAITING:
-            if under_way is not None:
-                found.append(f"{entry.rollout} began while {under_way} was under way")
-            under_way = entry.rollout
-        elif State(body["to"]) in FINAL and entry.rollout == under_way:
-            under_way = None
+            if where in under_way:
+                found.append(f"{entry.rollout} began while {under_way[where]} was under way")
+            under_way[where] = entry.rollout
+        elif State(body["to"]) in FINAL and entry.rollout == under_way.get(where):
+            del under_way[where]
     return found
 
 

@@ -12,12 +12,12 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rebake.core.agent_lock import lock_holder
 from rebake.core.codec import load
@@ -34,11 +34,11 @@ from tests.e2e.site import SERVER, Done, Site, alive, until
 KEY = "shop/production"
 TAG = "x-shop"
 """Header with which every answer of the service names its release; what the edge answers itself has none."""
-_TAGGED = SERVER.replace(
+TAGGED = SERVER.replace(
     '        self.send_header("Content-Length"',
     f'        self.send_header("{TAG}", TEXT)\n        self.send_header("Content-Length"',
 )
-assert _TAGGED != SERVER
+assert TAGGED != SERVER
 
 
 class Skip(Exception):
@@ -68,7 +68,9 @@ def unserved(report: Report) -> int:
 
 
 class Ground(Site):
-    """A `Site` that is looked at without its agent, and whose processes are killed."""
+    """A `Site` that is looked at without its agent, and whose processes are killed. `keys`: its environments."""
+
+    keys: tuple[str, ...] = (KEY,)
 
     def __init__(self, root: Path, home: Path | None = None) -> None:
         super().__init__(root)
@@ -81,7 +83,7 @@ class Ground(Site):
 
     def source(self, text: str, *, crash: bool = False, fail_every: int = 0) -> None:
         """The service's whole source: a release that answers with `text`, ends at once, or fails every nth request."""
-        code = _TAGGED.replace('TEXT = "one"', f"TEXT = {text!r}").replace(
+        code = TAGGED.replace('TEXT = "one"', f"TEXT = {text!r}").replace(
             "FAIL_EVERY = 0", f"FAIL_EVERY = {fail_every}"
         )
         self.write(
@@ -90,6 +92,10 @@ class Ground(Site):
 
     def load(self, rate: float = 100.0, path: str = "/") -> Load:
         return Load(self.url, rate, (Request(path),), tag_header=TAG)
+
+    def crowd(self) -> Sequence[Load]:
+        """Everybody who uses the service while it is tortured."""
+        return [self.load()]
 
     def insist(self, *words: str, tries: int = 20) -> Done:
         """A command that may be repeated, typed until no kill of the agent interrupts it."""
@@ -107,12 +113,15 @@ class Ground(Site):
             found: Sequence[Entry] = ledger.entries(limit=1_000_000)
             return found
 
-    def remembered(self) -> Environment:
-        """The environment as the ledger holds it."""
+    def remembered(self, key: str | None = None) -> Environment:
+        """An environment (the first, unless it is named) as the ledger holds it."""
         with self._ledger() as ledger:
-            doc = ledger.get("environment", KEY)
+            doc = ledger.get("environment", key or self.keys[0])
         assert doc is not None
         return load(Environment, doc)
+
+    def all_remembered(self) -> list[Environment]:
+        return [self.remembered(key) for key in self.keys]
 
     @contextmanager
     def _ledger(self) -> Iterator[Any]:
@@ -123,13 +132,19 @@ class Ground(Site):
             ledger.close()
 
     def settled(self) -> bool:
-        """Nothing is under way or asked for, and the fleet in service runs in its whole size, healthy and alone."""
+        """Nothing is under way or asked for, and the fleets in service run in their whole size, healthy and alone."""
         with self._ledger() as ledger:
             asked = ledger.list("command")
-        environment = self.remembered()
-        if asked or environment.rollout or environment.queue or environment.leaving or environment.stable is None:
+        found = self.all_remembered()
+        if asked or any(e.rollout or e.queue or e.leaving or e.stable is None for e in found):
             return False
-        return not self.foreign() and len(self.instances()) == environment.stable.plan.instances
+        wanted = sum(e.stable.plan.instances for e in found if e.stable is not None)
+        return not self.foreign() and len(self.instances()) == wanted
+
+    def healthy(self) -> int:
+        """Healthy instances of all stable fleets, as the agent tells it."""
+        names = [key.rpartition("/")[2] for key in self.keys]
+        return sum(self.rebake("status", name, "--json").doc["stable"]["healthy"] for name in names)
 
     @property
     def holder(self) -> int | None:
@@ -173,8 +188,11 @@ class Ground(Site):
 
     def foreign(self) -> list[str]:
         """What no view accounts for: instances of no fleet, folders, clusters, a second Envoy or agent, leases."""
-        environment = self.remembered()
-        fleets = [environment.stable, environment.candidate, *(gone.fleet for gone in environment.leaving)]
+        fleets = [
+            fleet
+            for e in self.all_remembered()
+            for fleet in (e.stable, e.candidate, *(gone.fleet for gone in e.leaving))
+        ]
         known = {fleet.id for fleet in fleets if fleet is not None}
         mine = self.instances()
         found = [f"process {p} of {n}" for p, n in mine.items() if n.rpartition("-")[0] not in known]
@@ -187,7 +205,7 @@ class Ground(Site):
             found.append(f"Envoys {self.envoys()}")
         with self._ledger() as ledger, ledger._reading() as connection:
             leases = [row[0] for row in connection.exec_driver_sql("SELECT key FROM leases")]
-        found += [f"lease of {key}" for key in leases if key != KEY]
+        found += [f"lease of {key}" for key in leases if key not in self.keys]
         return found
 
     def quarantined(self) -> frozenset[str]:
@@ -196,11 +214,8 @@ class Ground(Site):
 
     def brief(self) -> str:
         """Where everything is, for a sentence about what did not hold."""
-        environment, rollout = self.remembered(), self.remembered().rollout
-        under_way = f"{rollout.id} {rollout.state}: {rollout.reason}" if rollout else "nothing"
-        stable = environment.stable.id if environment.stable else None
-        leaving = [gone.fleet.id for gone in environment.leaving]
-        return f"stable {stable}, {under_way}, leaving {leaving}, {self.instances()}, foreign {self.foreign()}"
+        told = [_brief(environment) for environment in self.all_remembered()]
+        return f"{'; '.join(told)}, {self.instances()}, foreign {self.foreign()}"
 
     def strays(self) -> list[str]:
         """Live processes of this home that are neither instances nor Envoy nor the agent nor ours."""
@@ -214,7 +229,7 @@ class Ground(Site):
         self.rebake("agent", "start")
         try:
             until(self.settled, seconds)
-            until(lambda: self.status()["stable"]["healthy"] == len(self.instances()), seconds)
+            until(lambda: self.healthy() == len(self.instances()), seconds)
             until(lambda: not self.strays(), 10.0)
         except AssertionError:
             return [f"not settled after {seconds:g}s: {self.brief()}, strays {self.strays()}"]
@@ -259,15 +274,32 @@ class Ground(Site):
             until(partial(_gone, found))
 
 
+def _brief(environment: Environment) -> str:
+    rollout, stable = environment.rollout, environment.stable
+    under_way = f"{rollout.id} {rollout.state}: {rollout.reason}" if rollout else "nothing"
+    leaving = [gone.fleet.id for gone in environment.leaving]
+    return f"{environment.key}: stable {stable.id if stable else None}, {under_way}, leaving {leaving}"
+
+
 def _gone(pids: Sequence[int]) -> bool:
     return not any(map(alive, pids))
 
 
 @contextmanager
 def ground(home: Path | None = None) -> Iterator[Ground]:
+    """See `cleared`."""
+    with cleared(lambda root: Ground(root, home)) as site:
+        yield site
+
+
+G = TypeVar("G", bound=Ground)
+
+
+@contextmanager
+def cleared(make: Callable[[Path], G]) -> Iterator[G]:
     """A ground that is cleared at its end. Raises: AssertionError when something had to be killed to clear it."""
     root = Path(tempfile.mkdtemp(prefix="rebake-torture-"))
-    site = Ground(root, home)
+    site = make(root)
     try:
         yield site
     finally:

@@ -14,12 +14,15 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from rebake.rollout.commands import undo_target
 from tests.torture.audit import broken_rules, endings
-from tests.torture.ground import Findings, Ground, ground, unserved
+from tests.torture.ground import Findings, Ground, cleared, unserved
 
 AT_ONCE = "    strategy: all-at-once\n    soak: 0s\n"
 QUICK = "    strategy: blue-green\n    soak: 1s\n"
@@ -86,10 +89,7 @@ class Course:
     def episode(self) -> None:
         """One thing people do, to its end."""
         self.number += 1
-        episodes: tuple[Callable[[], None], ...] = (
-            *(self.good, self.stopped, self.fails, self.back, self.steps),
-            *(self.crash, self.unchecked, self.undone, self.superseded),
-        )
+        episodes = self.episodes()
         ordered = self.number <= len(episodes)
         chosen = episodes[self.number - 1] if ordered else self.chance.choice(episodes)
         self.seen[chosen.__name__] += 1
@@ -98,6 +98,13 @@ class Course:
         self._settle(chosen.__name__, before)
 
     # What people do
+
+    def episodes(self) -> Sequence[Callable[[], None]]:
+        """Each once in this order, then by chance."""
+        return (
+            *(self.good, self.stopped, self.fails, self.back, self.steps),
+            *(self.crash, self.unchecked, self.undone, self.superseded),
+        )
 
     def good(self) -> None:
         self._release(QUICK)
@@ -161,18 +168,22 @@ class Course:
             self.wrong.append(f"{self.number}: {' '.join(words)} ended with {done.code}: {done.err[-600:]}")
 
     def _undo(self) -> None:
-        """Typed again only if the ledger does not know of it: a second undo would go one further back."""
-        asked = self._undos()
+        """A second undo would go one further back."""
+        self._once("undo", "undo", "production")
+
+    def _once(self, verb: str, *words: str) -> None:
+        """A command that is typed again only if the ledger does not know of it."""
+        asked = self._requests(verb)
         while True:
-            done = self.site.rebake("undo", "production")
-            if done.code == 0 or self._undos() > asked:
+            done = self.site.rebake(*words)
+            if done.code == 0 or self._requests(verb) > asked:
                 return
             if "[agent-" not in done.err:
-                self.wrong.append(f"{self.number}: undo ended with {done.code}: {done.err[-600:]}")
+                self.wrong.append(f"{self.number}: {' '.join(words)} ended with {done.code}: {done.err[-600:]}")
                 return
 
-    def _undos(self) -> int:
-        return sum(e.kind == "request" and e.body.get("verb") == "undo" for e in self.site.entries())
+    def _requests(self, verb: str) -> int:
+        return sum(e.kind == "request" and e.body.get("verb") == verb for e in self.site.entries())
 
     def _expect(self, *outcomes: str) -> None:
         self.outcomes = frozenset(outcomes)
@@ -192,48 +203,70 @@ class Course:
         found = {rollout: state for rollout, state in endings(self.site.entries()).items() if rollout not in before}
         if not found or {str(state) for state in found.values()} - self.outcomes:
             self.wrong.append(f"{self.number} {what}: expected {sorted(self.outcomes)}, found {found}")
+        self.wrong += [f"{self.number} {what}: {sentence}" for sentence in self.demanded()]
+
+    def demanded(self) -> Sequence[str]:
+        """What else does not hold after an episode."""
+        return ()
 
 
 def run(kills: int, seed: int, *, seconds: float = 3600.0, say: Callable[[str], None] = lambda _text: None) -> Findings:
+    """Kill the agent of a service over rollouts, undos and stops. See `torment`."""
+    return torment("kills of the agent", Ground, Course, kills, seed, seconds=seconds, say=say)
+
+
+def torment(
+    name: str,
+    make: Callable[[Path], Ground],
+    course_of: Callable[[Any, random.Random], Course],
+    kills: int,
+    seed: int,
+    *,
+    seconds: float = 3600.0,
+    say: Callable[[str], None] = lambda _text: None,
+) -> Findings:
     """Kill until it was done `kills` times, episode after episode.
 
     Args:
         seconds: an end in any case.
         say: told a line after each episode.
     """
-    findings = Findings("kills of the agent")
+    findings = Findings(name)
     began = time.monotonic()
-    with ground() as site:
-        course = Course(site, random.Random(seed))
+    with cleared(make) as site:
+        course = course_of(site, random.Random(seed))
         course.first()
-        with site.load() as load:
+        with ExitStack() as stack:
+            crowd = [stack.enter_context(load) for load in site.crowd()]
             killer = Killer(site, kills, seed)
             killer.start()
             while killer.is_alive() and time.monotonic() - began < seconds and len(course.wrong) < MISTAKES:
                 course.episode()
-                so_far = load.report()
-                say(f"{course.number} episodes, {killer.kills} kills, {so_far.sent} sent, {unserved(so_far)} lost")
+                so_far = [load.report() for load in crowd]
+                sent, lost = sum(r.sent for r in so_far), sum(map(unserved, so_far))
+                say(f"{course.number} episodes, {killer.kills} kills, {sent} sent, {lost} lost")
                 for sentence in course.wrong[-1:]:
                     say(sentence)
             killer.stop()
             findings.violations += [*course.wrong, *site.calm()]
-            report = load.stop()
-        entries = site.entries()
+            reports = [load.stop() for load in crowd]
+        entries, lost = site.entries(), sum(map(unserved, reports))
         ended = endings(entries)
         findings.figures = {
             "kills": killer.kills,
             "episodes": course.number,
             "rollouts": len(ended),
             "ended": dict(Counter(map(str, ended.values()))),
-            "requests": report.sent,
-            "lost": unserved(report),
+            "requests": sum(report.sent for report in reports),
+            "lost": lost,
             "ledger_entries": len(entries),
             "agent_back_s_median": round(sorted(killer.pauses or [0.0])[len(killer.pauses) // 2], 2),
             "agent_back_s_max": round(max(killer.pauses, default=0.0), 2),
-            "p99_ms": round(report.latency_ms.get("p99", 0.0), 1),
+            "p99_ms": round(max((report.latency_ms.get("p99", 0.0) for report in reports), default=0.0), 1),
             "seconds": round(time.monotonic() - began),
         }
         findings.demand(killer.kills >= kills, f"only {killer.kills} of {kills} kills within {seconds:g}s")
-        findings.demand(not unserved(report), f"lost {unserved(report)}: {report.reasons} {report.losses[:5]}")
+        told = [f"{report.reasons} {report.losses[:5]}" for report in reports]
+        findings.demand(not lost, f"lost {lost}: {told}")
         findings.violations += [*broken_rules(entries), *site.swept()]
     return findings
