@@ -133,11 +133,12 @@ def test_a_stop_is_obeyed_or_refused_aloud(environment: Environment, world: Worl
 @given(environments(), worlds(0))
 @any_world
 def test_looking_twice_asks_for_nothing_twice(environment: Environment, world: World) -> None:
-    """The same look at what was decided launches no instance again."""
+    """The same look at what was decided launches no instance again, but for a job's run that nobody has seen yet: it is
+    asked for by the same name, which starts it once."""
     first = decide(environment, world, NOW)
     second = decide(first.environment, world, NOW)
     ids = [{a.spec.id for a in d.actions if isinstance(a, Launch)} for d in (first, second)]
-    assert not ids[0] & ids[1]
+    assert ids[0] & ids[1] <= {run.instance for run in second.environment.runs if run.ended is None and not run.seen}
 
 
 @given(environments(), worlds(), TIMES)

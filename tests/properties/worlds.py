@@ -11,7 +11,7 @@ from tests.unit.rollout.world import plan
 from rebake.judge.samples import Verdict
 from rebake.platforms.model import Drift, Instance
 from rebake.release.manifest import Revision, Settings
-from rebake.rollout.plan import Dates, HttpCheck, Plan, Strategy, Window
+from rebake.rollout.plan import Dates, HttpCheck, Plan, Schedule, Strategy, Window
 from rebake.rollout.states import State
 from rebake.rollout.world import (
     Command,
@@ -24,6 +24,7 @@ from rebake.rollout.world import (
     Mate,
     Membership,
     Rollout,
+    Run,
     World,
 )
 from rebake.traffic.ports import Counters, RouteObservation
@@ -62,7 +63,22 @@ def strategies() -> st.SearchStrategy[Strategy]:
     )
 
 
+SCHEDULES = (
+    Schedule(every_ms=1000, timeout_ms=3000),
+    Schedule(every_ms=7000, overlap="allow", missed="skip"),
+    Schedule(cron="* * * * *", zone="Europe/Berlin"),
+)
+
+
+def _run_by_a_schedule(made: Plan, schedule: Schedule | None) -> Plan:
+    return made if made.routed else replace(made, schedule=schedule)
+
+
 def plans() -> st.SearchStrategy[Plan]:
+    return st.builds(_run_by_a_schedule, _plans(), st.sampled_from((None, *SCHEDULES)))
+
+
+def _plans() -> st.SearchStrategy[Plan]:
     return st.builds(
         plan,
         listen=st.sampled_from(("127.0.0.1:8080", "127.0.0.1:8080", "")),
@@ -94,6 +110,23 @@ def fleets() -> st.SearchStrategy[Fleet]:
         sick=TIMES_OF,
         pending=TIMES_OF,
         starting=TIMES_OF,
+    )
+
+
+def runs() -> st.SearchStrategy[Run]:
+    fleet = st.shared(st.sampled_from(FLEETS), key="run")
+    return st.builds(
+        Run,
+        instance=st.builds(lambda name, number: f"{name}-{number}", fleet, st.integers(90, 99)),
+        slot=TIMES,
+        fleet=fleet,
+        rollout=st.sampled_from((None, *FLEETS)),
+        share=SHARES,
+        began=TIMES,
+        seen=st.booleans(),
+        missing=MAYBE,
+        ended=MAYBE,
+        outcome=st.sampled_from((None, "done", "failed", "cut", "unknown")),
     )
 
 
@@ -143,6 +176,8 @@ def environments() -> st.SearchStrategy[Environment]:
         stable_lost_at=MAYBE,
         candidate_lost_at=MAYBE,
         down=st.booleans(),
+        slot=MAYBE,
+        runs=st.lists(runs(), max_size=3, unique_by=lambda run: run.instance).map(tuple),
     )
     return drawn.map(_told_apart)
 

@@ -20,6 +20,7 @@ from rebake.rollout.world import Fleet, Leaving, World
 from rebake.testing.simulation import draw, simulate
 
 from .mistakes import MISTAKES
+from .mistakes_of_jobs import MISTAKES_OF_JOBS
 from .mistakes_of_workers import MISTAKES_OF_WORKERS
 
 Patch = pytest.MonkeyPatch
@@ -287,7 +288,7 @@ def seeds_until_caught(limit: int) -> int | None:
 
 @pytest.mark.parametrize(
     ("mutation", "limit"),
-    (MUTATIONS | MISTAKES | MISTAKES_OF_WORKERS).items(),
+    (MUTATIONS | MISTAKES | MISTAKES_OF_WORKERS | MISTAKES_OF_JOBS).items(),
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_mistake_in_the_engine_is_caught(monkeypatch: Patch, mutation: Callable[[Patch], None], limit: int) -> None:

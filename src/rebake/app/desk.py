@@ -151,15 +151,16 @@ class Desk(Freezes):
                 )
 
     def _refuse_another_kind(self, plan: Plan) -> None:
-        """A worker cannot take the place of what users call, step by step, nor the other way round."""
+        """A worker cannot take the place of what users call, step by step, nor of a job, nor the other way round."""
         environment = self._engine.memory(f"{plan.service}/{plan.environment}").environment
         others = [f.plan for f in (environment.stable, environment.candidate) if f is not None]
         others += [r.plan for r in (environment.rollout, *environment.queue) if r is not None]
-        if any(other.routed != plan.routed for other in others):
-            kinds = ("a worker", "a service with a route")
+        before = next((other.kind for other in others if other.kind != plan.kind), None)
+        if before is not None:
+            kinds = {"worker": "a worker", "http": "a service with a route", "job": "a scheduled job"}
             raise UsageError(
                 "kind-changed",
-                f"expected {kinds[not plan.routed]} as before, found {kinds[plan.routed]}",
+                f"expected {kinds[before]} as before, found {kinds[plan.kind]}",
                 where=f"environments.{plan.environment}",
                 remedy=f"name another environment in rebake.yaml, or first: rebake down {plan.environment}",
             )

@@ -133,8 +133,12 @@ def counted(view: View, cohort: str) -> tuple[str, str]:
 
     >>> counted({"routed": False, "requests": {"stable": {"total": 40, "errors": 1}}}, "stable")
     ('40 instance-seconds', '1 failure')
+    >>> counted({"routed": False, "run_kind": "job", "requests": {"stable": {"total": 2, "errors": 0}}}, "stable")
+    ('2 runs', '0 failed')
     """
     count = (view.get("requests") or {}).get(cohort) or {"total": 0, "errors": 0}
+    if view.get("run_kind") == "job":
+        return plural(count["total"], "run"), f"{count['errors']:,} failed"
     if not view.get("routed", True):
         return plural(count["total"], "instance-second"), plural(count["errors"], "failure")
     return plural(count["total"], "request"), errors_of(view, cohort)
@@ -167,16 +171,34 @@ def cohort_rows(environment: View) -> list[list[str]]:
             cohort,
             short(fleet["revision"]),
             percent(share_of(environment, cohort)),
-            plural(fleet["instances"], "instance")
-            if fleet["healthy"] is None
-            else f"{fleet['healthy']} of {fleet['instances']} healthy",
+            _size_of(environment, fleet),
         ]
         for cohort in COHORTS
         if (fleet := environment.get(cohort))
     ]
 
 
+def _size_of(environment: View, fleet: View) -> str:
+    if environment.get("run_kind") == "job":
+        return "runs by its schedule"
+    if fleet["healthy"] is None:
+        return plural(fleet["instances"], "instance")
+    return f"{fleet['healthy']} of {fleet['instances']} healthy"
+
+
+def run_lines(environment: View, most: int = 3) -> list[str]:
+    """A scheduled job's latest runs, and when the next one is due."""
+    lines = []
+    for run in environment.get("runs", ())[-most:]:
+        told = f"{run['outcome']} after {run['seconds']:g}s" if run["outcome"] else f"runs for {run['seconds']:g}s"
+        why = f": {run['why']}" if run["outcome"] not in (None, "done") else ""
+        lines.append(f"  run of {run['slot']} ({run['cohort']}, {run['instance']}) {told}{why}")
+    return lines + ([f"  next run {environment['next_run']}"] if environment.get("next_run") else [])
+
+
 def _without_route(environment: View) -> str | None:
+    if environment.get("run_kind") == "job":
+        return "a scheduled job: shares are of its runs"
     return None if environment.get("routed", True) else "no route: shares are of the live instances"
 
 
@@ -187,6 +209,7 @@ def environment_lines(environment: View) -> list[str]:
         "  ".join(filter(None, [name, environment["platform"], environment["listen"] or _without_route(environment)]))
     ]
     lines += table(cohort_rows(environment), indent="  ") or ["  nothing serves"]
+    lines += run_lines(environment)
     rollout, last = environment.get("rollout"), environment.get("last")
     if rollout:
         lines.append(f"  rollout {rollout['rollout']}: {step_of(rollout)}: {rollout['reason']}")

@@ -104,6 +104,8 @@ WORK = Words(
     "instances of both fleets fetch like work, and as much of it",
 )
 
+RUNS = Words("runs", "failed run", "no run was drawn at the present share yet")
+
 
 @dataclass(frozen=True, slots=True)
 class JudgeSettings:

@@ -19,6 +19,7 @@ from rebake.rollout.fleets import healthy, keep, serving
 from rebake.rollout.journey import follow
 from rebake.rollout.present import in_the_present
 from rebake.rollout.route import desired_route, drained, weights
+from rebake.rollout.runs import tend
 from rebake.rollout.shares import candidate_size
 from rebake.rollout.states import State
 from rebake.rollout.world import Environment, Fleet, Leaving, Rollout, World
@@ -57,6 +58,7 @@ def decide(environment: Environment, world: World, now: float) -> Decision:
     follow(draft)
     _note_lost(draft)
     _keep_fleets(draft)
+    tend(draft)
     _retire_strangers(draft)
     _settle_leaving(draft)
     _settle_route(draft)
@@ -84,7 +86,7 @@ def _note_lost(draft: Draft) -> None:
         return
 
     def lost(fleet: Fleet | None, since: float | None) -> float | None:
-        if fleet is None or any(i.healthy for i in serving(fleet, world)):
+        if fleet is None or fleet.plan.schedule is not None or any(i.healthy for i in serving(fleet, world)):
             return None
         return since if since is not None else draft.now
 
@@ -98,10 +100,12 @@ def _note_lost(draft: Draft) -> None:
 
 def _keep_fleets(draft: Draft) -> None:
     stable = draft.environment.stable
-    if stable is not None:
+    if stable is not None and stable.plan.schedule is None:
         draft.update(stable=_keep(draft, stable, stable.plan.instances))
     candidate, rollout = draft.environment.candidate, draft.environment.rollout
-    if candidate is not None and rollout is not None and rollout.state in _WITH_CANDIDATE - {State.RETURNING}:
+    if candidate is None or candidate.plan.schedule is not None:
+        return  # a job's fleet has instances while it runs only: `runs`
+    if rollout is not None and rollout.state in _WITH_CANDIDATE - {State.RETURNING}:
         draft.update(candidate=_keep(draft, candidate, candidate_size(draft.environment)))
 
 

@@ -69,6 +69,9 @@ class Look:
 Rule = Callable[[Look], Seen | None]
 
 
+_TRIALS = {"http": "request", "worker": "instance-second", "job": "run"}
+"""What is counted, by the kind of a plan."""
+
 ONWARD = frozenset(
     {
         Event.GATE_OPEN,
@@ -251,7 +254,7 @@ def _prepared(look: Look) -> Seen | None:
     if job.state == "failed":
         return Seen(Event.BLOCKED, f"the release cannot be made ready: {job.detail}", job.remedy, job.evidence)
     if not look.plan.routed:
-        return Seen(Event.PREPARED, "no instance is raised before the checks passed: who runs, works")
+        return Seen(Event.PREPARED, "nothing of it is run before the checks passed: who runs, works")
     return Seen(Event.PREPARED, f"raising {look.plan.instances} instances beside the running fleet")
 
 
@@ -367,6 +370,8 @@ def _candidate_lost(look: Look) -> Seen | None:
     met = look.rollout.weight > 0 or mirroring(look.rollout)
     if fleet is None or not met or alone or look.rollout.mark >= groups.WORD:
         return None
+    if look.plan.schedule is not None and look.environment.stable is not None and look.environment.stable.streak:
+        return None  # stable's own runs fail too: the judge compares them
     gone = lost is not None and look.now - lost >= LOST_SECONDS
     if not look.plan.routed:  # nobody waits for it while it starts: stable does all of the work
         gone = (gone and bool(fleet.sick)) or any(f.decisive for f in fleet.streak)
@@ -413,6 +418,11 @@ def _shifted(look: Look) -> Seen | None:
 
 def _shifted_at_work(look: Look) -> Seen:
     """The same for a fleet without a route: the share that was asked for is at work, and what it came to."""
+    if look.plan.schedule is not None:
+        told = f"the candidate gets {format_share(look.rollout.weight)} of the runs"
+        return (
+            Seen(Event.SHIFTED_LAST, f"promoted: {told}") if at_last_step(look.rollout) else Seen(Event.SHIFTED, told)
+        )
     count, full = candidate_size(look.environment), look.plan.instances
     share = realised(look.environment, look.world)["candidate"]
     told = f"{count} of {full} instances of the candidate work, {format_share(round(share * FULL))} of all that do"
@@ -430,7 +440,7 @@ def _left(look: Look) -> str:
 def _undecided(look: Look, waited_ms: float, hold_ms: int) -> Seen | None:
     """What the file says about too little evidence at the end of a hold."""
     plan, verdict = look.plan, look.world.verdict
-    nothing = "no request was counted yet" if plan.routed else "no instance-second was counted yet"
+    nothing = f"no {_TRIALS[plan.kind]} was counted yet"
     numbers = verdict.reason if verdict is not None else nothing
     braked = _gone(look) or (verdict is not None and (verdict.brake or verdict.fault is not None))
     if plan.undecided == "promote" and not braked:

@@ -7,7 +7,8 @@ the evidence, in one document: after a kill the judge goes on with exactly the r
 Where a route keeps none, a tick is what two readings of its counters differ by, if the weights were the same: what
 happened while the route was changing is counted for people, not for the judge.
 
-Fleets without a route are judged by what their instances did: `working`.
+Workers are judged by what their instances did: `working`. A scheduled job is judged by its runs: each was drawn by lot
+with a known share, as a request is.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from rebake.judge.custom import CustomMetrics, Split
 from rebake.judge.judge import Judge
 from rebake.judge.metric_readings import Reading as MetricReading
 from rebake.judge.metrics import SHARES
-from rebake.judge.samples import WORK, Arm, JudgeSettings, Pairs, Tick, Verdict
+from rebake.judge.samples import RUNS, WORK, Arm, JudgeSettings, Pairs, Tick, Verdict
 from rebake.judge.tape import Beginning
 from rebake.ledger.ports import Ledger, Put
 from rebake.platforms.model import Instance
@@ -60,8 +61,11 @@ def margins_of(rules: JudgeRules) -> JudgeSettings:
 
 
 def settings_of(plan: Plan) -> JudgeSettings:
-    """The plan's margins. Without a route the one that is added is of an instance-minute, and a trial is a second."""
+    """The plan's margins. A worker's trial is a second, and the margin that is added is of an instance-minute; a job's
+    trial is a run."""
     settings = margins_of(plan.judge)
+    if plan.kind == "job":
+        return replace(settings, words=RUNS)
     return settings if plan.routed else replace(settings, error_extra=settings.error_extra / 60, words=WORK)
 
 
@@ -118,6 +122,7 @@ class Judging:
         self._taping: Taping | None = None
         self._last: Reading | None = None
         self._work = Work()
+        self._counted: tuple[str, ...] = ()
         self._begun: float | None = None
         self._until = 0.0
         self._step: tuple[int, int] | None = None
@@ -143,14 +148,14 @@ class Judging:
             shielded = int(state.get("shielded", 0))
             course = [tuple(point) for point in state["course"]]
             verdict = None if state["verdict"] is None else load(Verdict, state["verdict"])
-            work = load(Work, state.get("work") or {})
+            work, counted = load(Work, state.get("work") or {}), tuple(state.get("runs") or ())
             tape = state.get("tape")  # none where the version before wrote this
             taping = None if tape is None else Taping(self._rollout, tape["begun_at"], None, tape)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             _LOG.warning("the judge of %s begins anew: what it remembered cannot be read: %r", self.rollout, error)
             return
         self._judge, self._last, self._begun, self._step, self._taping = judge, last, begun, step, taping
-        self._until, self.cursor, self._work = until, cursor, work
+        self._until, self.cursor, self._work, self._counted = until, cursor, work, counted
         self.totals, self.course, self.verdict, self.shielded = totals, course, verdict, shielded
 
     @property
@@ -182,7 +187,10 @@ class Judging:
         if rollout is None or candidate is None or rollout.state not in JUDGED:
             return self.verdict
         if not rollout.plan.routed:
-            self._take_work(environment, rollout, instances, now)
+            if rollout.plan.schedule is None:
+                self._take_work(environment, rollout, instances, now)
+            else:
+                self._take_runs(environment, rollout, now)
             self._hear(None if instances is None else _split_by_instances(rollout), now, metrics)
             self._distrust(rollout)
             return self.verdict
@@ -301,6 +309,20 @@ class Judging:
             arms, during = (worked.stable, worked.candidate), (worked.since, worked.until)
             self._judge_tick(rollout, rollout.weight, worked.weight, arms, during)
 
+    def _take_runs(self, environment: Environment, rollout: Rollout, now: float) -> None:
+        """Judge a job's runs that are over, each once and with the share that it was drawn by."""
+        if self._judge is None:
+            self._begin(self._beginning(rollout, None, recorded=False), now)
+        for run in environment.runs:
+            if run.rollout != rollout.id or run.outcome not in ("done", "failed") or run.instance in self._counted:
+                continue
+            one, none = Arm(1, int(run.outcome == "failed"), started=1), Arm(started=0)
+            arms = (none, one) if run.fleet == rollout.id else (one, none)
+            self._add_up(*arms)
+            if environment.stable is not None:
+                self._judge_tick(rollout, run.share, run.share / FULL, arms, (run.began, run.ended or now))
+        self._counted = tuple(run.instance for run in environment.runs if run.ended is not None)
+
     def _take_counters(self, environment: Environment, grown: Grown | None) -> None:
         if grown is None:
             return
@@ -393,6 +415,7 @@ class Judging:
             "judge": self._judge.state(),
             "last": None if self._last is None else dump(self._last),
             "work": dump(self._work),
+            "runs": list(self._counted),
             "begun": self._begun,
             "until": self._until,
             "cursor": None if self.cursor is None else dict(self.cursor),

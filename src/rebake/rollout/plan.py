@@ -101,6 +101,25 @@ class Dates:
 
 
 @dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a job is run: `every` so long, or by a `cron` line; one of the two. See `schedule`.
+
+    Attributes:
+        zone: whose clock `cron` goes by.
+        timeout_ms: a run that takes longer is told to finish, and failed.
+        overlap: what happens to a slot that comes while a run is under way.
+        missed: what happens to the latest slot that came while no engine was there.
+    """
+
+    every_ms: int = 0
+    cron: str = ""
+    zone: str = "UTC"
+    timeout_ms: int = 3_600_000
+    overlap: Literal["skip", "allow"] = "skip"
+    missed: Literal["run", "skip"] = "run"
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything the engine needs to know to take one environment to one revision.
 
@@ -116,6 +135,7 @@ class Plan:
         window: users are moved on only in one of these; empty: at any time.
         freeze: dates between which users are not moved on at all.
         platform_settings: the adapter's own block of the file, as it stands.
+        schedule: of a job, whose fleet has an instance only while a run is under way; None for what always runs.
     """
 
     service: str
@@ -141,8 +161,16 @@ class Plan:
     sticky: Sticky | None = None
     drift_interval_ms: int = 10_000
     platform_settings: dict[str, Any] = field(default_factory=dict)
+    schedule: Schedule | None = None
 
     @property
     def routed(self) -> bool:
         """Whether users reach the fleet through a route; else it takes its work from elsewhere, such as a queue."""
         return bool(self.listen)
+
+    @property
+    def kind(self) -> Literal["http", "worker", "job"]:
+        """What its instances do, as `run.kind` of the file says."""
+        if self.routed:
+            return "http"
+        return "worker" if self.schedule is None else "job"

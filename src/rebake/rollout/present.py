@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from rebake.rollout.world import Environment, Fleet, Leaving, Rollout, differs
+from rebake.rollout.world import Environment, Fleet, Leaving, Rollout, Run, differs
 
 T = TypeVar("T", float, float | None)
 
@@ -48,6 +48,13 @@ def _fleet(fleet: Fleet, now: float) -> Fleet:
     )
 
 
+def _runs(runs: tuple[Run, ...], now: float) -> tuple[Run, ...]:
+    """Slots are names and stay what they are: one that a clock shows twice is not run twice."""
+    if not any(run.began > now or (run.missing or 0.0) > now for run in runs):
+        return runs
+    return tuple(replace(run, began=min(run.began, now), missing=_past(run.missing, now)) for run in runs)
+
+
 def _leaving(gone: Leaving, now: float) -> Leaving:
     fleet, idle = _fleet(gone.fleet, now), _past(gone.idle_since, now)
     return gone if fleet is gone.fleet and idle == gone.idle_since else replace(gone, fleet=fleet, idle_since=idle)
@@ -56,7 +63,8 @@ def _leaving(gone: Leaving, now: float) -> Leaving:
 def in_the_present(environment: Environment, now: float) -> Environment:
     """The same environment, with no remembered time after `now`; the very same value when there is none."""
     stable, candidate, rollout = environment.stable, environment.candidate, environment.rollout
-    changed = {
+    changed: dict[str, object] = {"runs": _runs(environment.runs, now)} if environment.runs else {}
+    changed |= {
         "stable": stable and _fleet(stable, now),
         "candidate": candidate and _fleet(candidate, now),
         "rollout": rollout and _rollout(rollout, now),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from rebake.core.units import FULL
 from rebake.rollout.fleets import healthy, serving
 from rebake.rollout.states import State
-from rebake.rollout.world import Environment, World
+from rebake.rollout.world import Environment, Rollout, World
 
 _AT_WORK = frozenset({State.SHIFTING, State.HOLDING, State.ASKING, State.SOAKING, State.FINISHING})
 
@@ -42,9 +42,22 @@ def candidate_size(environment: Environment) -> int:
         return 0
     if rollout.plan.routed:
         return rollout.plan.instances
-    if rollout.state not in _AT_WORK or (rollout.state is State.ASKING and rollout.asking == "approval"):
+    if rollout.plan.schedule is not None or not _may_work(rollout):
         return 0
     return instances_at(rollout.weight, stable.plan.instances if stable is not None else 0, rollout.plan.instances)
+
+
+def _may_work(rollout: Rollout) -> bool:
+    """Whether its checks are passed and a person, where one is asked, approved."""
+    return rollout.state in _AT_WORK and not (rollout.state is State.ASKING and rollout.asking == "approval")
+
+
+def runs_share(environment: Environment) -> int:
+    """The candidate's share of a scheduled job's runs now, basis points."""
+    rollout = environment.rollout
+    if rollout is None or environment.candidate is None or not _may_work(rollout):
+        return 0
+    return min(max(rollout.weight, 0), FULL)
 
 
 def at_work(environment: Environment, world: World) -> bool:
@@ -56,13 +69,23 @@ def at_work(environment: Environment, world: World) -> bool:
 
 
 def realised(environment: Environment, world: World) -> dict[str, float]:
-    """The share of the work that each cohort does now, by its live instances: 0 to 1."""
+    """The share of the work that each cohort does now, by its live instances, or of a job's runs: 0 to 1."""
+    if is_scheduled(environment):
+        share = runs_share(environment) / FULL
+        return {"stable": 1.0 - share if environment.stable is not None else 0.0, "candidate": share}
     cohorts = {"stable": environment.stable, "candidate": environment.candidate}
     live = {
         name: 0 if fleet is None else sum(1 for i in serving(fleet, world) if i.healthy)
         for name, fleet in cohorts.items()
     }
     return {name: count / max(1, sum(live.values())) for name, count in live.items()}
+
+
+def is_scheduled(environment: Environment) -> bool:
+    """Whether it is a scheduled job's, as far as is remembered."""
+    plans = [f.plan for f in (environment.stable, environment.candidate) if f is not None]
+    plans += [r.plan for r in (environment.rollout, *environment.queue) if r is not None]
+    return any(plan.schedule is not None for plan in plans)
 
 
 def has_route(environment: Environment) -> bool:

@@ -14,10 +14,12 @@ from rebake.rollout.events import check_id
 from rebake.rollout.fleets import GIVE_UP_AFTER, healthy
 from rebake.rollout.judging import Judging
 from rebake.rollout.places import sentence
+from rebake.rollout.plan import Plan
 from rebake.rollout.route import stages, weights
+from rebake.rollout.schedule import following
 from rebake.rollout.shares import candidate_size, has_route, realised
 from rebake.rollout.states import EXIT_CODES, FINAL, State
-from rebake.rollout.world import Environment, Fleet, Freeze, Place, Rollout, World
+from rebake.rollout.world import Environment, Fleet, Freeze, Place, Rollout, Run, World
 
 Doc = dict[str, Any]
 
@@ -61,6 +63,7 @@ def rollout_view(environment: Environment, world: World, rollout: Rollout, judgi
         "outcome": outcome,
         "verdict": verdict,
         "routed": rollout.plan.routed,
+        "run_kind": rollout.plan.kind,
         "requests": requests,
         "shielded": shielded,
         "route": _shares(environment, world, rollout),
@@ -119,7 +122,7 @@ def _wanted(environment: Environment, rollout: Rollout) -> int:
 
 
 def _count(fleet: Fleet | None, world: World, wanted: int | None = None) -> Doc:
-    if fleet is None:
+    if fleet is None or fleet.plan.schedule is not None:
         return {"wanted": wanted or 0, "healthy": 0}
     return {"wanted": fleet.plan.instances if wanted is None else wanted, "healthy": len(healthy(fleet, world))}
 
@@ -163,6 +166,7 @@ def environment_view(
         "platform": None if plan is None else plan.platform,
         "listen": None if plan is None else plan.listen or None,
         "routed": plan is None or plan.routed,
+        "run_kind": "http" if plan is None else plan.kind,
         "home": _home(environment, elsewhere),
         "stable": _fleet(environment.stable, world, elsewhere),
         "candidate": _fleet(environment.candidate, world, elsewhere),
@@ -173,8 +177,32 @@ def environment_view(
         "previous": [fleet.revision.digest for fleet in environment.previous],
         "problems": problems(environment, world) if elsewhere is None else [sentence(elsewhere)],
         "instances": [_instance(environment, i) for i in world.instances],
+        "runs": [_run(environment, run, now) for run in environment.runs],
+        "next_run": _next_run(environment, plan, now) if elsewhere is None else None,
         "last": last,
     }
+
+
+def _run(environment: Environment, run: Run, now: float) -> Doc:
+    """One run of a scheduled job."""
+    candidate = environment.candidate is not None and environment.candidate.id == run.fleet
+    return {
+        "instance": run.instance,
+        "slot": iso(run.slot),
+        "cohort": "candidate" if candidate else "stable",
+        "began": iso(run.began),
+        "ended": None if run.ended is None else iso(run.ended),
+        "seconds": round((now if run.ended is None else run.ended) - run.began, 3),
+        "outcome": run.outcome,
+        "why": run.why,
+    }
+
+
+def _next_run(environment: Environment, plan: Plan | None, now: float) -> str | None:
+    if plan is None or plan.schedule is None or environment.stable is None:
+        return None
+    coming = following(plan.schedule, max(now, environment.slot or 0.0))
+    return None if coming is None else iso(coming)
 
 
 def _home(environment: Environment, elsewhere: Place | None) -> Doc | None:
@@ -221,7 +249,12 @@ def problems(environment: Environment, world: World) -> list[str]:
     if not world.route_known:
         found.append("the edge does not answer; it is being restarted (rebake doctor)")
     stable = environment.stable
-    if stable is not None:
+    if stable is not None and stable.plan.schedule is not None:
+        if stable.streak:
+            told = f"the last {len(stable.streak)} runs failed" if len(stable.streak) > 1 else "the last run failed"
+            last = stable.streak[-1]
+            found.append(f"{told}: {last.why} (rebake logs {name} --instance {last.instance})")
+    elif stable is not None:
         if len(stable.streak) >= GIVE_UP_AFTER:
             found.append(
                 f"stable cannot stay up and is not restarted any more: {stable.streak[-1].why} "

@@ -166,6 +166,33 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a scheduled job. Times: seconds since the epoch.
+
+    Attributes:
+        instance: which ran it, and it alone.
+        slot: the moment of the schedule that it is for.
+        rollout, share: the rollout under way when it was drawn, and the candidate's share of the runs then (in basis
+            points).
+        began: when it was asked for.
+        seen, missing: it was observed once; and since when it is not any more.
+        outcome: `done`, `failed`; `cut`: its fleet had lost its place; `unknown`: nobody saw how it ended.
+    """
+
+    instance: str
+    slot: float
+    fleet: str
+    rollout: str | None
+    share: int
+    began: float
+    seen: bool = False
+    missing: float | None = None
+    ended: float | None = None
+    outcome: Literal["done", "failed", "cut", "unknown"] | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Leaving:
     """A fleet that lost its place: it drains, then its instances are retired.
 
@@ -204,6 +231,8 @@ class Environment:
         down: a person took the environment down.
         platform: where its instances were asked for last: a late one may still come when no fleet is left.
         place: the home that has it, where instances and edge are on one machine; see `places`.
+        slot: of a scheduled job, the latest moment of its schedule that was decided on.
+        runs: of a scheduled job, its runs under way and the latest that are over, oldest first.
     """
 
     service: str
@@ -220,6 +249,8 @@ class Environment:
     down: bool = False
     platform: str | None = None
     place: Place | None = None
+    slot: float | None = None
+    runs: tuple[Run, ...] = ()
 
     @property
     def key(self) -> str:

@@ -290,6 +290,17 @@ def _read_moment(value: Any) -> str:
     return text
 
 
+def _read_cron(value: Any) -> str:
+    from rebake.rollout.schedule import mistake_in
+
+    text = " ".join(read_text(value).split())
+    problem = mistake_in(text)
+    if problem is not None:
+        wanted = "a cron line: minute, hour, day, month, day of the week, such as 30 3 * * *"
+        raise mistaken("wrong-schedule", "", problem=f"expected {wanted}, found {text[:60]!r}: {problem}")
+    return text
+
+
 Day = Annotated[int, Rule(_read_day, {"enum": list(DAYS)})]
 
 
@@ -302,6 +313,7 @@ def _times(latest: str) -> Unit:
 Opening = Annotated[int, _times("23:59")]
 Closing = Annotated[int, _times("24:00")]
 Zone = Annotated[str, Rule(_read_zone, {"type": "string", "examples": ["UTC", "Europe/Berlin"]})]
+Cron = Annotated[str, Rule(_read_cron, {"type": "string", "examples": ["30 3 * * *", "*/15 8-18 * * mon-fri"]})]
 Moment = Annotated[str, Rule(_read_moment, {"type": "string", "examples": ["2026-12-24", "2026-12-24 18:00"]})]
 
 # --- names, paths, addresses -----------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from rebake.spec.fields import (
     AbsolutePath,
     Closing,
     CounterQuery,
+    Cron,
     Day,
     Filled,
     Listen,
@@ -166,9 +167,9 @@ class Run(Part):
     command: Annotated[tuple[Filled, ...], Field(min_length=1)] | None = None
     """The program and its arguments as a list. No shell sees it; $PORT, $HOST and names under env are expanded. The
     builders static, dockerfile and image know one of their own."""
-    kind: Literal["http", "worker"] = "http"
+    kind: Literal["http", "worker", "job"] = "http"
     """What the instances do: `http` answers requests that come by the route; `worker` has no route and fetches its work
-    itself, from a queue for example."""
+    itself, from a queue for example; `job` is started by a schedule, does its work and ends."""
     port: Annotated[int, wholes(1, 65535)] | None = None
     """The port inside a container: by default the only one that an image says it has, else 8080. On `local` each
     instance has its own. Always told as $PORT."""
@@ -517,6 +518,25 @@ class Freeze(Part):
     """Why; people who wait read it."""
 
 
+class Schedule(Part):
+    """When a job is run: one of `every` and `cron`."""
+
+    model_config = _one_key("every", "cron")
+
+    every: Annotated[int, durations("1s", "365d")] | None = None
+    """At each multiple of this, counted from 1970-01-01 00:00 UTC."""
+    cron: Cron | None = None
+    """As a line of crontab says: minute, hour, day of the month, month, day of the week."""
+    zone: Zone = "UTC"
+    """Whose clock cron goes by, such as Europe/Berlin."""
+    timeout: Annotated[int, durations("1s", "30d")] = 3_600_000
+    """A run that takes longer is told to finish, and failed."""
+    overlap: Literal["skip", "allow"] = "skip"
+    """What becomes of a run that is due while another one is under way: it is left out, or runs beside it."""
+    missed: Literal["run", "skip"] = "run"
+    """What becomes of the latest run that was due while no agent was there: it is made up for, or left out."""
+
+
 class Local(Part):
     """What only the platform `local` knows."""
 
@@ -552,7 +572,9 @@ class Environment(Part):
     ]
     """What raises the fleets. `local`: processes of this machine. `docker`: containers of this machine."""
     listen: Listen | None = None
-    """The address users call; required, but for a worker, which has none."""
+    """The address users call; required, but for a worker or a job, which have none."""
+    schedule: Schedule | None = None
+    """When a job is run; required for a job."""
     instances: Annotated[int, wholes(1, 1000)] = 2
     """How many instances a fleet has."""
     strategy: StrategyChoice = "blue-green"

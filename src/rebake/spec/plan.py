@@ -21,6 +21,8 @@ _HOLD_BACK = 2000
 _COMPARED = ("canary", "linear")
 """Strategies in which both fleets have users, and a judge counts what the candidate fails."""
 _COMMAND_INTERVAL_MS = 5000
+_RUNS_OF_A_STEP = 3
+_JOB_UNDECIDED_MS = 7 * 86_400_000
 
 
 def run_contract(spec: model.Spec) -> manifest.RunContract:
@@ -81,15 +83,15 @@ def plan_for(spec: model.Spec, environment: str, folder: Path | None = None) -> 
         environment=environment,
         platform=chosen.platform,
         run=manifest.contract_in(run_contract(spec), manifest.Settings(env=dict(chosen.env))),
-        instances=chosen.instances,
+        instances=chosen.instances if spec.run.kind != "job" else 1,
         listen=chosen.listen or "",
         strategy=strategy,
         checks=_checks(spec, chosen, folder),
-        judge=judge_rules(chosen.judge, folder),
+        judge=_judge(spec.run.kind, chosen.judge, folder),
         undecided=chosen.undecided,
-        undecided_limit_ms=chosen.undecided_limit,
+        undecided_limit_ms=_undecided_limit(spec.run.kind, chosen),
         soak_ms=_SOAK_MS.get(strategy.kind, _LONG_SOAK_MS) if chosen.soak is None else chosen.soak,
-        hold_back_basis_points=_hold_back(chosen, strategy) if chosen.listen else 0,
+        hold_back_basis_points=_hold_back(chosen, strategy) if spec.run.kind != "worker" else 0,
         shield=strategy.kind in _COMPARED and chosen.shield is not False and bool(chosen.listen),
         keep=chosen.keep,
         when_busy=chosen.when_busy,
@@ -99,8 +101,30 @@ def plan_for(spec: model.Spec, environment: str, folder: Path | None = None) -> 
         freeze=tuple(_dates(freeze) for freeze in chosen.freeze),
         sticky=_sticky(chosen.sticky),
         drift_interval_ms=chosen.drift_interval,
+        schedule=_schedule(chosen.schedule),
         platform_settings=getattr(chosen, chosen.platform).model_dump(mode="json", exclude_defaults=True),
     )
+
+
+def _schedule(chosen: model.Schedule | None) -> plan.Schedule | None:
+    if chosen is None:
+        return None
+    return plan.Schedule(
+        chosen.every or 0, chosen.cron or "", chosen.zone, chosen.timeout, chosen.overlap, chosen.missed
+    )
+
+
+def _judge(kind: str, judge: model.Judge, folder: Path | None) -> plan.JudgeRules:
+    """A job has few runs: where the file does not say how many a step needs, three are."""
+    rules = judge_rules(judge, folder)
+    few = kind == "job" and "min_requests" not in judge.model_fields_set
+    return replace(rules, min_requests=_RUNS_OF_A_STEP) if few else rules
+
+
+def _undecided_limit(kind: str, chosen: model.Environment) -> int:
+    """Nobody is asked for a job that runs once a day before it had its runs, unless the file says so."""
+    waits = kind == "job" and "undecided_limit" not in chosen.model_fields_set
+    return _JOB_UNDECIDED_MS if waits else chosen.undecided_limit
 
 
 def _find(spec: model.Spec, environment: str) -> model.Environment:

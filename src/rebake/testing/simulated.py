@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rebake.core.canonical import canonical
 from rebake.core.clock import Clock
 from rebake.core.units import FULL
 from rebake.errors import LedgerConflict
@@ -48,12 +49,16 @@ class Behaviour:
         healthy: whether it ever passes its health check.
         exits: how it ends at once, instead of starting.
         error_rate: share of users' requests it fails.
+        runs_seconds: after this long it ends by itself, as a run of a job does; None: it never does.
+        ends: how it ends then.
     """
 
     start_seconds: float = 1.0
     healthy: bool = True
     exits: str | None = None
     error_rate: float = 0.0
+    runs_seconds: float | None = None
+    ends: str = "exit 0"
 
 
 @dataclass(slots=True)
@@ -109,6 +114,10 @@ class SimulatedPlatform:
         now = self.clock.now()
         for name in [n for n, p in self.processes.items() if p.stop_at is not None and now >= p.stop_at]:
             del self.processes[name]
+        for process in self.processes.values():
+            behaviour = self.behaviour(process.spec.release)
+            if behaviour.runs_seconds is not None and now - process.started_at >= behaviour.runs_seconds:
+                process.exit = process.exit or behaviour.ends
         mine = [p for p in self.processes.values() if (p.spec.service, p.spec.environment) == (service, environment)]
         return [self._instance(p) for p in mine]
 
@@ -327,7 +336,7 @@ class MemoryLedger:
 
     def freeze(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """An entry's body as a reader gets it back."""
-        frozen: Mapping[str, Any] = json.loads(json.dumps(body))
+        frozen: Mapping[str, Any] = json.loads(canonical(body))  # the chain hashes no float
         return frozen
 
     def _entry(self, seq: int, draft: Draft, at: float) -> Entry:

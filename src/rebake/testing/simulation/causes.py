@@ -15,7 +15,7 @@ from rebake.rollout.plan import Plan
 from rebake.rollout.route import first_with_users, stages
 from rebake.rollout.states import Event, State
 from rebake.testing.simulation.people import People
-from rebake.testing.simulation.scenario import SILENT
+from rebake.testing.simulation.scenario import FAILING_JOBS, SILENT
 from rebake.testing.simulation.world import Reality
 
 WITHOUT_USERS = frozenset({State.WAITING, State.PREPARING, State.LAUNCHING, State.CHECKING, State.RETURNING})
@@ -73,13 +73,14 @@ class Causes:
 
     def _harm(self, rollout: str, plan: Plan, release: str) -> str | None:
         harmful = self.reality.platform.behaviours[release].error_rate > 0
-        if self.reality.workers:
+        if self.reality.unrouted:
             told = harmful and any(rule.name != SILENT for rule in plan.judge.metrics)
             return None if told else self._unfit(rollout, plan, release)
         return None if harmful else "its release answers every request well"
 
     def _unfit(self, rollout: str, _plan: Plan, release: str) -> str | None:
-        nature = self.reality.kinds.get(release, "good") not in ("good", "harmful", "sour", "unchecked")
+        kind = self.reality.kinds.get(release, "good")
+        nature = kind in FAILING_JOBS if self.reality.jobs else kind not in ("good", "harmful", "sour", "unchecked")
         if nature or rollout in self.reality.touched or self.reality.faults.met:
             return None
         return "its instances are well, and nothing went wrong"
@@ -122,8 +123,8 @@ class Causes:
     # Holds and steps
 
     def _requests(self, rollout: str) -> int:
-        if self.reality.workers:
-            return int(self.reality.worked.get(rollout, 0.0))
+        if self.reality.unrouted:
+            return self.reality.ran.get(rollout, 0) if self.reality.jobs else int(self.reality.worked.get(rollout, 0.0))
         counted = self.reality.router.counters.get(rollout)
         return counted.requests if counted is not None else 0
 
@@ -142,9 +143,9 @@ class Causes:
         if held * 1000 < hold_ms - 1:
             return f"held for {held:.2f}s instead of {hold_ms / 1000:g}s"
         fresh = self._requests(rollout) - self.served.get(rollout, 0)
-        counted = not copies and self.reality.router.epoch == "1" and not self.reality.workers
-        if event is Event.STEP_OVER and self.reality.workers and fresh < 2:
-            return f"only {fresh} instance-seconds were worked in this step"
+        counted = not copies and self.reality.router.epoch == "1" and not self.reality.unrouted
+        if event is Event.STEP_OVER and self.reality.unrouted and fresh < 2:
+            return f"only {fresh} runs or instance-seconds were worked in this step"
         if event is Event.STEP_OVER and counted and 0 <= fresh < plan.judge.min_requests:
             return f"only {fresh} requests were counted in this step"
         return None

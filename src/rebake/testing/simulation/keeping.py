@@ -15,6 +15,7 @@ from rebake.core.units import FULL
 from rebake.platforms.model import Instance
 from rebake.rollout.fleets import GIVE_UP_AFTER, backoff_seconds
 from rebake.rollout.states import State
+from rebake.testing.simulation.scenario import RUN_LIMIT_MS
 from rebake.testing.simulation.world import Reality
 from rebake.traffic.ports import RouteObservation
 
@@ -94,8 +95,12 @@ class Keeping:
         if again is not None:
             self._written_down(seen)
             self._look_again(owner, doc, again)
-            self._overdue("4", "stable is not kept whole", self._short(seen, doc), doc)
-            self._overdue("6", "a broken stable blocks its fix", self._blocked(seen, doc), doc)
+            if self.reality.jobs:
+                self._overdue("12", "a run goes on beyond its time", self._endless(doc), doc)
+                self._overdue("9", "a slot is not decided on", self._undecided(doc), doc)
+            else:
+                self._overdue("4", "stable is not kept whole", self._short(seen, doc), doc)
+                self._overdue("6", "a broken stable blocks its fix", self._blocked(seen, doc), doc)
             self._overdue("3", "a candidate that does not stay up keeps its users", self._failing(seen, doc), doc)
             self._overdue("10", "harm that everybody sees goes on", self._harmful(doc), doc)
         seen.done = {}
@@ -130,6 +135,20 @@ class Keeping:
             rollout = doc.get("rollout")
             self.fail(promise, f"{what} for {passed:.1f}s ({rollout['state'] if rollout else 'no rollout'})")
 
+    def _endless(self, doc: Mapping[str, Any]) -> bool:
+        """Whether a run takes longer than any may, and is still waited for."""
+        waited_for = {run["instance"] for run in doc.get("runs") or () if run["ended"] is None}
+        going = (p for n, p in self.reality.platform.processes.items() if n in waited_for and p.exit is None)
+        return any(self.reality.clock.at - process.started_at > RUN_LIMIT_MS / 1000 for process in going)
+
+    def _undecided(self, doc: Mapping[str, Any]) -> bool:
+        """Whether a moment of stable's schedule has passed, and neither a run nor a word says so."""
+        stable = doc.get("stable")
+        if stable is None:
+            return False
+        every = stable["plan"]["schedule"]["every_ms"] / 1000
+        return doc.get("slot") is None or self.reality.wall.now() - doc["slot"] > every + SECONDS
+
     def _short(self, seen: Seen, doc: Mapping[str, Any]) -> bool | float:
         """Whether stable has fewer instances than wanted, running or on their way; failures let it wait."""
         stable = doc.get("stable")
@@ -152,7 +171,7 @@ class Keeping:
             return False
         if rollout["weight"] == FULL or rollout["asking"] == "approval":
             return False
-        if seen.route is None and not self.reality.workers:
+        if seen.route is None and not self.reality.unrouted:
             return False
         fit = {i.id for i in seen.instances.values() if i.healthy and not i.drift}
         if any(i.healthy for i in seen.instances.values() if i.fleet == stable["id"]):
@@ -171,8 +190,10 @@ class Keeping:
         healthy = {i.fleet for i in seen.instances.values() if i.healthy}
         if rollout["mark"] >= WORD:
             return False  # it gave its group its word
-        gone = candidate["id"] not in healthy and (bool(candidate["sick"]) or not self.reality.workers)
+        gone = candidate["id"] not in healthy and (bool(candidate["sick"]) or not self.reality.unrouted)
         unfit = gone or len(streak_of(candidate)) >= LOST_AFTER
+        if self.reality.jobs:
+            return bool(rollout["weight"]) and unfit and not streak_of(stable)
         return bool(rollout["weight"]) and stable["id"] in healthy and unfit
 
     def _harmful(self, doc: Mapping[str, Any]) -> bool:

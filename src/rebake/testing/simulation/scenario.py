@@ -12,7 +12,7 @@ from typing import Literal
 
 from rebake.judge.metric_rules import EndpointAsk, MetricRule
 from rebake.release.manifest import Health, Revision, RunContract, Settings
-from rebake.rollout.plan import Check, CommandCheck, Dates, HttpCheck, JudgeRules, Plan, Strategy, Window
+from rebake.rollout.plan import Check, CommandCheck, Dates, HttpCheck, JudgeRules, Plan, Schedule, Strategy, Window
 from rebake.rollout.states import FINAL, State
 
 SERVICE, ENVIRONMENT = "shop", "production"
@@ -21,6 +21,9 @@ STAGING = "staging"
 RELEASES = "abcdef"
 SILENT = "silent"
 """A metric whose source never answers."""
+FAILING_JOBS = ("exits", "sickly", "frail", "harmful")
+"""Releases whose runs fail; of `sickly` and `frail` ones because they never end."""
+RUN_LIMIT_MS = 6000
 PROBE = 100
 """A variant that no drawn rollout has: its revision cannot be in quarantine."""
 
@@ -96,6 +99,11 @@ def of_workers(seed: int) -> bool:
     return seed % 8 == 7
 
 
+def of_jobs(seed: int) -> bool:
+    """Whether a seed is about a scheduled job."""
+    return seed % 16 == 11
+
+
 def kind_of(seed: int, release: str) -> str:
     """How a release behaves; `a` is always good. A worker answers nobody: one that does harm comes and goes, or spoils
     half of its work, which only its own metric tells."""
@@ -168,7 +176,9 @@ def plan_of(seed: int, variant: int) -> Plan:
     plan = replace(plan, soak_ms=20_000, hold_back_basis_points=2000) if chance.random() < 0.15 else plan
     plan = replace(plan, judge=_judge(seed, variant))
     plan = _with_gates(plan, random.Random(f"{seed}/gates/{variant}"))
-    return _for_workers(plan) if of_workers(seed) else plan
+    if of_workers(seed):
+        return _for_workers(plan)
+    return _for_jobs(plan, random.Random(f"{seed}/schedule/{variant}")) if of_jobs(seed) else plan
 
 
 GAPS = ((20, 80), (125, 150), (260, 300))
@@ -196,13 +206,27 @@ def shut_by_file(plan: Plan, at: float) -> tuple[bool, bool]:
     return bool(plan.window) and minute in (481, 484), frozen
 
 
-def _for_workers(plan: Plan) -> Plan:
-    """The same wish for a fleet without a route. Two instance-seconds are evidence enough: holds are short here."""
+def _without_a_route(plan: Plan, needed: int) -> Plan:
+    """The same wish for what nobody calls. Little is evidence enough: holds are short here."""
     strategy = Strategy("canary", steps=(2000, 6000), hold_ms=1000) if plan.strategy.mirrors else plan.strategy
     checks: tuple[Check, ...] = tuple(CommandCheck(check.name, ("true",)) for check in plan.checks)
-    judge = replace(plan.judge, min_requests=4)
+    judge = replace(plan.judge, min_requests=needed)
     run = replace(plan.run, port=None, health=replace(plan.run.health, path=""))
-    return replace(plan, listen="", strategy=strategy, checks=checks, judge=judge, run=run, hold_back_basis_points=0)
+    return replace(plan, listen="", strategy=strategy, checks=checks, judge=judge, run=run)
+
+
+def _for_workers(plan: Plan) -> Plan:
+    return replace(_without_a_route(plan, 4), hold_back_basis_points=0)
+
+
+def _for_jobs(plan: Plan, chance: random.Random) -> Plan:
+    schedule = Schedule(
+        every_ms=chance.choice((2000, 3000, 5000)),
+        timeout_ms=RUN_LIMIT_MS,
+        overlap=chance.choice(("skip", "skip", "allow")),
+        missed=chance.choice(("run", "skip")),
+    )
+    return replace(_without_a_route(plan, 2), instances=1, schedule=schedule)
 
 
 def succeeded_elsewhere(seed: int, release: str) -> bool:

@@ -90,6 +90,8 @@ def settled(run: Run) -> bool:
     others = len(reality.platform.processes) - len(members)
     fit = [n for n in members if reality.accepts(n) and not reality.platform.processes[n].drift]
     whole = len(members) == len(fit) == stable["plan"]["instances"]
+    if reality.jobs:
+        return others == 0 and reality.route is None
     return others == 0 and (whole or _hopeless(run, stable)) and (_routed(run, stable, fit) or not whole)
 
 
@@ -100,7 +102,7 @@ def _hopeless(run: Run, stable: Mapping[str, Any]) -> bool:
 
 def _routed(run: Run, stable: Mapping[str, Any], fit: list[str]) -> bool:
     route = run.reality.route
-    if run.reality.workers:
+    if run.reality.unrouted:
         return route is None
     if route is None or route.listen != LISTEN or route.mirror is not None:
         return False

@@ -21,6 +21,7 @@ from rebake.testing.simulation.causes import Causes
 from rebake.testing.simulation.holding import Holding
 from rebake.testing.simulation.keeping import Keeping, streak_of
 from rebake.testing.simulation.people import People, digest_in
+from rebake.testing.simulation.running import Running
 from rebake.testing.simulation.scenario import KEY, SILENT
 from rebake.testing.simulation.world import Reality
 from rebake.traffic.ports import EnvironmentRoute, RouteObservation
@@ -71,6 +72,7 @@ class Watch:
         self.people.held_in_soak = self._held_in_soak
         self.causes = Causes(reality, self.people, self.fail)
         self.keeping = Keeping(reality, self.fail)
+        self.running = Running(reality, self.fail)
         self.whole: set[str] = set()
         self.met: set[str] = set()
         self.proved: set[str] = set()
@@ -121,7 +123,8 @@ class Watch:
             fit = [i for i in members if i.healthy]
             if wanted and len(fit) >= wanted:
                 self.whole.add(fleet)
-        if self.under_way is not None and not any(i.healthy for i in by_fleet.get(self.stable or "", ())):
+        lost = not self.reality.jobs and not any(i.healthy for i in by_fleet.get(self.stable or "", ()))
+        if self.under_way is not None and lost:
             self.waived.add(self.under_way)
             self.causes.alone.add(self.under_way)
         self._spare()
@@ -162,7 +165,10 @@ class Watch:
         fleets = [self.doc[c]["id"] for c in ("stable", "candidate") if self.doc.get(c)]
         if spec.fleet not in fleets:
             self.fail("9", f"{spec.id} was launched for a fleet that is neither stable nor candidate")
-        self._backs_off(spec)
+        if self.reality.jobs:
+            self.running.begins(spec)
+        else:
+            self._backs_off(spec)
         self._goes_to_work(owner, spec)
         known = self.revisions.get(spec.revision)
         if known is None or spec.run.env.get("VARIANT") != known.settings.env["VARIANT"]:
@@ -175,7 +181,7 @@ class Watch:
         """Promises 3 and 4 without a route: who is launched, works. So it passed its checks and was approved, and there
         are no more of the candidate than its step takes."""
         asked = self.asked.get(spec.fleet)
-        if not self.reality.workers or asked is None or spec.fleet != (self.doc.get("candidate") or {}).get("id"):
+        if not self.reality.unrouted or asked is None or spec.fleet != (self.doc.get("candidate") or {}).get("id"):
             return
         kind, _, plan = asked
         if kind != "undo" and plan.approval and spec.fleet not in self.causes.approved:
@@ -183,6 +189,8 @@ class Watch:
         for check in plan.checks if kind != "undo" else ():
             if f"check:{spec.fleet}:{check.name}" not in self.reality.checked:
                 self.fail("3", f"{spec.id} went to work before check {check.name} passed")
+        if self.reality.jobs:
+            return
         seen = self.keeping.of(owner).instances.values()
         candidate = self.doc["candidate"]
         gone = {f["instance"] for f in candidate["failures"]} | set(candidate["leaving"])
@@ -212,11 +220,13 @@ class Watch:
         process = self.reality.platform.processes.get(instance)
         if process is None or not self.reality.accepts(instance):
             return
-        busy = self.reality.workers or instance in self.reality.weighted_at
+        busy = self.reality.unrouted or instance in self.reality.weighted_at
         if busy and process.spec.fleet in self.asked and grace_ms < process.spec.run.drain_ms:
             self.fail("5", f"{instance} was at work, and was given {grace_ms} ms to finish")
         fleet = process.spec.fleet
-        if fleet == self.stable and instance not in self.unfit:
+        if self.reality.jobs:
+            self.running.told_to_finish(instance, stable=fleet == self.stable)
+        elif fleet == self.stable and instance not in self.unfit:
             self.fail("4", f"{instance} of stable was retired, healthy and wanted")
         route = self.reality.route
         shares = {f.fleet: f for f in route.fleets} if route is not None else {}
@@ -233,7 +243,7 @@ class Watch:
 
     def apply(self, owner: str, route: EnvironmentRoute) -> None:
         self.effect(owner, "apply", route.version)
-        if self.reality.workers:
+        if self.reality.unrouted:
             self.fail("5", "a route was written for a fleet without one")
         total = sum(f.weight_basis_points for f in route.fleets)
         if total not in (0, FULL):
@@ -298,6 +308,7 @@ class Watch:
             elif draft.kind == "transition":
                 self._transition(owner, str(draft.rollout), draft.body)
         self.people.commit_ends(self.doc, puts)
+        self.running.written(self.doc)
         self._sizes(entries)
         rollout = self.doc.get("rollout")
         if rollout is not None and rollout["id"] in self.asked:
@@ -311,6 +322,9 @@ class Watch:
             plan = self.people.commands[str(body["request"])].plan
             if body["verb"] == "down":
                 self.stable = None
+                if self.under_way is not None:  # it began in the same look, and has nobody to be compared with
+                    self.waived.add(self.under_way)
+                    self.causes.alone.add(self.under_way)
                 if stable is not None:
                     self.fail("7", "it was taken down, and stable is still there")
             elif body["verb"] == "resize" and plan is not None and stable is not None and len(decided) == 1:
@@ -419,7 +433,7 @@ class Watch:
         """Promise 5: a switch is over when the balancer reports it, not when it was asked for."""
         remembered = self.before.get("rollout")
         same = remembered is not None and remembered["id"] == rollout and remembered["state"] == before
-        if self.reality.workers:
+        if self.reality.unrouted:
             self._raised(owner, rollout, before, same=same)
             return
         intended = _intended(self.before if same else self.doc)
@@ -433,7 +447,7 @@ class Watch:
 
     def _raised(self, owner: str, rollout: str, before: State, *, same: bool) -> None:
         """The same without a route: a step is taken when its instances were seen healthy."""
-        if before is State.RETURNING or rollout not in self.asked:
+        if before is State.RETURNING or rollout not in self.asked or self.reality.jobs:
             return
         document = self.before if same else self.doc
         weight, stable = int((document.get("rollout") or {}).get("weight", 0)), document.get("stable")
@@ -452,9 +466,11 @@ class Watch:
             return
         if any(m.name == SILENT and m.missing == "undecided" for m in plan.judge.metrics):
             self.fail("10", f"{rollout} was promoted although a metric that must be heard was silent")
-        if self.reality.workers:
+        if self.reality.unrouted:
             worked = self.reality.worked.get(rollout, 0.0)
-            if worked < 2.0:
+            if self.reality.jobs and self.reality.ran.get(rollout, 0) < plan.judge.min_requests:
+                self.fail("10", f"{rollout} was promoted after {self.reality.ran.get(rollout, 0)} runs")
+            elif not self.reality.jobs and worked < 2.0:
                 self.fail("10", f"{rollout} was promoted after {worked:.1f} instance-seconds of work")
             return
         counted = self.reality.router.counters.get(rollout)
@@ -482,7 +498,7 @@ class Watch:
 
     def still_listening(self) -> None:
         route = self.reality.route
-        if self.reality.workers:
+        if self.reality.unrouted:
             return
         if self.stable is not None and (route is None or not any(f.weight_basis_points for f in route.fleets)):
             self.fail("5", "users find no route, although a release was promoted")

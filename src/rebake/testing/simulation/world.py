@@ -22,12 +22,14 @@ from rebake.rollout.world import Environment
 from rebake.testing.simulated import Behaviour, ManualClock, MemoryLedger, SimulatedPlatform, SimulatedRouter
 from rebake.testing.simulation.scenario import (
     ENVIRONMENT,
+    FAILING_JOBS,
     KEY,
     RELEASES,
     SERVICE,
     Scenario,
     digest,
     kind_of,
+    of_jobs,
     of_workers,
 )
 from rebake.traffic.ports import Counters, EnvironmentRoute, FleetRoute, Sample
@@ -103,6 +105,8 @@ class Reality:
     Attributes:
         touched: fleets that a fault or their own nature made unfit: requests lost on them are not the switch's fault.
         pause: what happens while an engine stands still; set by the run.
+        unrouted: nobody calls what is deployed: workers or, if `jobs`, a scheduled job.
+        ran: runs of a job that ended by themselves, by fleet.
         worked: instance-seconds by fleet, of instances that ran and were not told to finish.
         stall: what happens while the store lets everybody wait; set by the run.
     """
@@ -110,7 +114,9 @@ class Reality:
     def __init__(self, scenario: Scenario) -> None:
         chance = random.Random(f"{scenario.seed}/world")
         self.seed = scenario.seed
-        self.workers = of_workers(scenario.seed)
+        self.jobs = of_jobs(scenario.seed)
+        self.unrouted = self.jobs or of_workers(scenario.seed)
+        self.ran: dict[str, int] = {}
         self.worked: dict[str, float] = {}
         self.clock = ManualClock()
         self.wall = WallClock(self.clock)
@@ -144,6 +150,8 @@ class Reality:
             exits="exit 1" if kind == "exits" else None,
             error_rate=0.5 if kind == "harmful" else 0.0,
         )
+        if self.jobs:
+            self.platform.behaviours[digest(release)] = _as_a_job(kind)
 
     # What is true
 
@@ -184,7 +192,7 @@ class Reality:
 
     def done(self, fleet: str, release: str) -> tuple[float, float] | None:
         """What a fleet did badly, and all it did: answers to users, or a worker's work. None before it did anything."""
-        if self.workers:
+        if self.unrouted:
             count = self.worked.get(fleet)
             spoilt = self.platform.behaviours[release].error_rate
             return None if count is None else (count * PIECES * spoilt, count * PIECES)
@@ -243,14 +251,18 @@ class Reality:
                 with suppress(RebakeError):  # refused, as from an engine that leads no more: nobody is there to be told
                     entry[2]()
         for name, process in list(self.platform.processes.items()):
+            limit = self.platform.behaviours[process.spec.release].runs_seconds
             if process.stop_at is not None and self.clock.at >= process.stop_at:
                 del self.platform.processes[name]
+            elif limit is not None and process.exit is None and self.clock.at - process.started_at >= limit:
+                process.exit = self.platform.behaviours[process.spec.release].ends
+                self.ran[process.spec.fleet] = self.ran.get(process.spec.fleet, 0) + 1
             elif self._is_frail(process) and self.clock.at - process.started_at > FRAIL_SECONDS:
                 process.exit = "exit 3"
         return self._serve(round(self.rate * min(seconds, 2.0)))
 
     def _is_frail(self, process: Any) -> bool:
-        return self.kinds.get(process.spec.release) == "frail" and process.exit is None
+        return not self.jobs and self.kinds.get(process.spec.release) == "frail" and process.exit is None
 
     def _serve(self, requests: int) -> int:
         route, lost = self.route, 0
@@ -324,13 +336,14 @@ class Reality:
             return
         self.kinds[release] = "sickly"
         self.platform.behaviours[release].healthy = False
+        self.platform.behaviours[release].ends = "exit 1"
         self.touched |= {p.spec.fleet for p in self.platform.processes.values() if p.spec.release == release}
 
     def sour(self, cohort: str) -> None:
         """The release of a cohort begins to fail half of its requests, as when a certificate ends."""
         fleet = self.environment.get(cohort)
         release = fleet and fleet["revision"]["release"]
-        if release is not None and release != digest("a") and self.kinds[release] == "good" and not self.workers:
+        if release is not None and release != digest("a") and self.kinds[release] == "good" and not self.unrouted:
             self.kinds[release] = "sour"
             self.platform.behaviours[release].error_rate = 0.5
 
@@ -365,6 +378,12 @@ class Reality:
         for process in self.platform.processes.values():
             process.sick = None
         self.later = [entry for entry in self.later if entry[1] != "recover"]
+
+
+def _as_a_job(kind: str) -> Behaviour:
+    """How the runs of such a release go; some never end."""
+    seconds = {"slow": 4.0, "sickly": 1e9, "frail": 1e9, "exits": 0.1}.get(kind, 1.0)
+    return Behaviour(start_seconds=0.2, runs_seconds=seconds, ends="exit 3" if kind in FAILING_JOBS else "exit 0")
 
 
 EMPTY = Environment(SERVICE, ENVIRONMENT)
