@@ -11,11 +11,30 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from rebake.release.manifest import Health
 
 Start = Callable[[str], int]
 """Runs the health command of an instance; its process number. Raises: OSError."""
+
+
+class Commands(Protocol):
+    """Runs health commands, at most one at a time for each instance."""
+
+    def ask(self, instance: str, contract: Health, told: Callable[[str | None], None]) -> None:
+        """Run the command once.
+
+        Args:
+            told: why the instance is not well, or None; once, later, unless it is forgotten first.
+        """
+        ...
+
+    def forget(self, instance: str) -> None:
+        """Nobody wants the answer any more."""
+        ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -102,15 +121,19 @@ class HealthCommands:
             status = os.waitpid(asked.pid, 0)[1]
         if self.running.get(asked.instance) is asked:
             del self.running[asked.instance]
-        failure = None if status == 0 else f"health command: {_said(status)}"
+        code = None if status is None else os.waitstatus_to_exitcode(status)
+        failure = None if code == 0 else f"health command: {ended_words(code)}"
         asked.told(asked.late or failure)
 
 
-def _said(status: int | None) -> str:
-    """How it ended, in the words of an instance's own end."""
-    if status is None:
+def ended_words(code: int | None) -> str:
+    """How a command ended, in the words of an instance's own end.
+
+    Args:
+        code: its exit code; less than nothing for a signal; None when nobody knows.
+    """
+    if code is None:
         return "its exit code is unknown"
-    code = os.waitstatus_to_exitcode(status)
     return f"exit {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
 

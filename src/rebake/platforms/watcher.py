@@ -34,7 +34,7 @@ from rebake.platforms.health import (
     judge_answer,
     request_bytes,
 )
-from rebake.platforms.health_commands import HealthCommands, Start
+from rebake.platforms.health_commands import Commands, HealthCommands, Start
 from rebake.release.manifest import Health
 
 _LOG = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ class Watcher:
         on_first_health: told when an instance passed for the first time; says why that does not count, or None.
         on_change: told (service, environment) when health or liveness changed.
         run_health: runs the health command of an instance that has one; its process number.
+        sessions: runs health commands where they are no processes of this program.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Watcher:
         on_first_health: Callable[[Watched], str | None],
         on_change: Callable[[str, str], None],
         run_health: Start = _no_command,
+        sessions: Commands | None = None,
     ) -> None:
         self._on_end, self._on_first_health, self._on_change = on_end, on_first_health, on_change
         self._lock = threading.Lock()
@@ -117,6 +119,7 @@ class Watcher:
         self._inbox: list[Callable[[], None]] = []
         self._asked: list[_Probe] = []
         self.commands = HealthCommands(run_health, self._listen_to, self._drop_file, self._at)
+        self._asks: Commands = sessions or self.commands
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
@@ -141,7 +144,7 @@ class Watcher:
             watched = self._watched.pop(instance, None)
         if watched is not None:
             self._call(lambda: self._drop_end(watched))
-            self._call(lambda: self.commands.forget(instance))
+            self._call(lambda: self._asks.forget(instance))
 
     def seen(self, instance: str) -> Watched | None:
         with self._lock:
@@ -230,7 +233,7 @@ class Watcher:
     def _end(self, watched: Watched) -> None:
         if not watched.ended:
             watched.ended = True
-            self.commands.forget(watched.id)
+            self._asks.forget(watched.id)
             try:
                 self._on_end(watched)
             finally:
@@ -279,7 +282,8 @@ class Watcher:
         """
         contract, condition = watched.contract, watched.condition
         if contract.command:
-            self.commands.ask(watched.id, contract, lambda failure: self._answered(watched, failure))
+            answered = lambda failure: self._call(lambda: self._answered(watched, failure))  # noqa: E731
+            self._asks.ask(watched.id, contract, answered)
         elif condition.was_healthy:  # adopted
             self._judge(watched, None)
         else:
@@ -414,7 +418,7 @@ class Watcher:
             self._on_change(watched.service, watched.environment)
 
     def _release(self) -> None:
-        self.commands.close()
+        self._asks.close()
         for fd in list(self._files):
             self._drop_file(fd)
         with self._lock:

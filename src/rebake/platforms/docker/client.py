@@ -145,6 +145,14 @@ class DockerClient:
         stream.close()
         return dict(stat)
 
+    def begin_session(self, container: str, command: list[str]) -> str:
+        """Run a command in a container, and do not wait for its end. Returns the session's id."""
+        with self._errors():
+            api = self._connected()
+            exec_id = str(api.exec_create(container, command, stdout=False, stderr=False)["Id"])
+            api.exec_start(exec_id, detach=True)
+        return exec_id
+
     def session(self, exec_id: str) -> Doc | None:
         """One exec session."""
         return self._found(lambda api: api.exec_inspect(exec_id))

@@ -32,8 +32,10 @@ from rebake.platforms.docker.requests import (
     REVISION_LABEL,
     SERVICE_LABEL,
     container_name,
+    health_command,
     network_name,
 )
+from rebake.platforms.docker.sessions import HealthSessions, Place
 from rebake.platforms.docker.settings import DockerSettings, settings_from, socket_of
 from rebake.platforms.faults import disk_errors
 from rebake.platforms.findings import Finding
@@ -356,7 +358,8 @@ class DockerPlatform:
             if self._watcher is None:
                 if self._closed:
                     raise Permanent("platform-closed", "the platform was closed", remedy="make another one")
-                self._watcher = Watcher(_nothing, self._record_health, self._tell)
+                sessions = HealthSessions(self._health_place)
+                self._watcher = Watcher(_nothing, self._record_health, self._tell, sessions=sessions)
                 for folder, intent in self._folders.all():
                     if folder.started.exists() and not folder.exit.exists():
                         self._watch_one(intent, was_healthy=folder.settled.exists())
@@ -378,9 +381,18 @@ class DockerPlatform:
             write_record(folder.settled, Stopping(self._clock.now(), 0.0))
         return None
 
+    def _health_place(self, instance: str) -> Place | None:
+        intent = self._folders.intent(self._folders.folder(instance))
+        if intent is None:
+            return None
+        client = self._engine(intent.socket).client
+        return Place(client, self._name(instance), health_command(intent.spec, intent.request))
+
     def _note_session(self, instance: str, command: str) -> None:
         folder = self._folders.folder(instance)
-        known = self._folders.sessions(folder)
+        intent, known = self._folders.intent(folder), self._folders.sessions(folder)
+        if intent is not None and command == " ".join(health_command(intent.spec, intent.request)):
+            return
         if folder.root.exists() and command not in known:
             with suppress(FileNotFoundError):
                 write_record(folder.touched, Touched((*known, command)[:10]))

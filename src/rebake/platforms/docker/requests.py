@@ -5,7 +5,8 @@ Rules:
 - The root is read-only; what can be written is the scratch folder and the declared folders (empty and in memory for
   each instance), and `$REBAKE_DATA`.
 - No capability, no new privileges, no root, limits on memory, processor and processes, a first process that reaps.
-- Reached on a port of this machine's loopback only; other containers of the network are no callers.
+- Reached on a port of this machine's loopback only, and not at all if nobody asks it by HTTP; other containers of the
+  network are no callers.
 - Never started again by the engine: an instance that ended is replaced, under another name.
 - Secrets are not in the request; one for an image without a shell gets them as it is sent (`docs/docker.md`).
 """
@@ -126,15 +127,14 @@ def secrets_script(values: Mapping[str, str]) -> str:
 def container_request(spec: InstanceSpec, image: ImageFacts, settings: DockerSettings, place: Place) -> dict[str, Any]:
     """The body of `POST /containers/create`. Source: Docker Engine API v1.41, ContainerCreate."""
     env = environment(spec)
-    names = {name: env[name] for name in ("PORT", "HOST", "TMPDIR", "REBAKE_DATA", *spec.run.env)}
-    port = f"{inside_port(spec)}/tcp"
+    port = f"{inside_port(spec)}/tcp" if spec.run.health.path else None
     request: dict[str, Any] = {
         "Image": image.id,
         "User": place.user,
         "Env": [f"{name}={value}" for name, value in sorted(env.items())],
-        "ExposedPorts": {port: {}},
+        "ExposedPorts": {port: {}} if port else {},
         "StopSignal": "SIGTERM",
-        "Entrypoint": _entrypoint(expand(spec.run.command, names), place),
+        "Entrypoint": _inside(spec, spec.run.command, shell=place.secrets is not None),
         "Labels": labels(spec, place.tag),
         "HostConfig": _host_config(spec, settings, place, port),
     }
@@ -142,8 +142,22 @@ def container_request(spec: InstanceSpec, image: ImageFacts, settings: DockerSet
     return request
 
 
-def _entrypoint(command: Sequence[str], place: Place) -> list[str]:
-    return ["/bin/sh", "-c", _EXPORT, "sh", *command] if place.secrets else list(command)
+def health_command(spec: InstanceSpec, request: Mapping[str, Any]) -> list[str]:
+    """What is run in a container to see whether it is well: with the same environment, the secrets among it.
+
+    Args:
+        request: what made the container.
+    """
+    shell = list(request["Entrypoint"][:3]) == ["/bin/sh", "-c", _EXPORT]
+    return _inside(spec, spec.run.health.command, shell=shell)
+
+
+def _inside(spec: InstanceSpec, command: Sequence[str], *, shell: bool) -> list[str]:
+    """A command of the run contract as the container is given it. Args: shell: the secrets are read by one, first."""
+    env = environment(spec)
+    names = {name: env[name] for name in ("PORT", "HOST", "TMPDIR", "REBAKE_DATA", *spec.run.env)}
+    words = expand(command, names)
+    return ["/bin/sh", "-c", _EXPORT, "sh", *words] if shell else list(words)
 
 
 def labels(spec: InstanceSpec, tag: str) -> dict[str, str]:
@@ -159,7 +173,7 @@ def labels(spec: InstanceSpec, tag: str) -> dict[str, str]:
     }
 
 
-def _host_config(spec: InstanceSpec, settings: DockerSettings, place: Place, port: str) -> dict[str, Any]:
+def _host_config(spec: InstanceSpec, settings: DockerSettings, place: Place, port: str | None) -> dict[str, Any]:
     memory, cpu = spec.run.resources.memory_bytes, spec.run.resources.cpu_millis
     scratch = f"rw,nosuid,nodev,exec,mode=1777,size={settings.scratch_bytes}"
     mounts = [_bind(place.data, DATA, read_only=False)]
@@ -174,7 +188,7 @@ def _host_config(spec: InstanceSpec, settings: DockerSettings, place: Place, por
         "Tmpfs": dict.fromkeys((SCRATCH, *settings.writable), scratch),
         "Mounts": mounts,
         "NetworkMode": place.network,
-        "PortBindings": {port: [{"HostIp": HOST, "HostPort": str(place.port)}]},
+        "PortBindings": {port: [{"HostIp": HOST, "HostPort": str(place.port)}]} if port else {},
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "LogConfig": {"Type": "json-file", "Config": dict(_LOG_OPTIONS)},
         "Init": place.init,
