@@ -87,3 +87,21 @@ def test_a_dockerfile_that_nobody_here_wrote_becomes_a_service_and_its_change_a_
     dock.edit('TEXT = "one"', 'TEXT = "two"')
     assert dock.deploy().doc["outcome"] == "promoted"
     until(lambda: dock.get()[1] == "two there", LONG)
+
+
+def test_the_agent_killed_in_the_middle_of_a_deploy_loses_no_request_and_leaves_no_container(dock: Dock) -> None:
+    dock.describe(CANARY)
+    dock.serve()
+    with dock.load(rate=60.0) as load:
+        digest = dock.seal(**{'TEXT = "one"': 'TEXT = "two"'})
+        assert dock.deploy("--release", digest, "--detach").code == 0
+        until(
+            lambda: dock.containers() and len(dock.containers()) > 2, LONG
+        )  # a candidate's container is being started
+        dock.kill_agent()
+        joined = dock.deploy("--release", digest)
+        report = load.stop()
+    assert joined.doc["outcome"] == "promoted", joined.err
+    assert report.lost == report.errors == 0, report.reasons
+    assert len(dock.containers()) == 4, "two of each fleet, and none beside them"
+    assert dock.rebake("ledger", "verify").code == 0
