@@ -27,9 +27,11 @@ class Draft:
     notes: tuple[str, ...]
 
 
-def draft(folder: Path) -> Draft:
+def draft(folder: Path, *, engine: bool = False) -> Draft:
     """Look at a folder and write the file for what lies there.
 
+    Args:
+        engine: a container engine answers on this machine.
     Raises: UsageError `no-such-folder`, or `nothing-to-serve` when nothing there looks like an HTTP service.
     """
     if not folder.is_dir():
@@ -37,11 +39,12 @@ def draft(folder: Path) -> Draft:
             "no-such-folder", f"expected a folder, found none at {folder}", remedy="name the source's folder"
         )
     seen = Folder(folder)
-    guess = _guess(seen)
+    guess = _guess(seen, engine)
     if guess is None:
         raise UsageError(
             "nothing-to-serve",
-            f"expected something that serves HTTP (Python, Node, a Procfile, pages), found nothing of it in {folder}",
+            "expected something that serves HTTP (Python, Node, a Procfile, a Dockerfile, pages), "
+            f"found nothing of it in {folder}",
             where=str(folder),
             remedy="run it in your service's folder, or write rebake.yaml by hand: docs/rebake-yaml.md begins with one",
         )
@@ -50,9 +53,11 @@ def draft(folder: Path) -> Draft:
     return Draft(render(_name(seen), guess, health or "/", _excluded(seen), notes), tuple(notes))
 
 
-def _guess(folder: Folder) -> Guess | None:
+def _guess(folder: Folder, engine: bool) -> Guess | None:
     """What says most plainly how it is run comes first."""
-    ways = (other.procfile, other.worker, python.guess, node.guess, other.pages, other.dockerfile, other.executable)
+    made = (other.image,) if engine else ()
+    rest = (*made, other.pages, other.dockerfile, other.executable)
+    ways = (other.procfile, other.worker, python.guess, node.guess, *rest)
     if isinstance(mapping(folder.json("package.json").get("scripts")).get("start"), str) and not folder.has(
         "manage.py"
     ):
@@ -109,14 +114,18 @@ def render(service: str, guess: Guess, health: str, exclude: list[str], notes: l
         lines.append(f"  {f'exclude: {flow(exclude)}':<34} # does not go in, besides .dockerignore and .gitignore")
     if guess.build:
         lines.append(f"  {f'build: {quoted(guess.build)}':<34} # the script of package.json that is run before")
-    lines += ["", "run:", f"  # Seen by: {_printable(guess.because)}. No shell; $PORT and $HOST are expanded."]
+    lines += ["", "run:", f"  # Seen by: {_printable(guess.because)}.{_NO_SHELL if guess.command else ''}"]
     if guess.worker:
         lines += ["  kind: worker                       # nobody calls it: it has no route and fetches its work itself"]
-    lines += [f"  command: {flow(guess.command)}"]
+    if guess.command:
+        lines += [f"  command: {flow(guess.command)}"]
     lines += [_STAYS_UP if guess.worker else f"  health: {{path: {quoted(health)}}}"]
     if guess.env:
         lines.append("  env: {" + ", ".join(f"{k}: {_value(v)}" for k, v in guess.env.items()) + "}")
-    return "\n".join([*lines, _REST_OF_A_WORKER if guess.worker else _REST])
+    return "\n".join([*lines, _REST_OF_A_WORKER if guess.worker else _REST.replace("local", guess.platform, 1)])
+
+
+_NO_SHELL = " No shell; $PORT and $HOST are expanded."
 
 
 def _printable(text: str) -> str:

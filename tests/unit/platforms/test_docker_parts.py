@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import tarfile
 import threading
 from collections.abc import Mapping
@@ -299,3 +300,13 @@ def test_instances_that_start_together_make_one_network() -> None:
         list(pool.map(lambda _: engine.network(), range(2)))
     engine.close()
     assert made == ["rebake-tag"]
+
+
+def test_an_engine_answers_where_somebody_listens(tmp_path: Path) -> None:
+    place = tmp_path / "docker.sock"
+    assert not client.answers(str(place))
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(place))
+        assert not client.answers(str(place))
+        engine.listen()
+        assert client.answers(str(place))

@@ -235,11 +235,39 @@ def test_whatever_the_files_hold_the_written_file_is_right_or_refused(
     root = fill(tmp_path_factory.mktemp("any"), files)
     written: Draft | None = None
     with contextlib.suppress(UsageError):
-        written = draft(root)
+        written = draft(root, engine=len(files) % 2 == 0)
     if written is None:
         return
     parse(written.text)
     assert not re.search(r"[^\n\x20-\x7e\xa0-\U0010ffff]", written.text)
+
+
+RUBY = {"Dockerfile": "FROM ruby AS base\nEXPOSE 4567/tcp\nCMD ruby web.rb\n", "public/index.html": "<h1>hello</h1>"}
+
+
+def test_where_an_engine_answers_the_image_of_a_dockerfile_is_served(tmp_path: Path) -> None:
+    written = draft(fill(tmp_path, RUBY), engine=True)
+    spec = parse(written.text)
+    plan = plan_for(spec, "production")
+    assert (spec.bake.builder, spec.run.command, plan.platform) == ("dockerfile", None, "docker")
+    assert any("port 4567" in note for note in written.notes)
+
+
+def test_without_an_engine_a_dockerfile_only_tells_what_is_run(tmp_path: Path) -> None:
+    spec = parse(draft(fill(tmp_path, RUBY), engine=False).text)
+    assert (spec.bake.builder, plan_for(spec, "production").platform) == ("python", "local")
+
+
+@pytest.mark.parametrize(
+    "more", [{"app.py": FLASK, "requirements.txt": "flask\ngunicorn"}, {"Procfile": "web: ./a $PORT"}]
+)
+def test_what_says_more_plainly_how_it_is_run_wins_over_a_dockerfile(tmp_path: Path, more: dict[str, str]) -> None:
+    assert parse(draft(fill(tmp_path, RUBY | more), engine=True).text).bake.builder != "dockerfile"
+
+
+def test_a_dockerfile_without_a_port_is_told_one(tmp_path: Path) -> None:
+    written = draft(fill(tmp_path, {"Dockerfile": "FROM scratch\nCOPY serve /serve\n"}), engine=True)
+    assert any("8080 (told as $PORT)" in note for note in written.notes)
 
 
 def test_a_procfile_with_only_a_worker_line_is_a_worker(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -28,7 +29,7 @@ def command(*, folder: Path, force: bool, as_json: bool) -> int:
             where=str(path.absolute()),
             remedy="rebake init --force writes over it; rebake deploy ENV uses the one that is there",
         )
-    written = draft(folder.absolute())
+    written = draft(folder.absolute(), engine=(folder / "Dockerfile").exists() and _engine_answers())
     try:
         write_atomic(path, written.text.encode())
     except OSError as error:
@@ -46,3 +47,15 @@ def command(*, folder: Path, force: bool, as_json: bool) -> int:
         line(f"  note: {note}")
     line("  next: rebake deploy production")
     return 0
+
+
+def _engine_answers() -> bool:
+    """Whether a container engine of this machine would run what a Dockerfile makes."""
+    from rebake.errors import Permanent
+    from rebake.platforms.docker.client import answers
+    from rebake.platforms.docker.settings import DockerSettings, socket_of
+
+    try:
+        return answers(socket_of(DockerSettings(), os.environ, Path.exists))
+    except Permanent:  # DOCKER_HOST names another machine
+        return False

@@ -6,6 +6,7 @@ Podman shares. It is loaded when the first container is asked for.
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -325,3 +326,14 @@ def _too_old(socket: str, said: str) -> Permanent:
 
 def _number(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
+
+
+def answers(place: str) -> bool:
+    """Whether an engine listens at this socket, and this user may speak to it."""
+    try:
+        with socket.socket(socket.AF_UNIX) as asked:
+            asked.settimeout(1.0)
+            asked.connect(place)
+    except OSError:
+        return False
+    return True

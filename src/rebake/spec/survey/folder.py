@@ -28,6 +28,8 @@ class Guess:
         because: what it was seen by, as the end of a sentence.
         health: a path known to answer; None to look for one in the sources.
         worker: nobody calls it: it fetches its work itself.
+        platform: where it runs.
+        command: empty where the image says it.
         notes: what a person should know or do.
     """
 
@@ -38,6 +40,7 @@ class Guess:
     build: str | None = None
     env: dict[str, str] = field(default_factory=dict)
     worker: bool = False
+    platform: str = "local"
     notes: tuple[str, ...] = ()
 
 

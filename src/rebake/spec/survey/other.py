@@ -83,18 +83,32 @@ def pages(folder: Folder) -> Guess | None:
     return Guess("python", command, f"{site}/index.html".lstrip("/"), health="/", notes=(note,))
 
 
+def image(folder: Folder) -> Guess | None:
+    """A Dockerfile, where a container engine is there to build and run it: what it makes is served as it is."""
+    text = folder.text("Dockerfile").replace("\\\n", " ")
+    if not re.search(r"(?mi)^\s*FROM\s+\S", text):
+        return None
+    port = _exposed(text) or "8080 (told as $PORT), since it names none"
+    note = f"the image that the Dockerfile makes is run: it must listen on every interface, on port {port}"
+    return Guess("dockerfile", (), "Dockerfile", platform="docker", notes=(note,))
+
+
+def _exposed(text: str) -> int | None:
+    found = re.search(r"(?mi)^\s*EXPOSE\s+(\d{1,5})\b", text)
+    return int(found[1]) if found and 0 < int(found[1]) < 65536 else None
+
+
 def dockerfile(folder: Folder) -> Guess | None:
-    """The last CMD (after ENTRYPOINT) of a Dockerfile, where it is written as a list."""
+    """The last CMD (after ENTRYPOINT) of a Dockerfile, where it is a list; for a machine without an engine."""
     text = folder.text("Dockerfile").replace("\\\n", " ")
     command = (*_instruction(text, "ENTRYPOINT"), *_instruction(text, "CMD"))
     if not command:
         return None
-    exposed = re.search(r"(?mi)^\s*EXPOSE\s+(\d+)", text)
-    hint = f" (it exposes port {exposed[1]})" if exposed else ""
+    port = _exposed(text)
+    hint = f" (it exposes port {port})" if port else ""
     notes = (
         f"the command is the Dockerfile's{hint}; make sure that it listens on $PORT and its program is installed here",
     )
-    port = exposed[1] if exposed else None
     words = tuple(re.sub(rf"\b{port}\b", "$PORT", word) if port else word for word in command)
     words = tuple(word.replace("0.0.0.0", "$HOST").replace("/app/", "") for word in words)
     words = ("python", *words[1:]) if words[0] in ("python3", "/usr/bin/python3") else words
