@@ -91,6 +91,18 @@ def test_a_second_try_is_a_failure_of_the_first_on_every_fleet() -> None:
     assert (arm.n, arm.errors, arm.shielded) == (3, 2, 1)
 
 
+def test_what_was_hedged_for_want_of_an_answer_failed_nothing_and_was_unanswered() -> None:
+    waiting = line(code=0, micros="-", millis="10000", kind="DownstreamPeriodic", fleet="c1~shield")
+    answered = line(fleet="c1~shield", server="s1", tries=2, millis="10060", micros="10060000")
+    itself = line(fleet="c1~shield", server="c1", tries=2, millis="12000", micros="12000000")
+    arm = only(waiting, answered, waiting, itself).fleets["c1"]
+    assert (arm.n, arm.errors, arm.shielded, arm.unanswered) == (2, 0, 0, 2)
+    assert sum(arm.latency[bucket(10_000_000) :]) == 2
+    assert not arm.instances, "who answered it in the end says nothing of one instance"
+    both = line(fleet="c1~shield", server="s1", tries=2, millis="12000", code=503)
+    assert only(waiting, both).fleets["c1"].errors == 1
+
+
 def test_a_caller_who_left_during_the_second_try_met_a_failure() -> None:
     arm = only(line(fleet="c1~shield", tries=2, server="s1", code=0, flags="DC", micros="-")).fleets["c1"]
     assert (arm.n, arm.errors, arm.shielded, arm.latency) == (1, 1, 0, ())

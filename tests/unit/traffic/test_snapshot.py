@@ -111,11 +111,21 @@ def test_what_may_not_be_sent_twice_is_never_shielded() -> None:
     assert rest["match"] == {"prefix": "/"}
     assert "~shield" not in json.dumps(rest)
     methods = [entry["match"]["headers"][0]["string_match"]["exact"] for entry in shielded]
-    assert methods == ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"]
-    for entry in shielded:
-        stable, candidate = entry["route"]["weighted_clusters"]["clusters"]
-        assert "request_headers_to_add" not in stable
-        assert candidate["name"] == "shop/production/f2~shield"
+    assert methods[::2] == methods[1::2] == ["GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"]
+    for ours, others in zip(shielded[::2], shielded[1::2], strict=True):
+        assert ours["route"]["cluster"] == "shop/production/f2~shield"
+        share = ours["match"]["runtime_fraction"]["default_value"]
+        assert share == {"numerator": 500, "denominator": "TEN_THOUSAND"}
+        assert [c["name"] for c in others["route"]["weighted_clusters"]["clusters"]] == ["shop/production/f1"]
+        assert "hedge_policy" not in others["route"]
+
+
+def test_callers_who_stick_are_shielded_by_a_header_of_the_weighted_share_alone() -> None:
+    entries = routes.route_configuration(replace(SHIELDED, sticky=Sticky()))["virtual_hosts"][0]["routes"]
+    stable, candidate = entries[0]["route"]["weighted_clusters"]["clusters"]
+    assert "request_headers_to_add" not in stable
+    assert candidate["name"] == "shop/production/f2~shield"
+    assert "runtime_fraction" not in json.dumps(entries)
 
 
 def test_a_cookie_name_with_signs_of_a_pattern_is_taken_literally() -> None:

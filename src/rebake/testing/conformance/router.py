@@ -736,6 +736,66 @@ class RouterConformance:
         found = self.recorded(router, 3).total["c1"]  # who leaves a WebSocket is no request
         assert (found.errors, found.shielded) == (0, 0)
 
+    def test_a_request_that_hangs_on_the_candidate_is_answered_by_stable_and_was_unanswered(
+        self, router: TrafficRouter, route: EnvironmentRoute, stable: Instance, candidate: Instance
+    ) -> None:
+        candidate.mute = True
+        served(router, replace(self.dealt(route, 9_999), shield="c1", answer_within_ms=300))
+        for method, body in (("GET", None), ("PUT", b"x" * 9_000), ("DELETE", None)):
+            answer = ask(route.listen, method=method, body=body)
+            assert (answer.status, answer.text) == (200, "stable")
+        assert stable.seen.total() == candidate.seen.total() == 3
+        arm = self.recorded(router, 3).total["c1"]
+        assert (arm.n, arm.errors, arm.shielded, arm.unanswered) == (3, 0, 0, 3)
+
+    def test_a_slow_answer_of_the_candidate_is_given_when_it_comes_first(
+        self, router: TrafficRouter, route: EnvironmentRoute, stable: Instance, candidate: Instance
+    ) -> None:
+        stable.mute = candidate.mute = True
+        served(router, replace(self.dealt(route, 9_999), shield="c1", answer_within_ms=300))
+        answers: list[Answer] = []
+        caller = threading.Thread(target=lambda: answers.append(ask(route.listen)))
+        caller.start()
+        until(lambda: stable.seen.total() == 1)
+        candidate.release()
+        caller.join()
+        assert [(a.status, a.text) for a in answers] == [(200, "candidate")]
+        arm = self.recorded(router, 1).total["c1"]
+        assert (arm.n, arm.errors, arm.unanswered) == (1, 0, 1)
+
+    @pytest.mark.parametrize(("weight", "method", "who"), [(1, "GET", "stable"), (9_999, "POST", "candidate")])
+    def test_what_is_slow_on_stable_or_may_not_be_sent_twice_is_waited_for(  # noqa: PLR0917
+        self,
+        router: TrafficRouter,
+        route: EnvironmentRoute,
+        stable: Instance,
+        candidate: Instance,
+        weight: int,
+        method: str,
+        who: str,
+    ) -> None:
+        stable.mute = candidate.mute = True
+        served(router, replace(self.dealt(route, weight), shield="c1", answer_within_ms=200))
+        answers: list[Answer] = []
+        begun = time.monotonic()
+        caller = threading.Thread(target=lambda: answers.append(ask(route.listen, method=method)))
+        caller.start()
+        until(lambda: any(arm.unanswered for arm in self.records(router).total.values()))
+        until(lambda: time.monotonic() > begun + 0.6)  # time enough for a second try
+        stable.release()
+        candidate.release()
+        caller.join()
+        assert [(a.status, a.text) for a in answers] == [(200, who)]
+        assert {i.name: i.seen.total() for i in (stable, candidate)} == {"stable": 0, "candidate": 0} | {who: 1}
+
+    def test_shielded_callers_are_dealt_by_exactly_the_weights(
+        self, router: TrafficRouter, route: EnvironmentRoute
+    ) -> None:
+        served(router, replace(self.dealt(route, 3_000), shield="c1"))
+        met = Counter(ask(route.listen, method=m).text for m in ("GET", "PUT", "POST") * 200)
+        # Binomial(600, 0.3): standard deviation 11; five of them either side.
+        assert abs(met["candidate"] - 180) <= 56
+
     def test_a_shielded_caller_keeps_its_cohort(
         self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance
     ) -> None:

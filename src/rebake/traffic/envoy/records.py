@@ -10,7 +10,8 @@ A request has a line of its own when it still has no answer after the limit, so 
 hangs; Envoy looks at each request once in that time. Else it has one when it has ended.
 
 What is judged is the first try: the fleet that a request was dealt to failed it when another try had to answer it, or
-another fleet did. That is so for every fleet, whether it is shielded or not.
+another fleet did. That is so for every fleet, whether it is shielded or not. A try that was hedged because it had no
+answer in time has failed nothing: it was unanswered, which its own line says.
 
 A copy of a request has a line of its own, in the same file, with its own cluster; it is no user's request, and is
 counted only beside its original (`copies`). The name of the original's route says after a `+` that there may be a copy.
@@ -270,7 +271,8 @@ class Tally:
                 self._count(second, name, fleet).unanswered += not silent
             return
         failed, left = _ended(status, flags)
-        again = int(tries) > 1 or server not in (b"-", self._quoted(fleet))
+        late = int(millis) >= int(limit)
+        again = not late and (int(tries) > 1 or server not in (b"-", self._quoted(fleet)))
         counts = failed or again or not left
         endpoint = (
             self.endpoints.name(self._target(method, path), status, at) if copied or (counts and not silent) else ""
@@ -282,8 +284,9 @@ class Tally:
         if silent:
             return
         count = self._count(second, name, fleet)
-        parts = [count] if again else [count, count.of(host.decode("ascii", "replace"))]
-        count.unanswered += left and status == 0 and int(millis) < int(limit)  # else it has been counted
+        others = again or int(tries) > 1
+        parts = [count] if others else [count, count.of(host.decode("ascii", "replace"))]
+        count.unanswered += left and status == 0 and not late  # else it has been counted
         if counts:
             count.refused += 400 <= status < 500
             count.add(endpoint, failed or again)

@@ -12,9 +12,12 @@ Rules:
 - A request that never left Envoy is tried again on another instance of the same fleet. One whose connection broke
   after it left is tried again only when it is GET or HEAD, which may be sent twice (RFC 9110, 9.2.2).
 - Shield: what may be sent twice and falls to the shielded fleet gets one second try, by the first fleet, when the
-  answer is 5xx or does not come. Envoy keeps what it would have to send again; of a body that is larger than it keeps
-  (1 MiB) there is no second try. Only the shielded fleet's requests carry the header that says so, and Envoy takes it
-  off again: what fails on the first fleet is nobody else's.
+  answer is 5xx or breaks off. Envoy keeps what it would have to send again; of a body that is larger than it keeps
+  (1 MiB) there is no second try. What fails on the first fleet is nobody else's. So the shielded fleet's share has
+  routes of its own, taken by the same number that the weights take. There a try without an answer in time is hedged:
+  the second one starts beside it, and the first good answer is given. Envoy reads that order, unlike the one to try
+  again, before it deals by weights; so callers that stick, who must be dealt by weights, and requests that are
+  copied have a share with a header that orders the second try alone (Envoy takes it off again).
 """
 
 from __future__ import annotations
@@ -30,10 +33,18 @@ Document = dict[str, Any]
 METADATA = "rebake"
 ENVOYS_OWN = ("x-envoy-external-address", "x-envoy-internal")
 """What Envoy would tell instances of itself."""
-# Two plain comparisons; one pattern for both costs every request several times as much.
-_SAFE: tuple[Document, ...] = tuple({"name": ":method", "string_match": {"exact": m}} for m in ("GET", "HEAD"))
-_SHIELDED = ("OPTIONS", "PUT", "DELETE", "TRACE")
+
+
+def _of(*methods: str) -> tuple[Document, ...]:
+    """Plain comparisons; one pattern for several methods costs every request several times as much."""
+    return tuple({"name": ":method", "string_match": {"exact": method}} for method in methods)
+
+
+_SAFE = _of("GET", "HEAD")
+_SHIELDED = _of("OPTIONS", "PUT", "DELETE", "TRACE")
 """Methods besides GET and HEAD that may be sent twice. Source: RFC 9110, 9.2.2."""
+_AFTER_THE_LOOK_MS = 50
+"""A second try begins after the look that writes a record of what has no answer, so that this one is written."""
 _UPGRADE: Document = {"name": "upgrade", "present_match": True}
 # Envoy's own would name the machine's first address in place of a loopback caller.
 _FORWARDED_FOR: Document = {
@@ -101,13 +112,12 @@ def _users(route: EnvironmentRoute) -> list[Document]:
     rest = {**deal, "weighted_clusters": _weighted(route, None), "retry_policy": _retry(safe=False)}
     kinds: list[tuple[list[Document], Document]] = [([method], safe) for method in _SAFE]
     if shield is not None:
-        kinds += [
-            ([{"name": ":method", "string_match": {"exact": m}}], {**twice, "retry_policy": _retry(safe=False)})
-            for m in _SHIELDED
-        ]
+        kinds += [([method], {**twice, "retry_policy": _retry(safe=False)}) for method in _SHIELDED]
     kinds.append(([], rest))
     dealt = {"name": records.dealt_by(route)}
     entries = [(dealt, headers, action) for headers, action in kinds]
+    if shield is not None and route.sticky is None and route.mirror is None:
+        return [*(dealt | entry for entry in _shielded(route, shield)), dealt | _entry([], rest)]
     if route.mirror is not None and route.mirror.share_basis_points > 0:
         copied, name = {**safe, **_mirrored(route)}, {"name": records.copied_by(route)}
         entries = [*((name, [method, {**_UPGRADE, "invert_match": True}], copied) for method in _SAFE), *entries]
@@ -126,19 +136,48 @@ def _shielding(route: EnvironmentRoute) -> str | None:
     return route.shield if {route.shield, route.fleets[0].fleet} <= with_users else None
 
 
+def _shielded(route: EnvironmentRoute, shield: str) -> list[Document]:
+    """For each method that may be sent twice: the shielded fleet's share, hedged; then the rest, which is the others'.
+
+    Source: Envoy, `RouteMatch.runtime_fraction` (the same number of a request decides all of them) and `HedgePolicy`.
+    """
+    weights = {f.fleet: f.weight_basis_points for f in route.fleets}
+    share = {"default_value": {"numerator": weights[shield], "denominator": "TEN_THOUSAND"}}
+    limit_ms = route.answer_within_ms + _AFTER_THE_LOOK_MS
+    second = {
+        **_retry(safe=True),
+        "retry_on": "5xx",
+        "num_retries": 1,
+        "per_try_timeout": f"{limit_ms // 1000}.{limit_ms % 1000:03d}s",
+    }
+    ours = {
+        "timeout": "0s",
+        "cluster": names.shield_name(names.cluster_name(route.service, route.environment, shield)),
+        "retry_policy": second,
+        "hedge_policy": {"hedge_on_per_try_timeout": True},
+    }
+    others = {"timeout": "0s", "weighted_clusters": _weighted(route, None, without=shield)}
+    found = []
+    for method in (*_SAFE, *_SHIELDED):
+        mine = _entry([method], ours)
+        mine["match"]["runtime_fraction"] = share
+        found += [mine, _entry([method], {**others, "retry_policy": _retry(safe=method in _SAFE)})]
+    return found
+
+
 def _entry(headers: list[Document], action: Document) -> Document:
     match: Document = {"prefix": "/", "headers": headers} if headers else {"prefix": "/"}
     return {"match": match, "route": action}
 
 
-def _weighted(route: EnvironmentRoute, shield: str | None) -> Document:
+def _weighted(route: EnvironmentRoute, shield: str | None, *, without: str | None = None) -> Document:
     clusters = [
         {
             **_target(names.cluster_name(route.service, route.environment, f.fleet), shielded=f.fleet == shield),
             "weight": f.weight_basis_points,
         }
         for f in route.fleets
-        if f.weight_basis_points > 0
+        if f.weight_basis_points > 0 and f.fleet != without
     ]
     return {"clusters": clusters, **({"use_hash_policy": True} if route.sticky else {})}
 
