@@ -95,7 +95,7 @@ def test_a_release_that_fails_its_users_without_failing_is_taken_back(site: Site
     assert taken_back.code == 3, taken_back.err
     assert complaint in taken_back.doc["verdict"]["reason"], taken_back.doc
     if kind == "hanging":  # stable answers beside it what may be sent twice
-        assert (report.errors, report.lost) == (0, 0), report
+        assert (report.errors, report.lost) == (0, 0), report.statuses
 
 
 def test_what_a_tester_asks_of_the_candidate_is_not_held_against_it(site: Site) -> None:

@@ -192,7 +192,7 @@ def end_rollout(draft: Draft, rollout: Rollout) -> None:
             previous = _remember(previous, stable, rollout)
         stable, candidate = candidate, None
     elif candidate is not None:
-        gone = (*gone, Leaving(candidate, rollout.reason))
+        gone = (*gone, Leaving(candidate, rollout.reason, shielded=rollout.plan.shield and stable is not None))
     draft.update(
         stable=stable,
         candidate=None,

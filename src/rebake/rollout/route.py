@@ -67,7 +67,7 @@ def drained(leaving: Leaving, world: World, now: float) -> bool:
     if leaving.idle_since is None or now - leaving.idle_since < LINGER_SECONDS:
         return False
     active = world.route.active.get(leaving.fleet.id, 0) if world.route is not None else 0
-    return (world.route_known and active == 0) or now - leaving.idle_since >= leaving.fleet.plan.run.drain_ms / 1000
+    return (world.route_known and active == 0) or now - leaving.idle_since >= leaving.drain_seconds
 
 
 def mirror_of(environment: Environment) -> Mirror | None:
@@ -79,15 +79,19 @@ def mirror_of(environment: Environment) -> Mirror | None:
 
 def shield_of(environment: Environment, known: Collection[str]) -> str | None:
     """The candidate, for as long as it is routed beside stable: then the shield comes and goes with the weights alone,
-    and going back waits for no other document.
+    and going back waits for no other document. One that was taken back has it until it has drained: requests that it
+    was dealt before may fail, or hang, after that.
 
     Args:
         known: fleets of the route, stable first where it is among them.
     """
     rollout, stable, candidate = environment.rollout, environment.stable, environment.candidate
-    if rollout is None or stable is None or candidate is None or not rollout.plan.shield:
+    if stable is None or stable.id not in known:
         return None
-    return candidate.id if {stable.id, candidate.id} <= set(known) else None
+    shielded = [gone.fleet.id for gone in environment.leaving if gone.shielded and gone.fleet.id in known]
+    if rollout is not None and candidate is not None and rollout.plan.shield and candidate.id in known:
+        shielded.append(candidate.id)
+    return shielded[-1] if shielded else None
 
 
 def governing_plan(environment: Environment) -> Plan | None:

@@ -14,6 +14,8 @@ from rebake.rollout.states import FINAL, State
 from rebake.traffic.ports import RouteObservation
 from rebake.traffic.ramp import RampState
 
+HEDGED_MS = 1000
+"""A second try begins a moment after `answer_within`, and the engine looks now and then."""
 MOST_FAILURES = 100
 """More than a fleet has instances on one machine: each is remembered until it is gone."""
 
@@ -198,11 +200,20 @@ class Leaving:
 
     Attributes:
         idle_since: when the balancer first reported it without weight; None until then.
+        shielded: it was a candidate that stable shields: what it has not answered yet may still need a second try.
     """
 
     fleet: Fleet
     why: str
     idle_since: float | None = None
+    shielded: bool = False
+
+    @property
+    def drain_seconds(self) -> float:
+        """How long its requests may take: of a shielded fleet until those it never answers had their second try."""
+        plan = self.fleet.plan
+        least_ms = plan.judge.answer_within_ms + HEDGED_MS if self.shielded else 0
+        return max(plan.run.drain_ms, least_ms) / 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -517,7 +517,22 @@ def test_stable_shields_the_candidate_for_as_long_as_both_are_routed(shop: Shop)
     assert shop.router.routes["shop", "production"].shield == rollout
     assert shop.until_over(rollout)["outcome"] == "rolled-back"
     shop.until(lambda: len(shop.platform.processes) == 2)
-    assert shop.router.routes["shop", "production"].shield is None
+    shop.until(lambda: shop.router.routes["shop", "production"].shield is None, seconds=5)
+
+
+def test_a_candidate_that_was_taken_back_is_shielded_until_it_has_drained(shop: Shop) -> None:
+    """What it was dealt before, and hangs, gets its second try even after the drain that the file gives."""
+    shop.serving(A)
+    shop.platform.behaviour(B).error_rate = 0.5
+    rollout = shop.deploy(B, strategy=CANARY, shield=True)
+    shop.until_state(State.HOLDING)
+    shop.router.active[rollout] = 3
+    shop.until_over(rollout)
+    begun = shop.clock.now()
+    shop.until(lambda: not shop.environment.leaving)
+    assert shop.clock.now() - begun >= 11.0, "answer_within is 10 s, drain 2 s"
+    shields = [(route.shield, len(route.fleets)) for route in shop.router.history if len(route.fleets) == 2]
+    assert shields[-1] == (rollout, 2)
 
 
 def test_a_file_without_shield_and_a_first_release_have_none(shop: Shop) -> None:
