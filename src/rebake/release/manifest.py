@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from rebake.core.codec import dump
@@ -141,7 +142,21 @@ class Revision:
 
     @property
     def digest(self) -> str:
-        return digest_of(dump(self))
+        settings = self.settings
+        parts = (tuple(settings.env.items()), tuple(settings.secrets.items()))
+        return _revision_digest(self.service, self.environment, self.release, *parts)
+
+
+@lru_cache(maxsize=4096)
+def _revision_digest(
+    service: str,
+    environment: str,
+    release: str,
+    env: tuple[tuple[str, str], ...],
+    secrets: tuple[tuple[str, SecretVersion], ...],
+) -> str:
+    """Looks and views ask for the same few again and again."""
+    return digest_of(dump(Revision(service, environment, release, Settings(dict(env), dict(secrets)))))
 
 
 def contract_in(run: RunContract, settings: Settings) -> RunContract:

@@ -24,6 +24,7 @@ from rebake.release.manifest import Release
 from rebake.rollout.actions import Action, ApplyRoute, Decision, Launch, Prepare, RemoveRoute, Retire, RunCheck
 from rebake.rollout.checks import run_check
 from rebake.rollout.decide import decide
+from rebake.rollout.documents import Documents
 from rebake.rollout.groups import going_back
 from rebake.rollout.homes import Homes
 from rebake.rollout.inspections import Inspections
@@ -128,6 +129,7 @@ class Memory:
     pace: Pace = field(default_factory=Pace)
     recording: Recording = field(default_factory=Recording)
     metering: Metering | None = None
+    documents: Documents = field(default_factory=Documents)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
@@ -428,7 +430,7 @@ class Engine:
         ]
         puts = self._puts(key, memory, world, decision, now)
         if after is not before:
-            puts.append(Put("environment", key, dump(after)))
+            puts.append(Put("environment", key, memory.documents.of(after)))
         if not entries and not puts:
             return False
         # Evidence that a power cut takes back was never there: the judge goes on from what it kept before.

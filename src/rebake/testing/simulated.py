@@ -114,16 +114,17 @@ class SimulatedPlatform:
         now = self.clock.now()
         for name in [n for n, p in self.processes.items() if p.stop_at is not None and now >= p.stop_at]:
             del self.processes[name]
-        for process in self.processes.values():
-            behaviour = self.behaviour(process.spec.release)
-            if behaviour.runs_seconds is not None and now - process.started_at >= behaviour.runs_seconds:
-                process.exit = process.exit or behaviour.ends
-        mine = [p for p in self.processes.values() if (p.spec.service, p.spec.environment) == (service, environment)]
-        return [self._instance(p) for p in mine]
+        return [
+            self._instance(process, number, now)
+            for number, process in enumerate(self.processes.values())
+            if process.spec.service == service and process.spec.environment == environment
+        ]
 
-    def _instance(self, process: _Process) -> Instance:
+    def _instance(self, process: _Process, number: int, now: float) -> Instance:
         behaviour = self.behaviour(process.spec.release)
-        age = self.clock.now() - process.started_at
+        age = now - process.started_at
+        if behaviour.runs_seconds is not None and age >= behaviour.runs_seconds:
+            process.exit = process.exit or behaviour.ends
         up = behaviour.healthy and process.sick is None and process.exit is None and age >= behaviour.start_seconds
         process.was_healthy = process.was_healthy or up
         state = "running" if process.was_healthy else "starting"
@@ -131,7 +132,6 @@ class SimulatedPlatform:
             state = "stopping"
         if process.exit is not None:
             state = "exited"
-        number = list(self.processes).index(process.spec.id)
         return Instance(
             id=process.spec.id,
             fleet=process.spec.fleet,

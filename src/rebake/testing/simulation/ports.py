@@ -165,10 +165,10 @@ class FaultyRouter(_Port):
         mode, value = reality.faults.take("read")
         if mode == "failed":
             raise _away("read")
+        route = reality.route
+        fleets = [] if route is None else [f.fleet for f in route.fleets]
+        reality.router.active = {fleet: 1 for fleet in fleets if reality.in_flight(fleet)}
         seen = reality.router.observe(service, environment)
-        if seen is not None:
-            fleets = list(seen.weights)
-            seen = replace(seen, active={f: 1 for f in fleets if reality.in_flight(f)})
         reality.reads.append(seen)
         if mode == "partial" and seen is not None:
             seen = replace(seen, healthy={}, counters={})

@@ -124,6 +124,7 @@ class Reality:
         self.router = SimulatedRouter(self.platform)
         self.ledger = FastLedger()
         self.faults = Faults()
+        self._decoded: tuple[Any, Mapping[str, Any]] = (None, {})
         self.rate = chance.choice((0, 20, 200, 200, 200))
         self.request_seconds = chance.choice((0.1, 0.5, 1.0))
         self.touched: set[str] = set()
@@ -157,7 +158,11 @@ class Reality:
 
     @property
     def environment(self) -> Mapping[str, Any]:
-        return self.ledger.get("environment", KEY) or {}
+        """What is remembered, to be read only: decoded once for each time it was written."""
+        kept = self.ledger.documents.get(("environment", KEY))
+        if kept is not self._decoded[0]:
+            self._decoded = kept, {} if kept is None else self.ledger.decode(kept)
+        return self._decoded[1]
 
     @property
     def led(self) -> int:
