@@ -19,6 +19,8 @@ from rebake.testing.simulation.scenario import draw
 from rebake.testing.simulation.shrink import as_test, shrink
 
 CHUNK = 25
+TELL_SECONDS = 10.0
+"""How often it is said how far it is."""
 
 
 def _seeds(text: str) -> range:
@@ -90,8 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     began, total = time.perf_counter(), Total()
+    told = began
     for outcome in _outcomes(_chunks(options.seeds, options.rollouts > 0), options.workers):
         total.add(outcome)
+        if time.perf_counter() - told > TELL_SECONDS:
+            told = time.perf_counter()
+            so_far = f"{total.seeds} seeds, {total.rollouts} rollouts so far; {len(total.failed)} seeds failed"
+            print(so_far, file=sys.stderr, flush=True)
         if 0 < options.rollouts <= total.rollouts:
             break
     _tell(total, time.perf_counter() - began, options.explain)
