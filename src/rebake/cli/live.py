@@ -37,7 +37,7 @@ def _cohorts(view: View) -> Table:
         table.add_row(
             Text(cohort, style=shade),
             Text(percent(share)),
-            Text(f"{health['healthy']} of {health['wanted']} healthy"),
+            Text(f"{health['healthy']} of {health['wanted']} healthy" if health["wanted"] else ""),
             Text(total),
             Text(errors, style="" if errors.startswith("0 ") else "red"),
         )

@@ -36,7 +36,7 @@ def progress_line(view: View) -> str:
     if route.get("candidate") is not None:
         parts.append(f"candidate {percent(route['candidate'])}")
     healthy = (view.get("instances") or {}).get("candidate")
-    if healthy:
+    if healthy and healthy["wanted"]:
         parts.append(f"{healthy['healthy']} of {healthy['wanted']} healthy")
     line = "  ".join([parts[0], " · ".join(parts[1:])])
     told = [text for text in (view.get("reason"), asks(view)) if text]

@@ -379,9 +379,10 @@ def _candidate_lost(look: Look) -> Seen | None:
         return None
     why = fleet.streak[-1].why if fleet.streak else "no instance answers its health check"
     tail = look.world.log_tails.get(fleet.streak[-1].instance, ()) if fleet.streak else ()
+    said = "the candidate does not stay up" if look.plan.schedule is None else "the candidate's runs fail"
     return Seen(
         Event.CANDIDATE_LOST,
-        f"the candidate does not stay up: {why}",
+        f"{said}: {why}",
         _told(tail, why, f"rebake logs {look.plan.environment}"),
         tail,
     )

@@ -123,7 +123,9 @@ def test_a_rollout_that_waits_for_a_person_says_what_to_type() -> None:
 
 
 def test_a_line_without_a_reason() -> None:
-    assert progress_line(rollout_view(reason=None, instances={}, route={})) == "[   1.50 s]  shifting, step 1 of 4"
+    for instances in ({}, {"candidate": {"wanted": 0, "healthy": 0}}):  # a job has none between its runs
+        line = progress_line(rollout_view(reason=None, instances=instances, route={}))
+        assert line == "[   1.50 s]  shifting, step 1 of 4"
 
 
 def test_following_nothing_ends_with_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,6 +90,7 @@ def test_a_candidate_whose_runs_fail_three_times_in_a_row_is_taken_back(jobs: Jo
     jobs.platform.behaviour(B).ends = "exit 3"
     view = jobs.until_over(jobs.deploy(B, strategy=Strategy("canary", steps=(5000,), hold_ms=3_600_000)), 900)
     assert view["outcome"] == "rolled-back"
+    assert view["reason"].startswith("the candidate's runs fail: ")
     assert "exit 3" in view["reason"]
     assert view["log_tail"]
     jobs.go(30.0)

@@ -27,5 +27,5 @@ def command(*, environment: str, service: str | None, file: Path, as_json: bool,
     if as_json:
         emit_json(view)
     else:
-        line(f"down: {name}/{environment} has no fleet, and its address is closed; its releases and its record stay")
+        line(f"down: {name}/{environment} has no fleet and nothing that leads to one; its releases and its record stay")
     return 0
