@@ -1,0 +1,124 @@
+"""The socket of an emulated API server: HTTP or HTTPS on loopback, one thread for each connection."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import ssl
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from rebake.testing.kubernetes.api import Answer, Api, Dropped, Request
+
+READ_SECONDS = 120.0
+"""How long a connection may stand idle."""
+
+
+class Server:
+    """One listening socket, from construction to `close`.
+
+    Attributes:
+        url: `http://127.0.0.1:PORT`, or `https` with a context.
+    """
+
+    def __init__(self, api: Api, tls: ssl.SSLContext | None = None) -> None:
+        self._closing = threading.Event()
+        server = self
+
+        class Handler(_Handler):
+            inside = api
+            closing = server._closing
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        if tls is not None:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._http.server_address[1]}"
+        self._api = api
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it; open watches end with it."""
+        self._closing.set()
+        with self._api.store.changed:
+            self._api.store.changed.notify_all()
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = READ_SECONDS
+    inside: Api
+    closing: threading.Event
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError, TimeoutError, ssl.SSLError):
+            super().handle()
+
+    def _serve(self) -> None:
+        place = urlsplit(self.path)
+        length = int(self.headers.get("Content-Length") or 0)
+        name, organizations = self._certificate()
+        request = Request(
+            method=self.command,
+            path=place.path,
+            query=dict(parse_qsl(place.query, keep_blank_values=True)),
+            headers={key.lower(): value for key, value in self.headers.items()},
+            body=self.rfile.read(length) if length else b"",
+            common_name=name,
+            organizations=organizations,
+        )
+        self._send(self.inside.answer(request))
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _serve
+
+    def _certificate(self) -> tuple[str, tuple[str, ...]]:
+        """A client's name and groups. Source: Kubernetes, "X509 client certificates": CN and O."""
+        found: Any = self.connection.getpeercert() if isinstance(self.connection, ssl.SSLSocket) else None
+        said = [pair for one in (found or {}).get("subject", ()) for pair in one]
+        names = [value for key, value in said if key == "commonName"]
+        return (names[0] if names else ""), tuple(value for key, value in said if key == "organizationName")
+
+    def _send(self, answer: Answer) -> None:
+        if answer.dropped:
+            self.close_connection = True
+            return
+        self.send_response(answer.code)
+        self.send_header("Content-Type", answer.media)
+        for key, value in answer.headers.items():
+            self.send_header(key, value)
+        if answer.stream is not None:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self._stream(answer.stream)
+            return
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+    def _stream(self, batches: Iterator[bytes]) -> None:
+        """Chunks until the watch ends; without the last chunk where it is cut or the server ends."""
+        self.close_connection = True
+        with contextlib.suppress(ConnectionError, Dropped):
+            for batch in batches:
+                if self.closing.is_set() or self._is_gone():
+                    return
+                if batch:
+                    self.wfile.write(f"{len(batch):x}\r\n".encode() + batch + b"\r\n")
+            self.wfile.write(b"0\r\n\r\n")
+
+    def _is_gone(self) -> bool:
+        """Whether the client closed its end: on a stream it has nothing more to say."""
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        return bool(readable)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is printed; `Api.asked` has every request."""
