@@ -16,8 +16,8 @@ class Documents:
     """The documents of one environment, one after the other.
 
     While a rollout is under way most of what is remembered is the very same value from look to look: fleets, plans,
-    what an undo goes back to. Such a part's document is taken over from the one before. Documents are not to be changed, and
-    none are kept of an environment in which nothing is under way.
+    what an undo goes back to. Such a part's document is taken over from the one before. Documents are not to be
+    changed, and none are kept of an environment in which nothing is under way.
     """
 
     def __init__(self) -> None:
