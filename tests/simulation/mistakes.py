@@ -10,13 +10,14 @@ import pytest
 
 from rebake.core.units import FULL
 from rebake.judge.custom import CustomMetrics
-from rebake.rollout import commands, events, fleets, gates, journey, present, route
+from rebake.rollout import commands, events, fleets, gates, journey, present, route, writing
 from rebake.rollout import decide as deciding
 from rebake.rollout import draft as drafts
 from rebake.rollout import engine as driving
+from rebake.rollout.acting import Actor
 from rebake.rollout.actions import Retire
-from rebake.rollout.engine import Engine
 from rebake.rollout.judging import Judging
+from rebake.rollout.memory import Attempt
 from rebake.rollout.states import IGNORED, TABLE, Cell, Event, State
 
 Patch = pytest.MonkeyPatch
@@ -122,12 +123,12 @@ def the_latest_request_first(patch: Patch) -> None:
 
 
 def refuse_without_a_word(patch: Patch) -> None:
-    puts = Engine._puts
+    puts = writing.puts_of
 
-    def mistaken(self: Engine, key: str, memory: Any, world: Any, decision: Any, now: float) -> Any:
-        return puts(self, key, memory, world, replace(decision, refused={}), now)
+    def mistaken(ledger: Any, memory: Any, world: Any, decision: Any, now: float) -> Any:
+        return puts(ledger, memory, world, replace(decision, refused={}), now)
 
-    patch.setattr(Engine, "_puts", mistaken)
+    patch.setattr(driving, "puts_of", mistaken)
 
 
 def take_down_and_keep_the_rest(patch: Patch) -> None:
@@ -259,21 +260,21 @@ def ignore_the_services_own_metrics(patch: Patch, *, but: Callable[[Any], bool] 
 
 
 def write_no_outcome(patch: Patch) -> None:
-    def mistaken(self: Engine, memory: Any, actions: Any) -> bool:
+    def mistaken(self: Actor, memory: Any, actions: Any) -> bool:
         for action in actions:
             attempt, now = memory.attempts.get(action.id), self.ports.clock.now()
             if attempt is None or now >= attempt.next_at:
                 self._fence(memory, now)
                 self._try(memory, action)
-                memory.attempts[action.id] = driving._Attempt(now, now + 1, None)
+                memory.attempts[action.id] = Attempt(now, now + 1, None)
         return False
 
-    patch.setattr(Engine, "_act", mistaken)
+    patch.setattr(Actor, "act", mistaken)
 
 
 def call_every_effect_done(patch: Patch) -> None:
-    outcome = Engine._outcome
-    patch.setattr(Engine, "_outcome", lambda self, memory, action, _error: outcome(self, memory, action, None))
+    outcome = Actor._outcome
+    patch.setattr(Actor, "_outcome", lambda self, memory, action, _error: outcome(self, memory, action, None))
 
 
 def sleep_through_the_soak(patch: Patch) -> None:
@@ -289,21 +290,21 @@ def sleep_through_the_soak(patch: Patch) -> None:
 
 
 def keep_requests_that_were_decided_on(patch: Patch) -> None:
-    puts = Engine._puts
+    puts = writing.puts_of
 
-    def mistaken(self: Engine, key: str, memory: Any, world: Any, decision: Any, now: float) -> Any:
-        return [put for put in puts(self, key, memory, world, decision, now) if put.kind != "command"]
+    def mistaken(ledger: Any, memory: Any, world: Any, decision: Any, now: float) -> Any:
+        return [put for put in puts(ledger, memory, world, decision, now) if put.kind != "command"]
 
-    patch.setattr(Engine, "_puts", mistaken)
+    patch.setattr(driving, "puts_of", mistaken)
 
 
 def count_no_success(patch: Patch) -> None:
-    puts = Engine._puts
+    puts = writing.puts_of
 
-    def mistaken(self: Engine, key: str, memory: Any, world: Any, decision: Any, now: float) -> Any:
-        return puts(self, key, memory, world, replace(decision, succeeded=()), now)
+    def mistaken(ledger: Any, memory: Any, world: Any, decision: Any, now: float) -> Any:
+        return puts(ledger, memory, world, replace(decision, succeeded=()), now)
 
-    patch.setattr(Engine, "_puts", mistaken)
+    patch.setattr(driving, "puts_of", mistaken)
 
 
 def ask_for_one_instance_too_few(patch: Patch) -> None:

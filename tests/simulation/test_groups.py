@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rebake.rollout import events, groups
+from rebake.rollout import events, groups, writing
 from rebake.rollout.states import Event
 from rebake.testing.simulation.groups import simulate_group
 
@@ -40,9 +40,7 @@ def give_no_word(patch: Patch) -> None:
 
 
 def say_nothing_of_going_back(patch: Patch) -> None:
-    from rebake.rollout import engine
-
-    patch.setattr(engine, "going_back", lambda _rollout: None)
+    patch.setattr(writing, "going_back", lambda _rollout: None)
 
 
 MISTAKES: dict[Callable[[Patch], None], int] = {

@@ -14,6 +14,7 @@ from rebake.ledger.ports import Fence
 from rebake.release.manifest import Settings
 from rebake.rollout import commands, draft, events, fleets, journey, route, states
 from rebake.rollout import decide as deciding
+from rebake.rollout.acting import Actor
 from rebake.rollout.engine import Engine, Memory
 from rebake.rollout.states import IGNORED, TABLE, Event, State
 from rebake.rollout.world import Fleet, Leaving, World
@@ -53,7 +54,7 @@ def forget_the_fencing_token(patch: Patch) -> None:
 
 
 def act_without_the_token(patch: Patch) -> None:
-    patch.setattr(Engine, "_token", staticmethod(lambda _memory: None))
+    patch.setattr(Actor, "_token", staticmethod(lambda _memory: None))
 
 
 def take_the_lease_for_granted(patch: Patch) -> None:
@@ -69,7 +70,7 @@ def act_before_recording(patch: Patch) -> None:
     record = Engine._record
 
     def mistaken(self: Engine, key: str, memory: Any, world: World, decision: Any, now: float) -> bool:
-        self._act(memory, decision.actions)
+        self._actor.act(memory, decision.actions)
         return record(self, key, memory, world, decision, now)
 
     patch.setattr(Engine, "_record", mistaken)

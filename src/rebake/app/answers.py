@@ -158,7 +158,7 @@ class Answers:
     def drift(self, service: str, environment: str) -> Doc:
         key = self._here(service, environment)
         memory = self._engine.memory(key)
-        platform = self._engine.platform_of(memory.environment)
+        platform = self._engine.ports.platform_of(memory.environment)
         instances = () if platform is None else platform.inspect(service, environment)
         found = [(i.id, d) for i in instances for d in i.drift]
         route = self._engine.route_drift(key)
@@ -183,7 +183,7 @@ class Answers:
     def logs(self, service: str, environment: str, *, instance: str | None, lines: int) -> Doc:
         key = self._here(service, environment)
         memory = self._engine.memory(key)
-        platform = self._engine.platform_of(memory.environment)
+        platform = self._engine.ports.platform_of(memory.environment)
         asked = (platform,) if platform is not None else tuple(self._engine.ports.platforms.values())
         known = {i.id: i.fleet for i in memory.world.instances}
         wanted = [name for name in known if instance is None or name.startswith(instance)]
