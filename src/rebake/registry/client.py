@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -45,6 +44,25 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes
     url: str
+
+
+class _Verifying(httpx.BaseTransport):
+    """TLS with the certificates of one registry, read when they are needed: that takes a while."""
+
+    def __init__(self, host: str, places: tuple[Path, ...]) -> None:
+        self._host, self._places = host, places
+        self._lock = threading.Lock()
+        self._transport: httpx.HTTPTransport | None = None
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        with self._lock:
+            if self._transport is None:
+                self._transport = httpx.HTTPTransport(verify=tls_context(self._host, self._places))
+        return self._transport.handle_request(request)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
 
 
 class RegistryClient:
@@ -136,9 +154,9 @@ class RegistryClient:
     def _opened(self) -> httpx.Client:
         with self._lock:
             if self._http is None:
-                verify: Any = tls_context(self._host, self._places) if self._transport is None else True
                 self._http = httpx.Client(
-                    verify=verify,
+                    verify=False,  # nothing is asked by TLS but through what is mounted
+                    mounts={"https://": self._transport or _Verifying(self._host, self._places)},
                     transport=self._transport,
                     timeout=_TIMEOUT,
                     headers={"User-Agent": f"rebake/{__version__}"},

@@ -8,7 +8,7 @@ way. A registry keeps what a manifest names; the release document and the file l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from rebake.core.digest import digest_bytes, short
 from rebake.core.units import format_size
 from rebake.errors import UsageError
 from rebake.registry.repository import Document, Repository
+from rebake.registry.requests import EMPTY, EMPTY_TYPE
 from rebake.registry.tally import Tally
 from rebake.release.blobs import Pin, disk_errors
 from rebake.release.documents import MANIFEST_TYPE, RELEASE_ANNOTATION, StoredLayer, descriptor, release_from
@@ -57,16 +58,19 @@ def push_release(store: Store, release: Release, repository: Repository, progres
 
     Raises: PlatformError as in `faults`; Permanent `release-damaged`.
     """
-    with store.pinned([release.digest]):
+    with store.pinned([release.digest]) as pin, ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rebake-push") as pool:
+        # Each answer of a registry takes a while, so whatever can be asked beside something else is.
+        listed = pool.submit(repository.tagged_referrers, release.digest)
         image = store.read_json(release.digest)
         data = store.blobs.read(release.digest)
         subject = descriptor(MANIFEST_TYPE, release.digest, len(data))
-        artifact = list(_artifact_layers(store, release))
-        rows = {str(row["digest"]): int(row["size"]) for row in (image["config"], *image["layers"], *artifact)}
-        pushed = _push_blobs(store, release, repository, rows, progress)
+        artifact, nothing = list(_artifact_layers(store, release)), descriptor(EMPTY_TYPE, pin.add(EMPTY), len(EMPTY))
+        rows = {str(row["digest"]): int(row["size"]) for row in (image["config"], *image["layers"], *artifact, nothing)}
+        pushed = _push_blobs(store, release, repository, rows, (pool, progress))
         tag = short(release.digest)
-        repository.put_manifest(Document(release.digest, MANIFEST_TYPE, data), tag)
-        repository.attach(subject, RELEASE_TYPE, artifact)
+        put = pool.submit(repository.put_manifest, Document(release.digest, MANIFEST_TYPE, data), tag)
+        repository.attach(subject, RELEASE_TYPE, artifact, listed.result)
+        put.result()
     return Pushed(f"{repository.place}@{release.digest}", tag, *pushed)
 
 
@@ -80,29 +84,32 @@ def _artifact_layers(store: Store, release: Release) -> Iterable[Mapping[str, An
 
 
 def _push_blobs(
-    store: Store, release: Release, repository: Repository, rows: Mapping[str, int], progress: Progress
+    store: Store,
+    release: Release,
+    repository: Repository,
+    rows: Mapping[str, int],
+    with_: tuple[Executor, Progress],
 ) -> tuple[int, int, int, int]:
     """Returns: blobs sent, bytes sent, blobs mounted, blobs that were there."""
-    below = _mountable(release, repository)
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rebake-push") as pool:
-        there = dict(zip(rows, pool.map(repository.has_blob, rows), strict=True))
-        missing = [digest for digest in rows if not there[digest]]
-        mounted = set()
-        if below:
-            bases = [layer.digest for layer in release.layers if layer.role == "base" and layer.digest in missing]
-            taken = pool.map(lambda digest: repository.mount(digest, below), bases)
-            mounted = {digest for digest, done in zip(bases, taken, strict=True) if done}
-        left = [digest for digest in missing if digest not in mounted]
-        total = sum(rows[digest] for digest in left)
-        if left:
-            progress(f"push {len(left)} of {len(rows)} blobs, {format_size(total)}, to {repository.place}")
-        tally = Tally("push", repository.place, total, progress)
+    pool, progress = with_
+    there = dict(zip(rows, pool.map(repository.has_blob, rows), strict=True))
+    missing = [digest for digest in rows if not there[digest]]
+    mounted: set[str] = set()
+    if below := _mountable(release, repository):
+        bases = [layer.digest for layer in release.layers if layer.role == "base" and layer.digest in missing]
+        taken = pool.map(lambda digest: repository.mount(digest, below), bases)
+        mounted = {digest for digest, done in zip(bases, taken, strict=True) if done}
+    left = [digest for digest in missing if digest not in mounted]
+    total = sum(rows[digest] for digest in left)
+    if left:
+        progress(f"push {len(left)} of {len(rows)} blobs, {format_size(total)}, to {repository.place}")
+    tally = Tally("push", repository.place, total, progress)
 
-        def send(digest: str) -> None:
-            store.verify(digest)
-            repository.upload(digest, store.blob_path(digest), rows[digest], tally.moved)
+    def send(digest: str) -> None:
+        store.verify(digest)
+        repository.upload(digest, store.blob_path(digest), rows[digest], tally.moved)
 
-        list(pool.map(send, left))
+    list(pool.map(send, left))
     return len(left), total, len(mounted), len(rows) - len(missing)
 
 
