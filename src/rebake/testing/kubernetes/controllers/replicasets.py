@@ -5,15 +5,31 @@ Source: Kubernetes, "ReplicaSet"; `pkg/controller/replicaset`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rebake.testing.kubernetes import resources as kinds
 from rebake.testing.kubernetes.controllers.pods import count, delete_pod, expendable_first, is_active, make_pod
 from rebake.testing.kubernetes.controllers.world import World, with_condition
 from rebake.testing.kubernetes.status import Json
 
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """Attributes: again_at: when the next pod is tried, seconds. tries: so far. why: the last refusal."""
+
+    again_at: float
+    tries: int
+    why: str
+
 
 class ReplicaSets:
+    """After a refusal it tries again after a pause that doubles."""
+
     def __init__(self, world: World) -> None:
         self._world = world
+        self._refused: dict[str, _Refused] = {}
 
     def step(self) -> None:
         for one in self._world.store.all(kinds.REPLICASETS):
@@ -25,9 +41,18 @@ class ReplicaSets:
         self._report(item, [pod for pod in self._world.owned(kinds.PODS, item) if is_active(pod)], why)
 
     def _scale(self, item: Json, pods: list[Json]) -> str:
-        wished = item["spec"]["replicas"]
+        wished, uid = item["spec"]["replicas"], item["metadata"]["uid"]
+        held = self._refused.get(uid)
+        if held is not None and wished > len(pods) and self._world.now() < held.again_at:
+            self._world.wake(held.again_at)
+            return held.why
+        self._refused.pop(uid, None)
         for _ in range(wished - len(pods)):
             if why := make_pod(self._world, item):
+                tries = held.tries + 1 if held is not None else 1
+                again_at = self._world.now() + min(_LONGEST_PAUSE_SECONDS, 2.0 ** (tries - 1))
+                self._refused[uid] = _Refused(again_at, tries, why)
+                self._world.wake(again_at)
                 return why
         for pod in sorted(pods, key=expendable_first)[: max(0, len(pods) - wished)]:
             delete_pod(self._world, item, pod)

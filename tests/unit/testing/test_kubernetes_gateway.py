@@ -1,0 +1,121 @@
+"""Gateways and HTTPRoutes of the emulated cluster: what is written, what is said, what is done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rebake.testing.kubernetes import Behaviour, Cluster
+from tests.unit.testing.bench import APPS, BAD, CORE, GATEWAY, GOOD, Bench, deployment, service
+
+Json = dict[str, Any]
+ROUTE = f"{GATEWAY}/httproutes/web"
+
+
+def _route(**weights: int) -> Json:
+    backends = [{"name": name, "port": 80, "weight": weight} for name, weight in weights.items()]
+    parent = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}
+    spec = {"parentRefs": [parent], "rules": [{"backendRefs": backends}]}
+    kind = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute"}
+    return {**kind, "metadata": {"name": "web"}, "spec": spec}
+
+
+@pytest.fixture
+def both(bench: Bench) -> Bench:
+    """Two fleets behind two Services, and a Gateway."""
+    for name, image in (("stable", GOOD), ("candidate", BAD)):
+        bench.make(f"{APPS}/deployments", deployment(name, 2, image))
+        bench.make(f"{CORE}/services", service(name, name))
+    listener = {"name": "http", "port": 80, "protocol": "HTTP"}
+    spec = {"gatewayClassName": "emulated", "listeners": [listener]}
+    bench.make(f"{GATEWAY}/gateways", {"metadata": {"name": "edge"}, "spec": spec})
+    bench.cluster.advance(5)
+    return bench
+
+
+def _said(bench: Bench) -> dict[str, tuple[str, str, int]]:
+    rows = bench.get(ROUTE)["status"]["parents"][0]["conditions"]
+    return {one["type"]: (one["status"], one["reason"], one["observedGeneration"]) for one in rows}
+
+
+def test_weights_are_told_and_done(both: Bench) -> None:
+    assert both.apply(ROUTE, _route(stable=95, candidate=5)).status_code == 201
+    both.cluster.settle()
+    assert _said(both) == {"Accepted": ("True", "Accepted", 1), "ResolvedRefs": ("True", "ResolvedRefs", 1)}
+    assert both.cluster.gateway.shares("default", "web") == {"stable": 0.95, "candidate": 0.05}
+    gateway = both.get(f"{GATEWAY}/gateways/edge")["status"]
+    assert gateway["listeners"][0]["attachedRoutes"] == 1
+    assert {one["type"]: one["status"] for one in gateway["conditions"]} == {"Accepted": "True", "Programmed": "True"}
+
+
+def test_what_is_written_is_done_only_after_the_gateways_time(both: Bench) -> None:
+    both.apply(ROUTE, _route(stable=1, candidate=0))
+    both.cluster.settle()
+    both.cluster.gateway.lag_seconds = 3
+    assert both.apply(ROUTE, _route(stable=0, candidate=1)).json()["metadata"]["generation"] == 2
+    both.cluster.advance(2)
+    assert both.cluster.gateway.shares("default", "web") == {"stable": 1.0}
+    assert _said(both)["Accepted"][2] == 1
+    both.cluster.advance(2)
+    assert both.cluster.gateway.shares("default", "web") == {"candidate": 1.0}
+    assert _said(both)["Accepted"][2] == 2
+
+
+def test_a_backend_without_ready_endpoints_loses_its_share(both: Bench) -> None:
+    both.apply(ROUTE, _route(stable=3, candidate=1))
+    both.cluster.behave(BAD, Behaviour(ready=False))
+    both.cluster.settle()
+    assert both.cluster.gateway.shares("default", "web") == {"stable": 0.75, "": 0.25}
+
+
+def test_a_backend_that_is_not_there(both: Bench) -> None:
+    both.apply(ROUTE, _route(stable=1, nobody=1))
+    both.cluster.settle()
+    assert _said(both)["ResolvedRefs"][:2] == ("False", "BackendNotFound")
+    assert both.cluster.gateway.shares("default", "web") == {"stable": 0.5, "": 0.5}
+
+
+def test_a_route_to_no_listener_of_its_name(both: Bench) -> None:
+    body = _route(stable=1)
+    body["spec"]["parentRefs"][0]["sectionName"] = "https"
+    both.apply(ROUTE, body)
+    both.cluster.settle()
+    assert _said(both)["Accepted"][:2] == ("False", "NoMatchingParent")
+
+
+def test_a_custom_resource_has_its_own_ways(both: Bench) -> None:
+    made = both.apply(ROUTE, _route(stable=1)).json()
+    backend = made["spec"]["rules"][0]["backendRefs"][0]
+    assert (backend["group"], backend["kind"]) == ("", "Service")
+    assert made["spec"]["rules"][0]["matches"] == [{"path": {"type": "PathPrefix", "value": "/"}}]
+    wrong = both.apply(ROUTE, _route(stable=-1)).json()
+    assert wrong["message"] == (
+        'HTTPRoute.gateway.networking.k8s.io "web" is invalid: spec.rules[0].backendRefs[0].weight: Invalid value: -1: '
+        "spec.rules[0].backendRefs[0].weight in body should be greater than or equal to 0"
+    )
+    headers = {"Content-Type": "application/strategic-merge-patch+json"}
+    assert both.http.patch(ROUTE, json={}, headers=headers).status_code == 415
+    del made["metadata"]["resourceVersion"]
+    unversioned = both.http.put(ROUTE, json=made).json()
+    assert "metadata.resourceVersion: Invalid value: 0: must be specified for an update" in unversioned["message"]
+
+
+def test_two_who_apply_rules_are_in_conflict_over_all_of_them(both: Bench) -> None:
+    both.apply(ROUTE, _route(stable=1))
+    body = both.apply(ROUTE, _route(stable=0), manager="rival").json()
+    assert body["message"] == 'Apply failed with 1 conflict: conflict with "rebake": .spec.rules'
+
+
+def test_applying_the_same_again_writes_nothing_though_defaults_were_filled_in(both: Bench) -> None:
+    first = both.apply(ROUTE, _route(stable=1)).json()
+    both.cluster.clock.advance(60)
+    again = both.apply(ROUTE, _route(stable=1)).json()
+    assert again == first
+
+
+def test_a_cluster_without_the_gateway_api_says_so() -> None:
+    with Cluster(gateway=False) as cluster, Bench(cluster) as bench:
+        assert bench.http.get("/apis/gateway.networking.k8s.io/v1").status_code == 404
+        assert "gateway.networking.k8s.io" not in {one["name"] for one in bench.get("/apis")["groups"]}
+        assert bench.http.get(f"{GATEWAY}/httproutes").status_code == 404
