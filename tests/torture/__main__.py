@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from tests.torture import kills, together, workers
+from tests.torture import jobs, kills, together, workers
 from tests.torture.ground import Findings, Skip
 from tests.torture.scenarios import SCENARIOS
 
@@ -19,6 +19,7 @@ KILLS: Mapping[str, tuple[Callable[..., Findings], int]] = {
     "kills": (kills.run, 1),
     "groups": (together.run, 4),
     "workers": (workers.run, 4),
+    "jobs": (jobs.run, 4),
 }
 """Whose agent is killed at random instants, and the part of the kills that it gets."""
 

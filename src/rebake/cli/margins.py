@@ -66,7 +66,7 @@ def in_file(path: Path, environment: str | None) -> JudgeSettings:
     import yaml
     from pydantic import ValidationError
 
-    from rebake.rollout.judging import margins_of
+    from rebake.rollout.margins import margins_of
     from rebake.spec import model
     from rebake.spec.plan import judge_rules
 

@@ -20,23 +20,21 @@ from typing import Any
 
 from rebake.core.codec import dump, load
 from rebake.core.units import FULL
-from rebake.judge import copies
 from rebake.judge.custom import CustomMetrics, Split
 from rebake.judge.judge import Judge
 from rebake.judge.metric_readings import Reading as MetricReading
 from rebake.judge.metrics import SHARES
-from rebake.judge.samples import RUNS, WORK, Arm, JudgeSettings, Pairs, Tick, Verdict
+from rebake.judge.samples import Arm, Pairs, Tick, Verdict
 from rebake.judge.tape import Beginning
 from rebake.ledger.ports import Ledger, Put
 from rebake.platforms.model import Instance
 from rebake.rollout import readings
-from rebake.rollout.plan import HttpCheck, JudgeRules, Plan
+from rebake.rollout.margins import checked, copies_share, settings_of
 from rebake.rollout.readings import Grown, Reading
 from rebake.rollout.states import State
 from rebake.rollout.taping import Taping
 from rebake.rollout.working import Work
 from rebake.rollout.world import Environment, Rollout
-from rebake.traffic.endpoints import fold
 from rebake.traffic.ports import Counters, RouteObservation, Sample, Samples
 
 _LOG = logging.getLogger("rebake.judging")
@@ -45,43 +43,6 @@ COURSE_LENGTH = 240
 """Points of the evidence's course that are kept for people."""
 
 JUDGED = frozenset({State.SHIFTING, State.HOLDING, State.ASKING, State.SOAKING, State.FINISHING})
-
-
-def margins_of(rules: JudgeRules) -> JudgeSettings:
-    """The file's integers as the judge's fractions."""
-    return JudgeSettings(
-        false_rollbacks=rules.false_rollbacks_bp / FULL,
-        error_ratio=rules.error_ratio_milli / 1000,
-        error_extra=rules.error_extra_bp / FULL,
-        refusal_ratio=rules.refusal_ratio_milli / 1000,
-        refusal_extra=rules.refusal_extra_bp / FULL,
-        latency={name: points / FULL for name, points in rules.latency_bp.items()},
-        min_requests=rules.min_requests,
-    )
-
-
-def settings_of(plan: Plan) -> JudgeSettings:
-    """The plan's margins. A worker's trial is a second, and the margin that is added is of an instance-minute; a job's
-    trial is a run."""
-    settings = margins_of(plan.judge)
-    if plan.kind == "job":
-        return replace(settings, words=RUNS)
-    return settings if plan.routed else replace(settings, error_extra=settings.error_extra / 60, words=WORK)
-
-
-def copies_share(plan: Plan) -> float:
-    """Part of the wealth that is bet on copies of users' requests: all where no request is ever dealt by a share."""
-    if not plan.strategy.mirrors:
-        return 0.0
-    return 1.0 if plan.strategy.kind == "shadow" else copies.SHARE
-
-
-def checked(plan: Plan) -> Pairs:
-    """The requests of the checks, which passed on every instance, beside a stable that is taken to answer them as well:
-    they can only lower the evidence."""
-    asked = [fold(check.method, check.path) for check in plan.checks if isinstance(check, HttpCheck)]
-    endpoints = {name: (plan.instances * asked.count(name), 0, 0, 0) for name in asked}
-    return Pairs(plan.instances * len(asked), endpoints=endpoints)
 
 
 def _usual(stable: Counters) -> Arm | None:
