@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from rebake.release.manifest import Health, RunContract
 from rebake.testing.docker_engine import DockerEngine
 from rebake.testing.images import base_layer
 from tests.e2e.dock import BLUE_GREEN, CANARY, Dock
-from tests.e2e.site import until
+from tests.e2e.site import Done, until
 
 pytestmark = pytest.mark.real
 
@@ -87,6 +88,36 @@ def test_a_dockerfile_that_nobody_here_wrote_becomes_a_service_and_its_change_a_
     dock.edit('TEXT = "one"', 'TEXT = "two"')
     assert dock.deploy().doc["outcome"] == "promoted"
     until(lambda: dock.get()[1] == "two there", LONG)
+
+
+JOB = {
+    "command: [python, -u, server.py]\n  port: 8000\n  health: {path: /healthz, interval: 200ms, start_timeout: 30s}": (
+        "kind: job\n  command: [python, -u, job.py]"
+    ),
+    "    instances: 2\n": "    schedule: {every: 2s, timeout: 1m}\n",
+}
+
+
+def test_a_scheduled_job_runs_in_containers_that_go_with_their_runs(dock: Dock) -> None:
+    def ship(code: int) -> Done:
+        run = RunContract(("python", "-u", "job.py"), health=Health(path=""), drain_ms=2000)
+        digest = dock.releases.add(run, {"app/job.py": f"raise SystemExit({code})\n"}).digest
+        return dock.deploy("--release", digest)
+
+    def outcomes() -> list[str]:
+        return [run["outcome"] for run in dock.status()["runs"] if run["ended"]]
+
+    listen = f"    listen: 127.0.0.1:{dock.port}\n"
+    dock.describe("    strategy: {canary: {steps: [90%], hold: 10m}}\n", **JOB, **{listen: ""})
+    first = ship(0)
+    assert first.code == 0, first.err
+    until(lambda: outcomes().count("done") >= 2, LONG)
+    bad = ship(3)
+    assert bad.code == 3, bad.err
+    assert "exit 3" in bad.doc["reason"]
+    until(lambda: outcomes()[-1:] == ["done"], LONG)
+    assert dock.rebake("down", "production", "--yes").code == 0
+    until(lambda: not dock.containers(), LONG)
 
 
 def test_the_agent_killed_in_the_middle_of_a_deploy_loses_no_request_and_leaves_no_container(dock: Dock) -> None:

@@ -39,7 +39,7 @@ AHEAD_SECONDS = 86_400.0
 """A slot that was decided on and lies this far ahead is of a clock that was wrong: counting begins anew."""
 KEPT = 20
 """Runs that are over and still remembered: for people, and for a judge that has not heard of them."""
-_SEEN_ENDS = ("exit ", "killed by ")
+_SEEN_ENDS = ("exit ", "killed by ", "could not run")
 """How the end of an instance is told whose exit code was seen."""
 Outcome = Literal["done", "failed", "cut", "unknown"]
 

@@ -108,9 +108,6 @@ def _of_an_environment(environment: dict[str, Any], path: Path, kind: str) -> It
         if "mirror" in _mapping(strategy, name):
             problem = f"expected no copies of requests with kind: {kind}, which gets none, found mirror"
             yield Finding("needs-a-route", (*path, "strategy", name, "mirror"), problem, "remove the line", True)
-    if kind == "job" and environment.get("platform", "local") != "local":
-        problem = "expected platform local with kind: job, the only one that runs jobs, found another"
-        yield Finding("worker-not-here", (*path, "platform"), problem, "write platform: local")
     for name, metric in _mapping(_mapping(environment, "judge"), "metrics").items():
         for source in ("prometheus", "endpoint"):
             if _mapping(metric, source).get("total") == REQUESTS:

@@ -47,7 +47,6 @@ def test_a_job_has_a_schedule_and_few_runs_are_enough() -> None:
             "needs-a-route",
             f"{HERE}.instances",
         ),
-        ("    platform: local", "    platform: docker", "worker-not-here", f"{HERE}.platform"),
         ("  kind: job", "  kind: job\n  health: {path: /up}", "needs-a-worker", "run.health"),
         (
             '    schedule: {cron: "30 3 * * mon-fri", zone: Europe/Berlin, timeout: 20m}\n',
