@@ -102,7 +102,7 @@ def _push_blobs(
     left = [digest for digest in missing if digest not in mounted]
     total = sum(rows[digest] for digest in left)
     if left:
-        progress(f"push {len(left)} of {len(rows)} blobs, {format_size(total)}, to {repository.place}")
+        progress(f"push {len(left)} of {_blobs(len(rows))}, {format_size(total)}, to {repository.place}")
     tally = Tally("push", repository.place, total, progress)
 
     def send(digest: str) -> None:
@@ -199,7 +199,7 @@ def fetch(pin: Pin, repository: Repository, rows: Mapping[str, int], disk: Path,
     """
     total = sum(rows.values())
     if rows:
-        progress(f"pull {len(rows)} blobs, {format_size(total)}, from {repository.place}")
+        progress(f"pull {_blobs(len(rows))}, {format_size(total)}, from {repository.place}")
     tally = Tally("pull", repository.place, total, progress)
     paths = {digest: pin.temporary() for digest in rows}
 
@@ -210,6 +210,10 @@ def fetch(pin: Pin, repository: Repository, rows: Mapping[str, int], disk: Path,
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rebake-pull") as pool:
         list(pool.map(one, rows))
     return paths
+
+
+def _blobs(count: int) -> str:
+    return f"{count} blob{'s' * (count != 1)}"
 
 
 def _held(store: Store, digest: str, size: int) -> bool:

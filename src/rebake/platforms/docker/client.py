@@ -258,9 +258,10 @@ def translate(error: Exception, socket: str) -> Exception:
         )
     lost = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
     if isinstance(error, lost):
+        said = reason.strerror if isinstance(reason, OSError) else None
         return Transient(
             "docker-unreachable",
-            f"no Docker engine answers: {reason}",
+            f"no Docker engine answers: {said or reason}",
             where=socket,
             remedy="start it (systemctl start docker; podman: systemctl --user start podman.socket); rebake doctor",
             retry_after_seconds=2.0,
