@@ -86,10 +86,10 @@ def test_what_is_not_there_is_said_to_be_not_there(at: Target) -> None:
 
 
 def test_a_path_that_names_nothing(at: Target) -> None:
-    body = is_status(at.client.get("/apis/nobody.example/v1/things"), 404, "NotFound") if at.emulated else {}
-    answer = at.client.get("/api/v1/namespaces/default/nothings")
-    assert answer.status_code == 404
-    assert not body or body["message"] == "the server could not find the requested resource"
+    body = is_status(at.client.get(at.core("nothings")), 404, "NotFound")
+    assert body["message"] == "the server could not find the requested resource"
+    answer = at.client.get("/apis/nobody.example/v1")
+    assert (answer.status_code, answer.text) == (404, "404 page not found\n")
 
 
 def test_a_name_that_is_taken(at: Target) -> None:
@@ -299,6 +299,20 @@ def test_apply_needs_a_manager_and_only_apply_can_force(at: Target) -> None:
     assert "force: Forbidden: may not be specified for non-apply patch" in body["message"]
 
 
+def test_who_applies_nothing_manages_nothing(at: Target) -> None:
+    body: Json = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}}
+    made = apply(at, at.core("configmaps", "settings"), body, "rebake")
+    assert made.status_code == 201
+    assert "managedFields" not in made.json()["metadata"]
+
+
+def test_an_element_that_is_named_twice_is_refused(at: Target) -> None:
+    body = deployment(replicas=0)
+    body["spec"]["template"]["spec"]["containers"] *= 2
+    refused = apply(at, at.of("apps/v1", "deployments", "web"), body, "rebake").json()
+    assert 'duplicate entries for key [name="web"]' in refused["message"]
+
+
 def test_apply_refuses_a_field_that_no_schema_knows(at: Target) -> None:
     body = apply(at, at.core("configmaps", "settings"), {**config(), "datta": {}}, "rebake").json()
     assert ".datta: field not declared in schema" in body["message"]
@@ -391,7 +405,7 @@ def test_a_watch_tells_what_happened_since_a_version(at: Target) -> None:
     at.client.post(at.core("configmaps"), json=config(a="1"))
     patch(at, path, {"data": {"a": "2"}}, MERGE)
     at.client.delete(path)
-    events = _watch(at, at.core("configmaps"), 3, resourceVersion=since)
+    events = _watch(at, at.core("configmaps"), 3, resourceVersion=since, fieldSelector="metadata.name=settings")
     assert [one["type"] for one in events] == ["ADDED", "MODIFIED", "DELETED"]
     versions = [int(one["object"]["metadata"]["resourceVersion"]) for one in events]
     assert versions == sorted(set(versions))

@@ -8,6 +8,7 @@ from rebake.testing.kubernetes import Behaviour
 from tests.unit.testing.bench import APPS, BAD, CORE, GOOD, Bench, container_of, deployment
 
 Json = dict[str, Any]
+PROFILE = {f"pod-security.kubernetes.io/{one}": "restricted" for one in ("enforce", "warn")}
 
 
 def _one(bench: Bench, **template: Any) -> Json:
@@ -134,9 +135,7 @@ def test_a_shorter_grace_ends_it_earlier(bench: Bench) -> None:
 
 
 def test_the_profile_restricted_refuses_what_could_do_more(bench: Bench) -> None:
-    bench.merge(
-        "/api/v1/namespaces/default", {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
-    )
+    bench.merge("/api/v1/namespaces/default", {"metadata": {"labels": PROFILE}})
     body = deployment(replicas=1)
     warned = bench.http.post(f"{APPS}/deployments", json=body)
     assert "would violate PodSecurity" in warned.headers["Warning"]

@@ -188,7 +188,7 @@ class Api:
             return Answer(body=b"ok", media="text/plain; charset=utf-8")
         found = document(attempt.path, self.served)
         if found is None:
-            if attempt.path.startswith(("/api/", "/apis/")) or attempt.path == "/":
+            if any(attempt.path.startswith(f"{one.root}/") for one in self.served if not one.custom):
                 raise no_such_path()
             return Answer(404, b"404 page not found\n", "text/plain; charset=utf-8")
         if attempt.verb not in {"get", "head"}:

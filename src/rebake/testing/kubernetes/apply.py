@@ -62,13 +62,16 @@ def read_managed(metadata: Json) -> Managed:
     return found
 
 
-def write_managed(managed: Managed) -> list[Json]:
+def write_managed(metadata: Json, managed: Managed) -> None:
+    """Put the managers into an object's metadata; where there are none it does not speak of them."""
     rows = []
     for who, entry in sorted(managed.items(), key=lambda row: (row[0].operation, row[1].time, row[0].name)):
         row: Json = {"manager": who.name, "operation": who.operation, "apiVersion": who.api_version}
         row |= {"time": entry.time, "fieldsType": "FieldsV1", "fieldsV1": to_json(entry.fields)}
         rows.append(row | ({"subresource": who.subresource} if who.subresource else {}))
-    return rows
+    metadata.pop("managedFields", None)
+    if rows:
+        metadata["managedFields"] = rows
 
 
 def _without_metadata(fields: Fields, ignored: Sequence[str]) -> Fields:
@@ -226,10 +229,19 @@ def undeclared(kind: Type, value: Any, path: str = "") -> list[str]:
             elif one is not None:
                 found += undeclared(inner, one, f"{path}.{name}")
     elif kind.shape == "list":
+        found += _duplicates(kind, value, path)
         for one in value:
             name = kind.key_of(one) if kind.list_type == "map" and isinstance(one, dict) else ""
             found += undeclared(kind.element, one, path + (as_text((name,)) if name else "[0]"))
     return found
+
+
+def _duplicates(kind: Type, value: Any, path: str) -> list[str]:
+    if kind.list_type != "map" or not all(isinstance(one, dict) for one in value):
+        return []
+    names = [kind.key_of(one) for one in value]
+    twice = dict.fromkeys(one for one in names if names.count(one) > 1)
+    return [f"{path}: duplicate entries for key {as_text((one,))}" for one in twice]
 
 
 def _kind_of(value: object) -> str:

@@ -63,9 +63,7 @@ def elements(kind: Type, value: Iterable[Any]) -> dict[str, Any]:
 def applied_fields(kind: Type, value: Any) -> Fields:
     """What someone who applies this object claims: leaves, elements of lists, and what is empty."""
     return frozenset(
-        path
-        for path, one in leaves(kind, value)
-        if not isinstance(one, Branch) or one.element or (one.empty and path[-1][2:] not in _ALWAYS_THERE)
+        path for path, one in leaves(kind, value) if not isinstance(one, Branch) or one.element or one.empty
     )
 
 

@@ -94,7 +94,7 @@ def configuration(at: Place, body: object) -> Json:
     if metadata.setdefault("name", name) != name:
         raise bad_request(f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})")
     if wrong := undeclared(named(resource.definition), wish):
-        where = f"{at.namespace}/{name}; {resource.api_version}, Kind={resource.kind}"
+        where = f"{at.namespace}/{name}; {resource.group}/{resource.version}, Kind={resource.kind}"
         text = wrong[0] if len(wrong) == 1 else "errors:\n" + "\n".join(f"  {one}" for one in wrong)
         raise ApiError(500, "", f"failed to create typed patch object ({where}): {text}")
     return decode(resource, wish).value

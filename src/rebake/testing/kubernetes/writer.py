@@ -107,7 +107,7 @@ class Writer:
         who = self._manager(resource, options, "Update")
         ignored = ("status",) if resource.has_status else ()
         managed = record_update(named(resource.definition), {}, item, managed, who, now=self.time(), ignored=ignored)
-        metadata["managedFields"] = write_managed(managed)
+        write_managed(metadata, managed)
         written.item = self._put(resource, item, options)
         return written
 
@@ -206,7 +206,7 @@ class Writer:
         managed = record_update(
             named(resource.definition), before, after, managed, who, now=self.time(), ignored=ignored
         )
-        after["metadata"]["managedFields"] = write_managed(managed)
+        write_managed(after["metadata"], managed)
         written.item = self._store_change(resource, before, after, options)
         return written
 
@@ -285,7 +285,7 @@ class Writer:
                 raise invalid_object(resource, name, causes)
             admit = self._admission.check if before is None else self._admission.check_change
             written.warnings += admit(resource, after)
-            after["metadata"]["managedFields"] = write_managed(done.managed)
+            write_managed(after["metadata"], done.managed)
             written.item = (
                 self._put(resource, after, options)
                 if before is None
