@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rebake.testing.kubernetes import Behaviour, Cluster
-from tests.unit.testing.bench import APPS, BAD, CORE, GATEWAY, GOOD, Bench, deployment, service
+from tests.unit.testing.bench import APPS, BAD, CORE, GATEWAY, GOOD, Bench, container_of, deployment, service
 
 Json = dict[str, Any]
 ROUTE = f"{GATEWAY}/httproutes/web"
@@ -67,6 +67,24 @@ def test_a_backend_without_ready_endpoints_loses_its_share(both: Bench) -> None:
     both.cluster.behave(BAD, Behaviour(ready=False))
     both.cluster.settle()
     assert both.cluster.gateway.shares("default", "web") == {"stable": 0.75, "": 0.25}
+
+
+@pytest.mark.parametrize("pause", [0, 5])
+def test_a_pod_that_ends_before_the_data_plane_knows_loses_requests(both: Bench, pause: int) -> None:
+    body = deployment("stable", 2, GOOD)
+    if pause:
+        container_of(body)["lifecycle"] = {"preStop": {"sleep": {"seconds": pause}}}
+    both.apply(f"{APPS}/deployments/stable", body, force="true").raise_for_status()
+    both.apply(ROUTE, _route(stable=1))
+    both.cluster.advance(20)
+    both.cluster.targets.lag_seconds = 2
+    for pod in both.pods("stable"):
+        both.http.delete(f"{CORE}/pods/{pod['metadata']['name']}")
+        least = 1.0
+        for _ in range(80):
+            both.cluster.advance(0.25)
+            least = min(least, both.cluster.gateway.shares("default", "web").get("stable", 0.0))
+        assert least == (1.0 if pause else 0.5)
 
 
 def test_a_backend_that_is_not_there(both: Bench) -> None:

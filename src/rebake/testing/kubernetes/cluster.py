@@ -21,6 +21,7 @@ from rebake.testing.kubernetes.controllers.kubelet import Behaviour, Kubelet
 from rebake.testing.kubernetes.controllers.replicasets import ReplicaSets
 from rebake.testing.kubernetes.controllers.services import Budgets, EndpointSlices
 from rebake.testing.kubernetes.controllers.statefulsets import StatefulSets
+from rebake.testing.kubernetes.controllers.targets import Targets
 from rebake.testing.kubernetes.controllers.world import Controller, World
 from rebake.testing.kubernetes.deletion import Deleter
 from rebake.testing.kubernetes.faults import Faults
@@ -49,6 +50,7 @@ class Cluster:
         faults: mistakes of the API server, to be ordered.
         webhooks: admission webhooks by name: each says why it refuses an object, or nothing.
         gateway: the controller of Gateways, which tells what share of the requests each backend gets.
+        targets: what the data plane knows of endpoints, and how late.
     """
 
     def __init__(
@@ -66,7 +68,8 @@ class Cluster:
         self._api = Api(self.store, self._writer, deleter, self._access, self.faults, self.clock.now, served)
         self._world = World(self.store, self._writer, deleter, self.clock.now, self._api.logs)
         self._kubelet = Kubelet(self._world)
-        self.gateway = GatewayController(self._world)
+        self.targets = Targets(self._world, self._kubelet.accepts)
+        self.gateway = GatewayController(self._world, self.targets)
         self._controllers: tuple[Controller, ...] = (
             Namespaces(self._world),
             Garbage(self._world),
@@ -76,6 +79,7 @@ class Cluster:
             self._kubelet,
             EndpointSlices(self._world),
             Budgets(self._world),
+            self.targets,
             self.gateway,
         )
         for name in ("default", "kube-system"):

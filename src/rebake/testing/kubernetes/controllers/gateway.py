@@ -12,6 +12,7 @@ import copy
 from dataclasses import dataclass
 
 from rebake.testing.kubernetes import resources as kinds
+from rebake.testing.kubernetes.controllers.targets import Targets
 from rebake.testing.kubernetes.controllers.world import World, with_condition
 from rebake.testing.kubernetes.resources import GATEWAY_GROUP
 from rebake.testing.kubernetes.status import Json
@@ -19,7 +20,7 @@ from rebake.testing.kubernetes.status import Json
 CONTROLLER = "rebake.testing/gateway-controller"
 CLASS = "emulated"
 NOBODY = ""
-"""In shares: requests that no ready endpoint answers."""
+"""In shares: requests that no pod takes."""
 
 
 @dataclass(slots=True)
@@ -35,8 +36,9 @@ class _Programmed:
 class GatewayController:
     """Attributes: lag_seconds: from a route's change to its effect."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, targets: Targets) -> None:
         self._world = world
+        self._targets = targets
         self.lag_seconds = 0.0
         self._routes: dict[str, _Programmed] = {}
 
@@ -51,7 +53,7 @@ class GatewayController:
         self._routes = {uid: one for uid, one in self._routes.items() if uid in alive}
 
     def shares(self, namespace: str, name: str, rule: int = 0) -> dict[str, float]:
-        """Which part of the requests each Service's ready endpoints get, by a route's rule, as it is programmed.
+        """Which part of the requests each Service's pods take, by a route's rule, as it is programmed.
 
         Returns: shares by Service, which sum to 1; `NOBODY`'s are answered 500, 503 or 404 by the gateway.
         """
@@ -61,21 +63,16 @@ class GatewayController:
         whole = sum(one["weight"] for one in backends)
         found: dict[str, float] = {}
         for one in backends:
-            place = one.get("namespace", namespace)
-            who = one["name"] if self._serves(place, one) else NOBODY
-            if one["weight"]:
-                found[who] = found.get(who, 0.0) + one["weight"] / whole
+            share = one["weight"] / whole if whole else 0.0
+            reached = share * self._reached(one.get("namespace", namespace), one)
+            for who, part in ((one["name"], reached), (NOBODY, share - reached)):
+                if part:
+                    found[who] = found.get(who, 0.0) + part
         return found or {NOBODY: 1.0}
 
-    def _serves(self, namespace: str, backend: Json) -> bool:
+    def _reached(self, namespace: str, backend: Json) -> float:
         service = self._world.store.get(kinds.SERVICES, namespace, backend["name"])
-        if service is None or _problem(backend, service) is not None:
-            return False
-        return any(
-            endpoint["conditions"]["ready"]
-            for one in self._world.owned(kinds.ENDPOINT_SLICES, service)
-            for endpoint in one["endpoints"]
-        )
+        return 0.0 if service is None or _problem(backend, service) else self._targets.reached(service)
 
     def _route(self, route: Json) -> None:
         held = self._routes.setdefault(route["metadata"]["uid"], _Programmed())

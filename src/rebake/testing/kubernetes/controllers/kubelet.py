@@ -59,10 +59,16 @@ Chooses = Callable[[Json], bool]
 
 @dataclass(slots=True)
 class _Place:
-    """What the kubelet remembers of one pod. Attributes: runs: by container. stops_at: when it will have ended."""
+    """What the kubelet remembers of one pod.
+
+    Attributes:
+        runs: by container.
+        signalled_at, stops_at: when it is told to end, after preStop, and when it will have ended; 0 while it may stay.
+    """
 
     address: str
     runs: dict[str, Run] = field(default_factory=dict)
+    signalled_at: float = 0.0
     stops_at: float = 0.0
 
 
@@ -103,6 +109,13 @@ class Kubelet:
             run.end(self._world.now(), code)
             self._log(pod, run.name).lines.extend(lines)
         self._run(pod)
+
+    def accepts(self, uid: str) -> bool:
+        """Whether a pod takes requests: it runs, and was not yet told to end."""
+        place = self._places.get(uid)
+        if place is None or not all(run.running for run in place.runs.values()):
+            return False
+        return not place.signalled_at or self._world.now() < place.signalled_at
 
     def _schedule(self, pod: Json) -> None:
         behaviour, now = self.behaviour(pod), self._world.writer.time()
@@ -195,6 +208,7 @@ class Kubelet:
         if not place.stops_at:
             grace = float(pod["metadata"]["deletionGracePeriodSeconds"])
             longest = max(stop_seconds(one) for one in pod["spec"]["containers"])
+            place.signalled_at = now + min(grace, longest)
             place.stops_at = now + min(grace, longest + behaviour.stop_seconds)
             for one in pod["spec"]["containers"]:
                 self._tell(pod, "Killing", f"Stopping container {one['name']}")
