@@ -19,6 +19,7 @@ from rebake.rollout.actions import Retire
 from rebake.rollout.judging import Judging
 from rebake.rollout.memory import Attempt
 from rebake.rollout.states import IGNORED, TABLE, Cell, Event, State
+from rebake.traffic import ramp
 
 Patch = pytest.MonkeyPatch
 
@@ -256,6 +257,15 @@ def ignore_the_services_own_metrics(patch: Patch, *, but: Callable[[Any], bool] 
     patch.setattr(Judging, "_custom", lambda self: custom(self) if but(self._plan) else CustomMetrics(()))
 
 
+def begin_the_ramp_at_half(patch: Patch) -> None:
+    patch.setattr(journey, "begin", lambda rate: (ramp.begin(rate)[0], FULL // 2))
+
+
+def ramp_without_a_cap(patch: Patch) -> None:
+    patch.setattr(ramp, "cap_at", lambda *_: 1.0)
+    patch.setattr(ramp, "GROWTH_SECONDS", 0.1)
+
+
 # The engine, its fleets and its ledger
 
 
@@ -420,6 +430,8 @@ MISTAKES: dict[Callable[[Patch], None], int] = {
     overlook_a_lost_candidate: 250,
     call_every_candidate_harmful: 20,
     ignore_the_services_own_metrics: 100,
+    begin_the_ramp_at_half: 50,
+    ramp_without_a_cap: 200,
     write_no_outcome: 20,
     call_every_effect_done: 20,
     sleep_through_the_soak: 20,

@@ -37,6 +37,10 @@ def draw_runs_for_a_candidate_before_its_checks(patch: Patch) -> None:
     patch.setattr(runs, "runs_share", lambda environment: FULL if environment.candidate is not None else 0)
 
 
+def give_the_candidate_every_run(patch: Patch) -> None:
+    patch.setattr(runs, "drawn", lambda *_: -1)
+
+
 def cut_runs_off(patch: Patch) -> None:
     clear = runs._clear
 
@@ -77,6 +81,7 @@ MISTAKES_OF_JOBS: dict[Callable[[Patch], None], int] = {
     leave_slots_out_without_a_word: 60,
     begin_a_run_beside_another: 200,
     draw_runs_for_a_candidate_before_its_checks: 100,
+    give_the_candidate_every_run: 200,
     cut_runs_off: 60,
     call_every_run_done: 200,
     start_a_run_that_is_over_again: 60,

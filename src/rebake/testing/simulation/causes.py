@@ -6,6 +6,7 @@ refused) counts as one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ from rebake.testing.simulation.world import Reality
 WITHOUT_USERS = frozenset({State.WAITING, State.PREPARING, State.LAUNCHING, State.CHECKING, State.RETURNING})
 Clocks = tuple[float, float]
 """A moment by the clock on the wall, and in truth."""
+RAMP_CAPS = ((5000, math.inf, math.inf), (2000, 300, 1740.0), (1000, 20, 1200.0))
+"""A ramp stays at this weight, until so many requests of the candidate were counted, or so many seconds are over."""
 Asked = tuple[str, Revision, Plan]
 """What a rollout is for: its kind, its revision and its plan."""
 
@@ -41,6 +44,7 @@ class Causes:
         self.since: dict[str, Clocks] = {}
         self.served: dict[str, int] = {}
         self.steps: dict[str, int] = {}
+        self.ramps: dict[str, Clocks] = {}
 
     def event(self, rollout: str, asked: Asked, before: State, event: Event, now: Clocks) -> None:
         """One event of a rollout whose release and plan are known."""
@@ -154,7 +158,16 @@ class Causes:
         """Whether a rollout is in the stage in which the candidate is given copies alone."""
         return plan.strategy.mirrors and self.steps.get(rollout, 0) <= 0
 
-    def weight(self, doc: Mapping[str, Any], plan: Plan) -> None:
+    def _ramped(self, rollout: str, weight: int, now: Clocks) -> None:
+        """The judge's own ramp goes no further than what was seen of the candidate, or the time spent, allows."""
+        first = self.ramps.setdefault(rollout, now)
+        spent = max(at - then for at, then in zip(now, first, strict=True))
+        seen = self._requests(rollout) if self.reality.router.epoch == "1" else math.inf
+        for cap, needed, seconds in RAMP_CAPS:
+            if weight > cap and seen < needed and spent < seconds:
+                self.fail("10", f"{rollout} ramped to {weight} after {seen} requests of the candidate and {spent:.0f}s")
+
+    def weight(self, doc: Mapping[str, Any], plan: Plan, now: Clocks) -> None:
         """The weight that is remembered is the one of the plan's step, and no step is left out."""
         rollout = doc["rollout"]
         name, state, weight, step = rollout["id"], State(rollout["state"]), rollout["weight"], rollout["step"]
@@ -167,6 +180,8 @@ class Causes:
         alone = doc.get("stable") is None or name in self.alone
         if step not in (last, last + 1) and not (alone and step == count):
             self.fail("10", f"{name} went from step {last} to step {step}")
+        if plan.strategy.profile is not None and step < count:
+            self._ramped(name, weight, now)
         allowed = self._weights(plan, state, step, alone)
         if allowed is not None and weight not in allowed:
             self.fail("10", f"{name} is {state} at step {step} with a weight of {weight}, expected {sorted(allowed)}")

@@ -6,8 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rebake.core.units import FULL
 from rebake.platforms.model import InstanceSpec
 from rebake.testing.simulation.world import Reality
+
+UNLIKELY = 1e-6
+"""What happens less often than this by chance did not happen by chance."""
 
 
 class Running:
@@ -20,6 +24,8 @@ class Running:
         self.open: dict[str, Mapping[str, Any]] = {}
         self.known: set[str] = set()
         self.over: set[str] = set()
+        self.lots = [1.0]
+        self.drawn = 0
 
     def written(self, doc: Mapping[str, Any]) -> None:
         """What the ledger holds of runs after a commit."""
@@ -44,8 +50,10 @@ class Running:
         mine = candidate is not None and candidate["id"] == run["fleet"]
         if mine and not run["share"]:
             self.fail("3", f"{run['instance']} is a run of a candidate without a share of them")
-        if mine and (rollout is None or run["share"] > 10_000):
+        if mine and (rollout is None or run["share"] > FULL):
             self.fail("10", f"{run['instance']} was drawn with a share of {run['share']}")
+        if 0 < run["share"] < FULL:
+            self._drew(run["share"] / FULL, candidate=mine)
         plan = next((doc[c]["plan"] for c in ("stable", "candidate") if doc.get(c)), None)
         if plan is None or plan["schedule"]["overlap"] == "allow":
             return
@@ -53,6 +61,17 @@ class Running:
             process = self.reality.platform.processes.get(name)
             if process is not None and process.exit is None:
                 self.fail("6", f"{run['instance']} was begun beside {name}, which still runs")
+
+    def _drew(self, share: float, *, candidate: bool) -> None:
+        """Whether the candidates of this seed had about their share of the runs: by the exact distribution of how many
+        they would have had by lot."""
+        pairs = zip([*self.lots, 0.0], [0.0, *self.lots], strict=True)
+        self.lots = [stays * (1.0 - share) + comes * share for stays, comes in pairs]
+        self.drawn += candidate
+        if min(sum(self.lots[self.drawn :]), sum(self.lots[: self.drawn + 1])) < UNLIKELY:
+            self.fail(
+                "10", f"candidates had {self.drawn} of {len(self.lots) - 1} runs: no lot with their share does that"
+            )
 
     def _ended(self, run: Mapping[str, Any]) -> None:
         """What is written of a run's end is how it ended."""

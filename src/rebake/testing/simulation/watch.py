@@ -312,7 +312,7 @@ class Watch:
         self._sizes(entries)
         rollout = self.doc.get("rollout")
         if rollout is not None and rollout["id"] in self.asked:
-            self.causes.weight(self.doc, self.asked[rollout["id"]][2])
+            self.causes.weight(self.doc, self.asked[rollout["id"]][2], self.looked_at)
 
     def _sizes(self, entries: Sequence[Draft]) -> None:
         """Promise 7: what is taken down is gone, and a size that was asked for is the size."""
