@@ -61,6 +61,20 @@ def test_a_role_allows_its_verbs_on_its_resources_and_no_others(bench: Bench, ro
     assert robot.http.get(f"{CORE}/configmaps/other").status_code == 403
 
 
+def test_one_can_ask_what_one_may_do(bench: Bench, robot: Bench) -> None:
+    _grant(bench, {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["patch"]})
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+    def may(**asked: str) -> bool:
+        answer = robot.make(path, {"spec": {"resourceAttributes": {"namespace": "default", "group": "apps", **asked}}})
+        return bool(answer["status"]["allowed"])
+
+    assert may(verb="patch", resource="deployments")
+    assert not may(verb="delete", resource="deployments")
+    assert not may(verb="patch", resource="deployments", subresource="scale")
+    assert not may(verb="patch", resource="deployments", namespace="kube-system")
+
+
 def test_who_shows_nothing_is_anonymous_and_who_shows_something_wrong_is_nobody(bench: Bench) -> None:
     with Bench(bench.cluster, "") as nobody:
         assert 'User "system:anonymous" cannot list' in nobody.http.get(f"{CORE}/pods").json()["message"]

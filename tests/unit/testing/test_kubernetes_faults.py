@@ -98,6 +98,23 @@ def test_a_forgotten_version_ends_a_watch_inside_its_stream(bench: Bench) -> Non
     assert status["message"].startswith(f"too old resource version: {since} (")
 
 
+def test_after_very_many_writes_the_oldest_versions_are_forgotten(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rebake.testing.kubernetes.store.KEPT_CHANGES", 10)
+    versions = [int(_settings(bench)["metadata"]["resourceVersion"])]
+    for number in range(20):
+        answer = bench.merge(SETTINGS, {"data": {"a": f"n{number}"}})
+        versions.append(int(answer.json()["metadata"]["resourceVersion"]))
+    old, late = (
+        bench.http.get(f"{CORE}/configmaps", params={"resourceVersion": str(v), "resourceVersionMatch": "Exact"})
+        for v in (versions[1], versions[-2])
+    )
+    assert old.status_code == 410
+    assert late.status_code == 200
+    assert {"a": "n18"} in [one.get("data") for one in late.json()["items"]]
+
+
 def test_a_page_of_a_forgotten_list_is_gone(bench: Bench) -> None:
     for number in range(3):
         bench.make(f"{CORE}/configmaps", {"metadata": {"name": f"c{number}"}})

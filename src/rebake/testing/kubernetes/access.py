@@ -92,7 +92,17 @@ class Access:
         if attempt.resource is None:
             known = "system:authenticated" in user.groups and attempt.path.startswith(_DISCOVERY)
             return attempt.path in _PUBLIC or known
+        if attempt.resource == kinds.SELF_REVIEWS and "system:authenticated" in user.groups:
+            return True
         return any(_grants(rule, attempt) for rule in self._rules(user, attempt.namespace))
+
+    def review(self, user: User, body: Json) -> Json:
+        """The answer to `SelfSubjectAccessReview`: whether the one who asks may do something."""
+        asked: Json = body.get("spec", {}).get("resourceAttributes") or {}
+        resource = Resource(asked.get("group", ""), asked.get("version", ""), asked.get("resource", ""), "", "")
+        where = (asked.get("namespace", ""), asked.get("name", ""), asked.get("subresource", ""))
+        allowed = self.allowed(user, Attempt(asked.get("verb", ""), resource, *where))
+        return {**body, "metadata": body.get("metadata", {}), "status": {"allowed": allowed}}
 
     def _rules(self, user: User, namespace: str) -> Iterator[Json]:
         bindings = [(one, "") for one in self._store.all(kinds.CLUSTER_ROLE_BINDINGS)]

@@ -173,6 +173,8 @@ class Api:
             return self._other(attempt)
         if attempt.verb == "patch" and attempt.subresource not in {"scale"}:
             return self._creating_patch(request, attempt, user)
+        if attempt.resource == kinds.SELF_REVIEWS:
+            return _json(self.access.review(user, _body(request, attempt.resource)), 201)
         return self._verb(request, attempt)
 
     def _creating_patch(self, request: Request, attempt: Attempt, user: User) -> Answer:
@@ -258,6 +260,8 @@ class Api:
 
 
 def _allowed(attempt: Attempt) -> bool:
+    if attempt.resource == kinds.SELF_REVIEWS:
+        return attempt.verb == "create"
     if attempt.subresource == "eviction":
         return attempt.verb == "create"
     if attempt.subresource == "log":

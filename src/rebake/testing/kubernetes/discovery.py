@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rebake.testing.kubernetes.resources import Resource
+from rebake.testing.kubernetes.resources import SELF_REVIEWS, Resource
 from rebake.testing.kubernetes.schema import SERVED_VERSION
 from rebake.testing.kubernetes.status import Json
 
@@ -50,7 +50,7 @@ def _resources(here: Sequence[Resource]) -> Json:
     rows: list[Json] = []
     for one in here:
         row: Json = {"name": one.plural, "singularName": one.kind.lower(), "namespaced": one.namespaced}
-        row |= {"kind": one.kind, "verbs": list(_VERBS)}
+        row |= {"kind": one.kind, "verbs": ["create"] if one == SELF_REVIEWS else list(_VERBS)}
         if one.short_names:
             row["shortNames"] = list(one.short_names)
         if one.categories:

@@ -112,6 +112,15 @@ CLUSTER_ROLES = _of("rbac.authorization.k8s.io", "v1", "rbac", "clusterroles", "
 CLUSTER_ROLE_BINDINGS = _of(
     "rbac.authorization.k8s.io", "v1", "rbac", "clusterrolebindings", "ClusterRoleBinding", namespaced=False
 )
+SELF_REVIEWS = _of(
+    "authorization.k8s.io",
+    "v1",
+    "authorization",
+    "selfsubjectaccessreviews",
+    "SelfSubjectAccessReview",
+    namespaced=False,
+)
+"""Asked and answered, never kept."""
 _GATEWAY = {"subresources": ("status",), "generation": True, "custom": True, "categories": ("gateway-api",)}
 GATEWAYS = Resource(
     GATEWAY_GROUP,

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from rebake.testing.kubernetes.resources import Resource
 from rebake.testing.kubernetes.status import Json, expired
 
+KEPT_CHANGES = 50_000
+"""Writes that watches can still read; of more the older half is forgotten."""
 Key = tuple[str, str]
 """Namespace (empty for what has none) and name."""
 
@@ -43,18 +45,25 @@ class Store:
     def __init__(self) -> None:
         self.changed = threading.Condition(threading.RLock())
         self.version = 0
-        self._objects: dict[Resource, dict[Key, Json]] = {}
+        self._objects: dict[Resource, dict[str, dict[str, Json]]] = {}
+        self._dependents: dict[tuple[Resource, str], dict[Key, Json]] = {}
         self._changes: list[Change] = []
         self._oldest = 0
 
     def get(self, resource: Resource, namespace: str, name: str) -> Json | None:
-        return self._objects.get(resource, {}).get((namespace, name))
+        return self._objects.get(resource, {}).get(namespace, {}).get(name)
 
     def all(self, resource: Resource, namespace: str = "") -> list[Json]:
         """In order of namespace and name; of every namespace if none is given."""
         with self.changed:
-            items = sorted(self._objects.get(resource, {}).items())
-        return [one for (where, _), one in items if not namespace or where == namespace]
+            held = self._objects.get(resource, {})
+            places = [namespace] if namespace else sorted(held)
+            return [one for place in places for _, one in sorted(held.get(place, {}).items())]
+
+    def dependents(self, resource: Resource, uid: str) -> list[Json]:
+        """Objects that name an owner of this uid, in the same order."""
+        with self.changed:
+            return [one for _, one in sorted(self._dependents.get((resource, uid), {}).items())]
 
     def next_version(self) -> int:
         """The version of the write that is about to be made."""
@@ -65,10 +74,11 @@ class Store:
         metadata = item["metadata"]
         self.version += 1
         item = {**item, "metadata": {**metadata, "resourceVersion": str(self.version)}}
-        held = self._objects.setdefault(resource, {})
-        key = (metadata.get("namespace", ""), metadata["name"])
-        self._note(Change(self.version, resource, held.get(key), item))
-        held[key] = item
+        held = self._objects.setdefault(resource, {}).setdefault(metadata.get("namespace", ""), {})
+        before = held.get(metadata["name"])
+        held[metadata["name"]] = item
+        self._index(resource, before, item)
+        self._note(Change(self.version, resource, before, item))
         return item
 
     def remove(self, resource: Resource, item: Json) -> Json:
@@ -76,12 +86,27 @@ class Store:
         metadata = item["metadata"]
         self.version += 1
         gone = {**item, "metadata": {**metadata, "resourceVersion": str(self.version)}}
-        self._objects[resource].pop((metadata.get("namespace", ""), metadata["name"]))
+        before = self._objects[resource][metadata.get("namespace", "")].pop(metadata["name"])
+        self._index(resource, before, None)
         self._note(Change(self.version, resource, gone, None))
         return gone
 
+    def _index(self, resource: Resource, before: Json | None, after: Json | None) -> None:
+        for item, there in ((before, False), (after, True)):
+            for owner in (item or {}).get("metadata", {}).get("ownerReferences", ()):
+                assert item is not None
+                held = self._dependents.setdefault((resource, owner["uid"]), {})
+                key = (item["metadata"].get("namespace", ""), item["metadata"]["name"])
+                if there:
+                    held[key] = item
+                else:
+                    held.pop(key, None)
+
     def _note(self, change: Change) -> None:
         self._changes.append(change)
+        if len(self._changes) > KEPT_CHANGES:
+            del self._changes[: KEPT_CHANGES // 2]
+            self._oldest = self._changes[0].version - 1
         self.changed.notify_all()
 
     def since(self, resource: Resource, version: int) -> Iterator[Change]:

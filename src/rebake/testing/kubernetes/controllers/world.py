@@ -35,6 +35,7 @@ class World:
     Attributes:
         now: seconds since the epoch.
         wakes: times at which something will be due, gathered anew in each round of steps.
+        told: names of events by what they are about: an object's uid, reason, message.
     """
 
     store: Store
@@ -43,6 +44,7 @@ class World:
     now: Callable[[], float]
     logs: Logs
     wakes: list[float] = field(default_factory=list)
+    told: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
     def wake(self, at: float) -> None:
         if at > self.now():
@@ -80,26 +82,27 @@ class World:
         uid = owner["metadata"]["uid"]
         return [
             one
-            for one in self.store.all(resource, owner["metadata"].get("namespace", ""))
+            for one in self.store.dependents(resource, uid)
             if any(o["uid"] == uid and o.get("controller") for o in one["metadata"].get("ownerReferences", ()))
         ]
 
     def event(self, about: Json, reason: str, message: str, *, warning: bool = False, source: str = MANAGER) -> None:
         """Tell of something, once: what is told again is counted."""
         metadata, place = about["metadata"], about["metadata"].get("namespace", "default")
-        for one in self.store.all(kinds.EVENTS, place):
-            same = (one["involvedObject"]["uid"], one["reason"], one["message"])
-            if same == (metadata["uid"], reason, message):
-                if one["lastTimestamp"] != self.writer.time():
-                    self.update(kinds.EVENTS, {**one, "count": one["count"] + 1, "lastTimestamp": self.writer.time()})
-                return
+        told = (metadata["uid"], reason, message)
+        one = self.store.get(kinds.EVENTS, place, self.told.get(told, ""))
+        if one is not None:
+            if one["lastTimestamp"] != self.writer.time():
+                self.update(kinds.EVENTS, {**one, "count": one["count"] + 1, "lastTimestamp": self.writer.time()})
+            return
         reference = {"kind": about["kind"], "namespace": place, "name": metadata["name"], "uid": metadata["uid"]}
         reference |= {"apiVersion": about["apiVersion"], "resourceVersion": metadata["resourceVersion"]}
         times = {"firstTimestamp": self.writer.time(), "lastTimestamp": self.writer.time(), "count": 1}
         kind = {"type": "Warning" if warning else "Normal", "reason": reason, "message": message}
         name = {"metadata": {"name": f"{metadata['name']}.{self.writer.suffix(16)}", "namespace": place}}
         said = {**name, "involvedObject": reference, **kind, **times, "source": {"component": source}}
-        self.create(kinds.EVENTS, place, {**said, "reportingComponent": source, "reportingInstance": ""})
+        made = self.create(kinds.EVENTS, place, {**said, "reportingComponent": source, "reportingInstance": ""})
+        self.told[told] = made["metadata"]["name"]
 
 
 def owner_reference(owner: Json) -> Json:
