@@ -225,7 +225,9 @@ class _Image:
                 yield from self._rows(json.loads(self._read(digest, self._source.manifest)), deep + 1)
             elif kind in _MANIFESTS and not row.get("artifactType"):
                 system = row.get("platform") or {}
-                yield digest, f"{system['os']}/{system['architecture']}" if system else ""
+                platform = f"{system['os']}/{system['architecture']}" if system else ""
+                if platform != "unknown/unknown":  # what builders attest beside an image, of before artifact types
+                    yield digest, platform
 
     def _read(self, digest: str, ask: Callable[[str], bytes]) -> bytes:
         if not is_digest(digest):

@@ -30,6 +30,8 @@ from rebake.release.documents import INDEX_TYPE, MANIFEST_TYPE, descriptor
 
 CHUNK = 16 << 20
 """Bytes of a blob that are sent in one request, and kept in memory for it."""
+_PAGES = 100
+"""Of a list of referrers: a registry that has ever another one is not followed for ever."""
 Moved = Callable[[int], None]
 """Told how many bytes were moved since it was told last; less than nothing when some must be moved again."""
 
@@ -98,7 +100,7 @@ class Repository:
         """Descriptors of the artifacts that have this image as their subject."""
         found: list[dict[str, Any]] = []
         url: str | None = None
-        while True:
+        for _ in range(_PAGES):
             ask = requests.get_referrers(self._client.root, self.name, digest, artifact_type)
             answer = self._send(requests.Ask("GET", url, ask.headers) if url else ask, "referrers", also=(404, 405))
             if answer.status != 200:

@@ -108,7 +108,7 @@ def render(service: str, guess: Guess, health: str, exclude: list[str], notes: l
         "",
         "bake:",
         f"  builder: {guess.builder:<25} # python | node | files | static | dockerfile",
-        "  source: .",
+        f"  source: {quoted(guess.source)}",
     ]
     if exclude:
         lines.append(f"  {f'exclude: {flow(exclude)}':<34} # does not go in, besides .dockerignore and .gitignore")

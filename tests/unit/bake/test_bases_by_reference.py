@@ -148,7 +148,8 @@ def test_of_an_index_this_machines_platform_is_taken_and_others_are_named(
 ) -> None:
     mine = layout.image(small_layer("mine"))
     others = [layout.image(small_layer(name), f"linux/{name}") for name in ("s390x", "riscv64")]
-    shop.put(layout, "all", mine, *others)
+    attested = {**layout.image(small_layer("attestation")), "platform": {"os": "unknown", "architecture": "unknown"}}
+    shop.put(layout, "all", mine, *others, attested)
     assert on(":all").release.base == shop.base(f"@{mine['digest']}")
     shop.put(layout, "others", *others)
     for rest in (":others", f"@{others[0]['digest']}"):

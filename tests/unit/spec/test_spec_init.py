@@ -117,10 +117,8 @@ FOLDERS = [
            "node", ["npm", "run", "--silent", "start"], "/", ["needs a shell"]),
     Folder("node-without-package", {"server.js": "require('http').createServer().listen(3000)"}, "node",
            ["node", "server.js"], "/", ["process.env.PORT"]),
-    Folder("pages", {"index.html": "<h1>hello</h1>", "style.css": ""}, "python",
-           ["python", "-m", "http.server", "$PORT", "--bind", "$HOST"]),
-    Folder("pages-in-public", {"public/index.html": "<h1>hello</h1>"}, "python",
-           ["python", "-m", "http.server", "$PORT", "--bind", "$HOST", "--directory", "public"]),
+    Folder("pages", {"index.html": "<h1>hello</h1>", "style.css": ""}, "static", [], "/", ["small server"]),
+    Folder("pages-in-public", {"public/index.html": "<h1>hello</h1>"}, "static", [], "/"),
     Folder("dockerfile", {"Dockerfile": 'FROM ruby\nEXPOSE 4567\n'
                           'CMD ["ruby", "web.rb", \\\n "-o", "0.0.0.0", "-p", "4567"]\n'},
            "files", ["ruby", "web.rb", "-o", "$HOST", "-p", "$PORT"], "/", ["Dockerfile"]),
@@ -140,6 +138,7 @@ def test_the_file_of_a_folder_is_right_and_runs_what_lies_there(tmp_path: Path, 
     spec = parse(written.text)
     assert (spec.bake.builder, list(spec.run.command or ())) == (folder.builder, folder.command)
     assert (spec.run.health.path, spec.run.env, spec.bake.build) == (folder.health, folder.env, folder.build)
+    assert spec.bake.source == ("public" if folder.name == "pages-in-public" else ".")
     for words in folder.notes:
         assert any(words in note for note in written.notes), written.notes
     assert all(f"# Note: {note}" in written.text for note in written.notes)
@@ -255,7 +254,7 @@ def test_where_an_engine_answers_the_image_of_a_dockerfile_is_served(tmp_path: P
 
 def test_without_an_engine_a_dockerfile_only_tells_what_is_run(tmp_path: Path) -> None:
     spec = parse(draft(fill(tmp_path, RUBY), engine=False).text)
-    assert (spec.bake.builder, plan_for(spec, "production").platform) == ("python", "local")
+    assert (spec.bake.builder, plan_for(spec, "production").platform) == ("static", "local")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from rebake.bake.builders import static_server
 from rebake.spec.init import draft
 from rebake.spec.load import parse
 
@@ -85,13 +86,14 @@ def select_wait(process: subprocess.Popen[bytes]) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("name", FOLDERS)
 def test_the_guessed_command_serves_and_its_health_path_answers(tmp_path: Path, name: str) -> None:
-    run = parse(draft(fill(tmp_path, FOLDERS[name])).text).run
+    spec = parse(draft(fill(tmp_path, FOLDERS[name])).text)
+    run = spec.run
     runtimes = {"python": sys.executable, "node": shutil.which("node") or "node"}
-    assert run.command is not None
-    if run.command[0] == "node" and not shutil.which("node"):
+    command = run.command or ("python", static_server.__file__)
+    if command[0] == "node" and not shutil.which("node"):
         pytest.skip("there is no node on this machine")
     port = free_port()
-    words = [word.replace("$PORT", str(port)).replace("$HOST", "127.0.0.1") for word in run.command]
+    words = [word.replace("$PORT", str(port)).replace("$HOST", "127.0.0.1") for word in command]
     env = {
         "PATH": os.environ["PATH"],
         "PORT": str(port),
@@ -100,7 +102,7 @@ def test_the_guessed_command_serves_and_its_health_path_answers(tmp_path: Path, 
     }
     process = subprocess.Popen(
         [runtimes.get(words[0], words[0]), *words[1:]],
-        cwd=tmp_path,
+        cwd=tmp_path / spec.bake.source,
         env=env,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

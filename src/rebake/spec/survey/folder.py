@@ -29,7 +29,8 @@ class Guess:
         health: a path known to answer; None to look for one in the sources.
         worker: nobody calls it: it fetches its work itself.
         platform: where it runs.
-        command: empty where the image says it.
+        command: empty where the builder, or the image, says it.
+        source: the folder that is baked.
         notes: what a person should know or do.
     """
 
@@ -41,6 +42,7 @@ class Guess:
     env: dict[str, str] = field(default_factory=dict)
     worker: bool = False
     platform: str = "local"
+    source: str = "."
     notes: tuple[str, ...] = ()
 
 

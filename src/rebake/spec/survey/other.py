@@ -69,18 +69,13 @@ def _builder(folder: Folder, command: tuple[str, ...]) -> str:
 
 
 def pages(folder: Folder) -> Guess | None:
-    """A folder of pages, served by Python's own server.
-
-    Baked by `python`, though nothing is installed: then rebake finds the interpreter, where `files` would only look in
-    the system's folders, and a fresh machine may have none there.
-    """
+    """A folder of pages, served by the small server of `builder: static`."""
     site = next((name for name in _SITES if folder.has(f"{name}/index.html".lstrip("/"))), None)
     if site is None:
         return None
-    where = ("--directory", site) if site else ()
-    command = ("python", "-m", "http.server", "$PORT", "--bind", "$HOST", *where)
-    note = "Python's own file server is used: right for a few users; put a web server into run.command for many"
-    return Guess("python", command, f"{site}/index.html".lstrip("/"), health="/", notes=(note,))
+    note = "a small server of Python's own library is used: right for a few users; put a web server in for many"
+    found = f"{site}/index.html".lstrip("/")
+    return Guess("static", (), found, health="/", source=site or ".", notes=(note,))
 
 
 def image(folder: Folder) -> Guess | None:
