@@ -346,6 +346,16 @@ def leave_drift_alone(patch: Patch) -> None:
     patch.setattr(deciding, "keep", mistaken)
 
 
+def retire_strangers_without_a_word(patch: Patch) -> None:
+    note = drafts.Draft.note
+
+    def mistaken(self: Any, kind: str, body: Any, rollout: Any = None) -> None:
+        if kind != "drift":
+            note(self, kind, body, rollout)
+
+    patch.setattr(drafts.Draft, "note", mistaken)
+
+
 def leave_a_route_that_somebody_changed(patch: Patch) -> None:
     settle = deciding._settle_route
 
@@ -440,6 +450,7 @@ MISTAKES: dict[Callable[[Patch], None], int] = {
     ask_for_one_instance_too_few: 20,
     cut_the_last_requests_off: 20,
     leave_drift_alone: 400,
+    retire_strangers_without_a_word: 100,
     leave_a_route_that_somebody_changed: 20,
     give_up_after_one_failure: 20,
     restart_without_a_pause: 20,

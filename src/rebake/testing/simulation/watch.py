@@ -66,6 +66,7 @@ class Watch:
         self.waived: set[str] = set()
         self.promoted: set[str] = set()
         self.intents: set[str] = set()
+        self.named: set[str] = set()
         self.people = People(self.fail)
         self.gates = Holding(self.fail)
         self.people.held = lambda rollout: rollout in self.gates.held
@@ -220,6 +221,8 @@ class Watch:
         process = self.reality.platform.processes.get(instance)
         if process is None or not self.reality.accepts(instance):
             return
+        if process.spec.fleet.startswith("r-stranger") and instance not in self.named:
+            self.fail("2", f"{instance} was retired, and the ledger does not name it")
         busy = self.reality.unrouted or instance in self.reality.weighted_at
         if busy and process.spec.fleet in self.asked and grace_ms < process.spec.run.drain_ms:
             self.fail("5", f"{instance} was at work, and was given {grace_ms} ms to finish")
@@ -301,6 +304,8 @@ class Watch:
                 self.intents.add(str(draft.body["action"]))
                 if draft.body.get("do") == "Prepare":
                     self.intents.add(f"prepare:{draft.body['release']}")
+            elif draft.kind == "drift":
+                self.named.add(str(draft.body.get("instance")))
             elif draft.kind == "outcome":
                 self.keeping.outcome(draft.body)
             elif draft.kind == "decision" and "verb" in draft.body:
