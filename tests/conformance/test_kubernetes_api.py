@@ -356,6 +356,61 @@ def test_a_patch_of_no_known_kind(at: Target) -> None:
     assert "application/apply-patch+yaml" in body["message"]
 
 
+def test_an_answer_in_no_known_form(at: Target) -> None:
+    answer = at.client.get(at.core("configmaps"), headers={"Accept": "application/xml"})
+    assert is_status(answer, 406, "NotAcceptable")["message"].startswith(
+        "only the following media types are accepted: "
+    )
+
+
+def test_a_patch_against_a_version_that_is_gone(at: Target) -> None:
+    path = at.core("configmaps", "settings")
+    version = at.client.post(at.core("configmaps"), json=config(a="1")).json()["metadata"]["resourceVersion"]
+    patch(at, path, {"data": {"a": "2"}}, MERGE).raise_for_status()
+    stale = {"metadata": {"resourceVersion": version}}
+    is_status(patch(at, path, {**stale, "data": {"a": "3"}}, MERGE), 409, "Conflict")
+    body = config(a="2")
+    body["metadata"] |= stale["metadata"]
+    is_status(apply(at, path, body, "rebake", force="true"), 409, "Conflict")
+
+
+def test_a_body_that_is_of_another_name_place_or_kind(at: Target) -> None:
+    made = at.client.post(at.core("configmaps"), json=config()).json()
+    renamed = {**made, "metadata": {**made["metadata"], "name": "other"}}
+    body = is_status(at.client.put(at.core("configmaps", "settings"), json=renamed), 400, "BadRequest")
+    assert body["message"] == "the name of the object (other) does not match the name on the URL (settings)"
+    moved = config("moved")
+    moved["metadata"]["namespace"] = "default"
+    body = is_status(at.client.post(at.core("configmaps"), json=moved), 400, "BadRequest")
+    assert body["message"] == "the namespace of the provided object does not match the namespace sent on the request"
+    is_status(at.client.post(at.core("configmaps"), json=deployment()), 400, "BadRequest")
+
+
+def test_who_does_not_say_who_it_is_is_known_by_its_program(at: Target) -> None:
+    headers = {"User-Agent": "rebake/1.0 (linux)"}
+    made = at.client.post(at.core("configmaps"), json=config(a="1"), headers=headers).json()
+    row = made["metadata"]["managedFields"][0]
+    assert (row["manager"], row["operation"]) == ("rebake", "Update")
+    assert row["fieldsV1"] == {"f:data": {".": {}, "f:a": {}}}
+
+
+def test_many_are_deleted_at_once_by_their_label(at: Target) -> None:
+    for name, group in (("a", "x"), ("b", "x"), ("c", "y")):
+        body = config(name)
+        body["metadata"]["labels"] = {"group": group}
+        at.client.post(at.core("configmaps"), json=body).raise_for_status()
+    at.client.delete(at.core("configmaps"), params={"labelSelector": "group=x"}).raise_for_status()
+    left = at.client.get(at.core("configmaps"), params={"labelSelector": "group"}).json()["items"]
+    assert [one["metadata"]["name"] for one in left] == ["c"]
+
+
+def test_a_generated_name(at: Target) -> None:
+    body: Json = {"metadata": {"generateName": "settings-"}}
+    name = at.client.post(at.core("configmaps"), json=body).json()["metadata"]["name"]
+    assert name.startswith("settings-")
+    assert len(name) == len("settings-") + 5
+
+
 def test_a_method_that_is_not_allowed(at: Target) -> None:
     is_status(at.client.put(at.core("configmaps"), json=config()), 405, "MethodNotAllowed")
 

@@ -119,6 +119,29 @@ def test_a_custom_resource_has_its_own_ways(both: Bench) -> None:
     assert "metadata.resourceVersion: Invalid value: 0: must be specified for an update" in unversioned["message"]
 
 
+def test_a_service_needs_a_port(both: Bench) -> None:
+    body = _route(stable=1)
+    del body["spec"]["rules"][0]["backendRefs"][0]["port"]
+    assert both.apply(ROUTE, body).json()["message"].endswith("Must have port for Service reference")
+
+
+def test_a_status_is_written_by_its_own_path_and_nothing_else_is(both: Bench) -> None:
+    both.apply(ROUTE, _route(stable=1))
+    parent = {"parentRef": {"name": "other"}, "controllerName": "example.org/other", "conditions": []}
+    body = {**_route(stable=0), "status": {"parents": [parent]}}
+    ignored = both.apply(ROUTE, {**_route(stable=1), "status": {"parents": [parent]}}).json()
+    assert "status" not in ignored
+    written = both.apply(f"{ROUTE}/status", body, manager="other").json()
+    assert written["status"]["parents"][0]["controllerName"] == "example.org/other"
+    assert written["spec"]["rules"][0]["backendRefs"][0]["weight"] == 1
+    assert written["metadata"]["generation"] == 1
+    rows = {one["manager"]: one for one in written["metadata"]["managedFields"]}
+    assert (rows["other"]["subresource"], rows["other"]["fieldsV1"]) == ("status", {"f:status": {"f:parents": {}}})
+    both.cluster.settle()
+    known = [one["controllerName"] for one in both.get(ROUTE)["status"]["parents"]]
+    assert known == ["example.org/other", "rebake.testing/gateway-controller"]
+
+
 def test_two_who_apply_rules_are_in_conflict_over_all_of_them(both: Bench) -> None:
     both.apply(ROUTE, _route(stable=1))
     body = both.apply(ROUTE, _route(stable=0), manager="rival").json()

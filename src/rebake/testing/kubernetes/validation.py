@@ -218,6 +218,16 @@ def _budget(item: Json) -> list[Cause]:
     return []
 
 
+def _route(item: Json) -> list[Cause]:
+    """Of the CRD's rules in CEL the one that is met most."""
+    return [
+        invalid(f"spec.rules[{rule}].backendRefs[{index}]", "object", "Must have port for Service reference")
+        for rule, held in enumerate(item["spec"].get("rules", ()))
+        for index, backend in enumerate(held.get("backendRefs", ()))
+        if (backend["group"], backend["kind"]) == ("", "Service") and "port" not in backend
+    ]
+
+
 _CHECKS: Mapping[Resource, Callable[[Json], list[Cause]]] = {
     kinds.PODS: _pod,
     kinds.DEPLOYMENTS: _deployment,
@@ -227,6 +237,7 @@ _CHECKS: Mapping[Resource, Callable[[Json], list[Cause]]] = {
     kinds.CONFIGMAPS: _data,
     kinds.SECRETS: _data,
     kinds.BUDGETS: _budget,
+    kinds.HTTP_ROUTES: _route,
 }
 
 
