@@ -75,6 +75,18 @@ def _events(answer: httpx.Response, count: int) -> list[Json]:
     return [json.loads(next(lines)) for _ in range(count)]
 
 
+def test_while_the_api_server_is_away_the_rest_of_the_cluster_goes_on(bench: Bench) -> None:
+    bench.make(f"{APPS}/deployments", deployment())
+    watch = bench.http.stream("GET", f"{CORE}/pods", params={"watch": "true"})
+    with watch as answer, bench.cluster.api_server_away():
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(answer.iter_lines())
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(bench.cluster.url)
+        bench.cluster.advance(5)
+    assert len(bench.pods()) == 3
+
+
 def test_a_watch_that_is_cut_breaks_in_its_middle(bench: Bench) -> None:
     with bench.http.stream("GET", f"{CORE}/configmaps", params={"watch": "true"}) as answer:
         lines = answer.iter_lines()

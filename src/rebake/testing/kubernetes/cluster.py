@@ -87,7 +87,8 @@ class Cluster:
             self._world.create(kinds.NAMESPACES, "", {"metadata": {"name": name}})
         self.settle()
         self._certificate = certificate
-        self._server = Server(self._api, server_context(certificate) if certificate else None)
+        self._tls = server_context(certificate) if certificate else None
+        self._server = Server(self._api, self._tls)
         self.url = self._server.url
 
     def __enter__(self) -> Cluster:
@@ -203,6 +204,15 @@ class Cluster:
             item = self._writer.current(at)
             after = {**item, "spec": {**item["spec"], "replicas": replicas}}
             self._writer.update(at, after, Options("kube-controller-manager", system=True))
+
+    @contextmanager
+    def api_server_away(self) -> Iterator[None]:
+        """Within it nobody answers at the URL and every connection is broken; pods and controllers go on."""
+        self._server.close()
+        try:
+            yield
+        finally:
+            self._server = Server(self._api, self._tls, self._server.port)
 
     def forget_history(self) -> None:
         """As compaction does: watches and pages that begin before now answer 410."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 GATEWAY_GROUP = "gateway.networking.k8s.io"
 
@@ -56,16 +57,27 @@ class Resource:
         return "/".join(part for part in parts if part)
 
 
-def _core(plural: str, kind: str, **more: object) -> Resource:
-    return Resource("", "v1", plural, kind, f"io.k8s.api.core.v1.{kind}", **more)  # type: ignore[arg-type]
+class _Shared(TypedDict, total=False):
+    subresources: tuple[str, ...]
+    generation: bool
+    custom: bool
+    categories: tuple[str, ...]
 
 
-def _of(group: str, version: str, package: str, plural: str, kind: str, **more: object) -> Resource:
-    name = f"io.k8s.api.{package}.{version}.{kind}"
-    return Resource(group, version, plural, kind, name, **more)  # type: ignore[arg-type]
+class _More(_Shared, total=False):
+    namespaced: bool
+    short_names: tuple[str, ...]
 
 
-_SCALABLE = {"subresources": ("scale", "status"), "generation": True, "categories": ("all",)}
+def _core(plural: str, kind: str, **more: Unpack[_More]) -> Resource:
+    return Resource("", "v1", plural, kind, f"io.k8s.api.core.v1.{kind}", **more)
+
+
+def _of(group: str, version: str, package: str, plural: str, kind: str, **more: Unpack[_More]) -> Resource:
+    return Resource(group, version, plural, kind, f"io.k8s.api.{package}.{version}.{kind}", **more)
+
+
+_SCALABLE: _Shared = {"subresources": ("scale", "status"), "generation": True, "categories": ("all",)}
 NAMESPACES = _core("namespaces", "Namespace", namespaced=False, short_names=("ns",), subresources=("status",))
 PODS = _core(
     "pods",
@@ -121,7 +133,7 @@ SELF_REVIEWS = _of(
     namespaced=False,
 )
 """Asked and answered, never kept."""
-_GATEWAY = {"subresources": ("status",), "generation": True, "custom": True, "categories": ("gateway-api",)}
+_GATEWAY: _Shared = {"subresources": ("status",), "generation": True, "custom": True, "categories": ("gateway-api",)}
 GATEWAYS = Resource(
     GATEWAY_GROUP,
     "v1",
@@ -129,7 +141,7 @@ GATEWAYS = Resource(
     "Gateway",
     "io.k8s.networking.gateway.v1.Gateway",
     short_names=("gtw",),
-    **_GATEWAY,  # type: ignore[arg-type]
+    **_GATEWAY,
 )
 HTTP_ROUTES = Resource(
     GATEWAY_GROUP,
@@ -137,7 +149,7 @@ HTTP_ROUTES = Resource(
     "httproutes",
     "HTTPRoute",
     "io.k8s.networking.gateway.v1.HTTPRoute",
-    **_GATEWAY,  # type: ignore[arg-type]
+    **_GATEWAY,
 )
 
 BUILT_IN = (

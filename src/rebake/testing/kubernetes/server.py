@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
@@ -22,32 +23,40 @@ class Server:
 
     Attributes:
         url: `http://127.0.0.1:PORT`, or `https` with a context.
+        port: of the URL.
     """
 
-    def __init__(self, api: Api, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, api: Api, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
+        """Args: port: the one of a server that was closed; by default any that is free."""
         self._closing = threading.Event()
+        self._connections: set[socket.socket] = set()
         server = self
 
         class Handler(_Handler):
             inside = api
             closing = server._closing
+            connections = server._connections
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._http.daemon_threads = True
         if tls is not None:
             self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._http.server_address[1]}"
+        self.port = int(self._http.server_address[1])
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self._api = api
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End it; open watches end with it."""
+        """End it, and every connection with it, whatever it is in the middle of."""
         self._closing.set()
         with self._api.store.changed:
             self._api.store.changed.notify_all()
         self._http.shutdown()
         self._http.server_close()
+        for one in list(self._connections):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
         self._thread.join()
 
 
@@ -57,6 +66,16 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = READ_SECONDS
     inside: Api
     closing: threading.Event
+    connections: set[socket.socket]
+
+    def setup(self) -> None:
+        super().setup()
+        self.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.connections.discard(self.connection)
+        with contextlib.suppress(OSError):
+            super().finish()
 
     def handle(self) -> None:
         with contextlib.suppress(ConnectionError, TimeoutError, ssl.SSLError):
