@@ -60,6 +60,11 @@ def test_importing_the_package_loads_no_click() -> None:
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
+def test_a_registrys_client_brings_no_command_line_of_its_own() -> None:
+    script = "import rebake.registry.client, httpx, sys; sys.exit('rich' in sys.modules or 'click' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 def test_a_reader_who_leaves_is_no_error(home: Home, application: FakeApplication) -> None:
     application.environments = [environment_view(environment=f"e{n}") for n in range(2000)]
     reading, writing = os.pipe()
