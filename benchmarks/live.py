@@ -193,7 +193,8 @@ def _lines(count: int) -> list[bytes]:
     return [
         f"{1_790_000_000 + n // RECORDS_PER_SECOND}\ts1:9000,c1:1000\tbench/production/{'c1' if n % 10 == 0 else 's1'}"
         f"\t127.0.0.1:{4000 + n % 6}\t{500 if n % 997 == 0 else 200}\t-\t{3000 + n * 7919 % 90000}\t5"
-        f"\t1\t{'c1' if n % 10 == 0 else 's1'}\t-\tGET\t{paths[n % 4].format(n, n % 7)}\n".encode()
+        f"\t1\t{'c1' if n % 10 == 0 else 's1'}\tDownstreamEnd\t10000\t{n:036}\t-\tGET"
+        f"\t{paths[n % 4].format(n, n % 7)}\n".encode()
         for n in range(count)
     ]
 

@@ -14,12 +14,17 @@ FAILING = {
     "+5 points": f"{USERS} and random.random() < 0.05",
     "endpoint": 'self.path.startswith("/orders/")',
 }
+"""By scenario of the judges' benchmark (`benchmarks.judge_world`): which requests a release fails."""
 MISBEHAVING = {
     "hanging": f"        if {USERS}: threading.Event().wait(600)\n",
     "lost": f"        if {USERS}: return self.send_error(404)\n",
+    "sending away": (
+        f"        if {USERS}:\n            self.send_response(302)\n"
+        "            self.send_header('Location', '/login')\n"
+        "            self.send_header('Content-Length', '0')\n            return self.end_headers()\n"
+    ),
 }
-"""What a release does before anything else: it never answers users, or finds nothing any more."""
-"""By scenario of the judges' benchmark (`benchmarks.judge_world`): which requests a release fails."""
+"""What a release does before anything else: it never answers users, finds nothing any more, or sends all to a login."""
 
 MIX = tuple(Request(path, weight=n) for path, n in (("/", 10), ("/notes", 6), ("/items/7", 3), ("/orders/17", 1)))
 """The shares by endpoint of the judges' benchmark: 50, 30, 15 and 5 %."""

@@ -82,7 +82,12 @@ def test_a_good_release_goes_through_its_copies_to_its_users(site: Site) -> None
 
 
 @pytest.mark.parametrize(
-    ("kind", "complaint"), [("hanging", "requests without an answer in time"), ("lost", "refusals (4xx)")]
+    ("kind", "complaint"),
+    [
+        ("hanging", "requests without an answer in time"),
+        ("lost", "refusals (4xx)"),
+        ("sending away", "redirects (3xx)"),
+    ],
 )
 def test_a_release_that_fails_its_users_without_failing_is_taken_back(site: Site, kind: str, complaint: str) -> None:
     judged = HALF + "    judge: {answer_within: 1s}\n"

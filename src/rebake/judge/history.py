@@ -21,6 +21,7 @@ class Sum:
     shielded: int = 0
     refused: int = 0
     unanswered: int = 0
+    redirected: int = 0
     endpoints: dict[str, tuple[int, int]] = field(default_factory=dict)
     latency: list[int] = field(default_factory=list)
     instances: dict[str, Sum] = field(default_factory=dict)
@@ -31,6 +32,7 @@ class Sum:
         self.shielded += arm.shielded
         self.refused += arm.refused
         self.unanswered += arm.unanswered
+        self.redirected += arm.redirected
         for name, (n, errors) in arm.endpoints.items():
             before = self.endpoints.get(name, (0, 0))
             self.endpoints[name] = (before[0] + n, before[1] + errors)
@@ -50,6 +52,7 @@ class Sum:
             shielded=self.shielded,
             refused=self.refused,
             unanswered=self.unanswered,
+            redirected=self.redirected,
         )
 
 
@@ -66,6 +69,7 @@ def paired(parts: Iterable[Pairs]) -> Pairs:
             _sum(total.failed, part.failed),
             _sum(total.refused, part.refused),
             _sum(total.unanswered, part.unanswered),
+            _sum(total.redirected, part.redirected),
             endpoints,
         )
         instances.update(part.instances)

@@ -1,7 +1,7 @@
 """What is bet on: one row per metric, and how a tick becomes counts for each row.
 
 Rows: all failures; failures of each endpoint; answers slower than each latency threshold; requests without an answer
-in time; answers that refuse. A request is slow when it
+in time; answers that refuse; answers that send the caller elsewhere. A request is slow when it
 succeeded and took longer than the threshold, so the unit is always the request that was routed, never the answer.
 The candidate's threshold lies above stable's by the allowed growth; where it cuts a 5 % bucket, that bucket's answers
 count as the part of the bucket above it.
@@ -22,12 +22,23 @@ ERROR_BETS = (0.2, 0.6, 2.0, 6.0, 20.0, 60.0, 200.0)
 BODY_BETS = (0.02, 0.06, 0.15, 0.4, 1.0, 2.5, 6.0)
 TAIL_BETS = (0.06, 0.2, 0.6, 2.0, 6.0, 20.0, 60.0)
 
-SHARES: Mapping[str, float] = {"errors": 0.5, "endpoints": 0.2, "latency": 0.3, "unanswered": 0.1, "refusals": 0.1}
+SHARES: Mapping[str, float] = {
+    "errors": 0.5,
+    "endpoints": 0.2,
+    "latency": 0.3,
+    "unanswered": 0.1,
+    "refusals": 0.1,
+    "redirects": 0.1,
+}
 """Wealth given to each kind of metric at the start. Kinds that the samples will not carry pass theirs to the others."""
 
-UNANSWERED, REFUSALS = "unanswered", "refusals"
+UNANSWERED, REFUSALS, REDIRECTS = "unanswered", "refusals", "redirects"
 """Kinds that only records of single requests carry, and the names of their rows."""
-OTHERS: Mapping[str, str] = {UNANSWERED: "request without an answer in time", REFUSALS: "refusal (4xx)"}
+OTHERS: Mapping[str, str] = {
+    UNANSWERED: "request without an answer in time",
+    REFUSALS: "refusal (4xx)",
+    REDIRECTS: "redirect (3xx)",
+}
 """How sentences call one event of them."""
 ENDPOINT_EXTRA = 0.002
 LATENCY_EXTRA = 0.0005
@@ -167,6 +178,11 @@ def unanswered_row(settings: JudgeSettings, share: float, history: Arm | None) -
 def refusal_row(settings: JudgeSettings, share: float, history: Arm | None) -> Row:
     prior = rate(history.refused, history.n) if history else 0.0
     return Row(REFUSALS, share, settings.refusal_ratio, settings.refusal_extra, ERROR_BETS, prior)
+
+
+def redirect_row(settings: JudgeSettings, share: float, history: Arm | None) -> Row:
+    prior = rate(history.redirected, history.n) if history else 0.0
+    return Row(REDIRECTS, share, settings.refusal_ratio, settings.refusal_extra, ERROR_BETS, prior)
 
 
 def newcomer_share(order: int) -> float:

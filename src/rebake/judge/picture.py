@@ -204,11 +204,11 @@ def _seconds(scale: _Scale, end: float) -> list[str]:
 def clock(t: float) -> str:
     """Seconds since the first judged request, as people read them.
 
-    >>> clock(3.25), clock(75.0), clock(3723.0), clock(-0.2)
-    ('3.2 s', '1:15 min', '1:02:03 h', '-0.2 s')
+    >>> clock(3.25), clock(75.0), clock(3723.0), clock(-0.2), clock(-0.04)
+    ('3.2 s', '1:15 min', '1:02:03 h', '-0.2 s', '0.0 s')
     """
     if t < 60:
-        return f"{t:.1f} s"
+        return f"{round(t, 1) + 0.0:.1f} s"
     whole = round(t)
     minutes, seconds = divmod(whole, 60)
     if whole < 3600:

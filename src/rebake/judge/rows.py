@@ -15,6 +15,7 @@ from rebake.judge.book import PRIOR_REQUESTS, PRIOR_REQUESTS_UNKNOWN, Book
 from rebake.judge.eprocess import Counts, Floats
 from rebake.judge.metrics import (
     MAX_ENDPOINTS,
+    REDIRECTS,
     REFUSALS,
     THRESHOLD_SAMPLES,
     UNANSWERED,
@@ -28,6 +29,7 @@ from rebake.judge.metrics import (
     kinds_of,
     latency_row,
     newcomer_share,
+    redirect_row,
     refusal_row,
     slow_candidate,
     slow_stable,
@@ -48,7 +50,7 @@ class Rows:
 
     Attributes:
         book: their wealth, running rates and totals.
-        others: row by kind, of requests without an answer and of refusals.
+        others: row by kind, of requests without an answer, of refusals and of redirects.
         endpoints: row by endpoint. limits: latency limits, each with its row.
     """
 
@@ -77,6 +79,8 @@ class Rows:
             rows.append(unanswered_row(self.settings, shares[UNANSWERED], history))
         if REFUSALS in shares:
             rows.append(refusal_row(self.settings, shares[REFUSALS], history))
+        if REDIRECTS in shares:
+            rows.append(redirect_row(self.settings, shares[REDIRECTS], history))
         if rows:
             first = len(self.book.rows)
             self.book.open(rows)
@@ -223,10 +227,10 @@ def _pair(counts: tuple[int, int] | None) -> Pair:
 
 
 def _other(kind: str, arm: Arm) -> Pair:
-    """The unit is the request whose answer came or is overdue; of refusals the one that was answered."""
+    """The unit is the request whose answer came or is overdue; of what its answer says the one that was answered."""
     if kind == UNANSWERED:
         return _pair((arm.n + max(arm.unanswered, 0), arm.unanswered))
-    return _pair((arm.n, arm.refused))
+    return _pair((arm.n, arm.refused if kind == REFUSALS else arm.redirected))
 
 
 def sane(arm: Arm) -> Pair:

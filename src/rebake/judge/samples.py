@@ -26,6 +26,7 @@ class Arm:
         started: requests dealt to the cohort within the tick, finished or not; None: taken to be `n`.
         shielded: those of `errors` whose callers got a good answer all the same, from a second try elsewhere.
         refused: those of `n` that were refused: answers with 4xx. No failures, unless the other cohort has fewer.
+        redirected: those of `n` that sent the caller elsewhere: answers with 3xx, but for "not modified" (304).
         unanswered: requests that had no answer within a limit or whose callers left before any; none of `n`.
     """
 
@@ -38,6 +39,7 @@ class Arm:
     shielded: int = 0
     refused: int = 0
     unanswered: int = 0
+    redirected: int = 0
 
 
 Joint = tuple[int, int, int]
@@ -50,7 +52,7 @@ class Pairs:
 
     Attributes:
         n: pairs of which it is known what became of both.
-        failed, refused, unanswered: of those; as for an `Arm`, and each pair's first word counts.
+        failed, refused, unanswered, redirected: of those; as for an `Arm`, and each pair's first word counts.
         endpoints: by templated endpoint, (pairs, and how many failed on both, on the copy, on the original alone).
         instances: of the candidate, that copies reached.
     """
@@ -59,6 +61,7 @@ class Pairs:
     failed: Joint = (0, 0, 0)
     refused: Joint = (0, 0, 0)
     unanswered: Joint = (0, 0, 0)
+    redirected: Joint = (0, 0, 0)
     endpoints: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
     instances: tuple[str, ...] = ()
 
@@ -114,7 +117,8 @@ class JudgeSettings:
     Attributes:
         false_rollbacks: bound on the probability that a release no worse than the margins is ever taken back.
         error_ratio, error_extra: a candidate is worse when its error rate is above ratio x stable's + extra.
-        refusal_ratio, refusal_extra: the same for the share of its answers that refuse (4xx).
+        refusal_ratio, refusal_extra: the same for the share of its answers that refuse (4xx), and for those that
+            redirect (3xx).
         latency: allowed growth by quantile: {"p50": .07, "p90": .1, "p99": .2}.
         min_requests: candidate requests that a step needs before it can be called healthy.
         words: how sentences call what is judged.

@@ -26,6 +26,8 @@ FIRST_COLUMNS = (
 _NEEDED = ("t", "dt", "weight", "stable_n", "stable_errors", "candidate_n", "candidate_errors")
 _OF_AN_ARM = [part.name for part in fields(Arm)]
 _KNOWN = frozenset({"t", "dt", "weight", "step", "pairs", *(f"{c}_{name}" for c in COHORTS for name in _OF_AN_ARM)})
+_NAMED = {"refusals": "refused", "redirects": "redirected"}
+"""Kinds of metric whose column is called otherwise."""
 _PLAIN = (bool, int, float, str)
 
 Row = Mapping[str, Any]
@@ -157,7 +159,7 @@ def beginning_from(note: Mapping[str, Any] | None, columns: Iterable[str]) -> Be
     if note and "began" in note:
         return Beginning.from_json(note["began"])
     known = set(columns)
-    kinds = tuple(k for k in SHARES if k == "errors" or any(f"{c}_{k}" in known for c in COHORTS))
+    kinds = tuple(k for k in SHARES if k == "errors" or any(f"{c}_{_NAMED.get(k, k)}" in known for c in COHORTS))
     return Beginning(kinds=kinds)
 
 

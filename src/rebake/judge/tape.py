@@ -90,7 +90,9 @@ def tick_of(doc: Mapping[str, Any]) -> Tick:
 
 def pairs_from_json(doc: Mapping[str, Any]) -> Pairs:
     endpoints = {name: (n, both, ours, theirs) for name, (n, both, ours, theirs) in doc.get("endpoints", {}).items()}
-    joint = {name: tuple(doc[name]) for name in ("failed", "refused", "unanswered", "instances") if name in doc}
+    joint = {
+        name: tuple(doc[name]) for name in ("failed", "refused", "unanswered", "redirected", "instances") if name in doc
+    }
     return Pairs(**{**doc, **joint, "endpoints": endpoints})
 
 

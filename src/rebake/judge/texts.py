@@ -43,7 +43,7 @@ def evidence(value: float) -> str:
 
 def counted(count: float, word: str) -> str:
     """ "1 bad answer", "4 bad answers", "2 requests without an answer": the first thing named is made plural."""
-    many = re.sub(r"\b(answer|request|refusal|failure)\b", r"\1s", word, count=1)
+    many = re.sub(r"\b(answer|request|refusal|redirect|failure)\b", r"\1s", word, count=1)
     return f"{number(count)} {word if count == 1 else many}"
 
 

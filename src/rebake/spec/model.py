@@ -330,10 +330,11 @@ class JudgeErrors(Part):
 
 
 class JudgeRefusals(Part):
-    """The margin within which the candidate's share of refusals counts as no worse than stable's."""
+    """The margin within which the candidate's share of refusals, and that of redirects, counts as no worse than
+    stable's."""
 
     ratio: Annotated[int, thousandths(1, 10)] = 1500
-    """Times stable's share of answers with 4xx …"""
+    """Times stable's share of answers with 4xx (for redirects: with 3xx but 304) …"""
     extra: Annotated[int, shares("0%", "90%")] = 200
     """… plus this share of the answers."""
 
@@ -441,7 +442,7 @@ class Judge(Part):
     errors: JudgeErrors = JudgeErrors()
     """The margin for errors."""
     refusals: JudgeRefusals = JudgeRefusals()
-    """The margin for refusals (4xx)."""
+    """The margin for refusals (4xx), and apart from them for redirects (3xx)."""
     answer_within: Annotated[int, durations("1s", "1h")] = 10_000
     """A request without an answer after this time counts as unanswered, while it goes on waiting."""
     latency: JudgeLatency = JudgeLatency()

@@ -10,8 +10,9 @@ from rebake.judge.metrics import SHARES
 from rebake.judge.samples import Arm, JudgeSettings, Tick, Verdict
 
 KINDS = tuple(SHARES)
-USUAL = Arm(36_000, 36, refused=720, unanswered=36)
-"""An hour of a service at ten requests a second: 2 % refusals, a caller in a thousand leaves without an answer."""
+USUAL = Arm(36_000, 36, refused=720, unanswered=36, redirected=720)
+"""An hour of a service at ten requests a second: 2 % refusals and as many redirects, a caller in a thousand leaves
+without an answer."""
 
 
 def course(judge: Judge, seconds: int, weight: float, seed: int = 1, **candidate: float) -> Verdict:
@@ -23,7 +24,8 @@ def course(judge: Judge, seconds: int, weight: float, seed: int = 1, **candidate
         for n, more in ((50 - mine, {}), (mine, candidate)):
             lost = int(chance.binomial(n, min(1.0, 0.001 + more.get("unanswered", 0.0))))
             refused = int(chance.binomial(n - lost, min(1.0, 0.02 + more.get("refused", 0.0))))
-            arms.append(Arm(n - lost, refused=refused, unanswered=lost))
+            sent = int(chance.binomial(n - lost - refused, min(1.0, 0.02 + more.get("redirected", 0.0))))
+            arms.append(Arm(n - lost, refused=refused, unanswered=lost, redirected=sent))
         verdict = judge.update(Tick(float(t), 1.0, weight, arms[0], arms[1]))
         if verdict.kind == "harmful":
             break
@@ -68,3 +70,10 @@ def test_what_is_remembered_goes_on_as_if_nothing_had_happened() -> None:
 def test_counts_that_cannot_be_are_clamped() -> None:
     absurd = Arm(5, refused=900, unanswered=-7)
     assert fresh().update(Tick(0.0, 1.0, 0.5, absurd, absurd)).kind == "undecided"
+
+
+def test_a_release_that_sends_everybody_away_is_taken_back_and_a_few_more_redirects_are_no_harm() -> None:
+    verdict = course(fresh(), 60, 0.05, redirected=1.0)
+    assert verdict.kind == "harmful"
+    assert "redirects (3xx)" in verdict.reason
+    assert course(fresh(), 900, 0.2, redirected=0.01).kind != "harmful"

@@ -125,9 +125,9 @@ def test_a_request_that_waits_too_long_is_unanswered_once_whatever_becomes_of_it
     assert (arm.unanswered, arm.errors) == (1, 0)
 
 
-def test_refusals_are_answers_that_are_told_apart() -> None:
-    arm = only(line(code=404), line(code=429), line(code=399), line(code=500)).fleets["s1"]
-    assert (arm.n, arm.errors, arm.refused) == (4, 1, 2)
+def test_refusals_and_redirects_are_answers_that_are_told_apart() -> None:
+    arm = only(line(code=404), line(code=429), line(code=399), line(code=500), line(code=304)).fleets["s1"]
+    assert (arm.n, arm.errors, arm.refused, arm.redirected) == (5, 1, 2, 1)
 
 
 def original(request: str, second: int = SECOND, **parts: Any) -> bytes:
@@ -168,6 +168,7 @@ def test_a_pair_is_of_the_second_in_which_it_became_whole() -> None:
         ({"tries": 2}, {}, ("failed", (0, 0, 1))),
         ({"code": 404}, {"code": 404}, ("refused", (1, 0, 0))),
         ({}, {"code": 404}, ("refused", (0, 1, 0))),
+        ({"code": 304}, {"code": 302}, ("redirected", (0, 1, 0))),
         ({}, WAITING, ("unanswered", (0, 1, 0))),
         (WAITING, WAITING, ("unanswered", (1, 0, 0))),
         (LEFT, {}, ("unanswered", (0, 0, 1))),
@@ -180,7 +181,7 @@ def test_what_becomes_of_both_halves(one: dict[str, Any], other: dict[str, Any],
     for lines in ((original("a", **one), copy("a", **other)), (copy("a", **other), original("a", **one))):
         found = pairs(*lines)
         assert (found.n, getattr(found, expected[0])) == (1, expected[1])
-        others = {"failed", "refused", "unanswered"} - {expected[0]}
+        others = {"failed", "refused", "unanswered", "redirected"} - {expected[0]}
         assert all(getattr(found, name) == (0, 0, 0) for name in others)
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from rebake.judge.samples import Joint, Pairs
 
-Word = Literal["good", "failed", "refused", "unanswered"]
+Word = Literal["good", "failed", "refused", "unanswered", "redirected"]
 
 MOST_HALVES = 60_000
 """Halves that wait, and ids of pairs: 10 s of 5,000 requests a second. Beyond that the oldest are forgotten."""
@@ -36,7 +36,7 @@ class _Sum:
 
     n: int = 0
     events: dict[Word, list[int]] = field(
-        default_factory=lambda: {"failed": [0] * 3, "refused": [0] * 3, "unanswered": [0] * 3}
+        default_factory=lambda: {word: [0] * 3 for word in ("failed", "refused", "unanswered", "redirected")}
     )
     endpoints: dict[str, list[int]] = field(default_factory=dict)
     instances: set[str] = field(default_factory=set)

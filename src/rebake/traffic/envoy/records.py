@@ -60,7 +60,7 @@ _LEFT = frozenset({"DC", "DR"})
 """The caller left before the end of the answer."""
 _CUT_OFF = b"UMSDR"
 """Only copies have a longest duration: nobody waits for them."""
-_UPGRADED = 101
+_UPGRADED, _NOT_MODIFIED = 101, 304
 _STILL_OPEN = b"DownstreamPeriodic"
 _BUCKETS_PER_NAT = 1.0 / math.log(1.05)
 _MOST_TARGETS = 8192
@@ -160,7 +160,14 @@ def _word(status: int, failed: bool, left: bool) -> Word:
         return "failed"
     if left and not status:
         return "unanswered"
+    if _is_redirect(status):
+        return "redirected"
     return "refused" if 400 <= status < 500 else "good"
+
+
+def _is_redirect(status: int) -> bool:
+    """Who has the thing already (304) is sent nowhere."""
+    return 300 <= status < 400 and status != _NOT_MODIFIED
 
 
 @dataclass(slots=True)
@@ -172,6 +179,7 @@ class _Count:
     shielded: int = 0
     refused: int = 0
     unanswered: int = 0
+    redirected: int = 0
     endpoints: dict[str, list[int]] = field(default_factory=dict)
     latency: list[int] = field(default_factory=list)
     instances: dict[str, _Count] = field(default_factory=dict)
@@ -206,6 +214,7 @@ class _Count:
             shielded=self.shielded,
             refused=self.refused,
             unanswered=self.unanswered,
+            redirected=self.redirected,
         )
 
 
@@ -289,6 +298,7 @@ class Tally:
         count.unanswered += left and status == 0 and not late  # else it has been counted
         if counts:
             count.refused += 400 <= status < 500
+            count.redirected += _is_redirect(status)
             count.add(endpoint, failed or again)
             count.shielded += again and not failed and not left
             for part in parts[1:]:
