@@ -18,13 +18,20 @@ FAILING = {
 MISBEHAVING = {
     "hanging": f"        if {USERS}: threading.Event().wait(600)\n",
     "lost": f"        if {USERS}: return self.send_error(404)\n",
+    "half answers": (
+        f"        if {USERS}:\n            self.send_response(200)\n"
+        "            self.send_header('Content-Length', '9')\n            self.end_headers()\n"
+        "            self.wfile.write(b'half')\n            self.wfile.flush()\n"
+        "            threading.Event().wait(600)\n"
+    ),
     "sending away": (
         f"        if {USERS}:\n            self.send_response(302)\n"
         "            self.send_header('Location', '/login')\n"
         "            self.send_header('Content-Length', '0')\n            return self.end_headers()\n"
     ),
 }
-"""What a release does before anything else: it never answers users, finds nothing any more, or sends all to a login."""
+"""What a release does before anything else: it never answers users, finds nothing any more, stops in the middle of
+each answer, or sends all to a login."""
 
 MIX = tuple(Request(path, weight=n) for path, n in (("/", 10), ("/notes", 6), ("/items/7", 3), ("/orders/17", 1)))
 """The shares by endpoint of the judges' benchmark: 50, 30, 15 and 5 %."""

@@ -86,6 +86,7 @@ def test_a_good_release_goes_through_its_copies_to_its_users(site: Site) -> None
     [
         ("hanging", "requests without an answer in time"),
         ("lost", "refusals (4xx)"),
+        ("half answers", "unfinished answers"),
         ("sending away", "redirects (3xx)"),
     ],
 )

@@ -3,8 +3,8 @@
 The rules:
 - a pair is compared with itself: the copy that the candidate answered, and the user's request that stable answered. So
   nothing need be known of shares, and an outage of what both use blames nobody;
-- failures, failures by endpoint, unanswered ones, refusals and redirects are bet on. Latency is not: the fleets carry
-  different loads meanwhile, and the copy comes second, when caches are warm;
+- failures, failures by endpoint, unanswered and unfinished ones, refusals and redirects are bet on. Latency is not: the
+  fleets carry different loads meanwhile, and the copy comes second, when caches are warm;
 - the wealth is an account of its own beside the users' requests', and their evidence is averaged with shares that are
   fixed before the first copy: bets that a harmless stage has worn out leave those on users untouched.
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from rebake.judge import texts
 from rebake.judge.eprocess import Floats
-from rebake.judge.metrics import OTHERS, REDIRECTS, REFUSALS, UNANSWERED
+from rebake.judge.metrics import OTHERS, REDIRECTS, REFUSALS, UNANSWERED, UNFINISHED
 from rebake.judge.rows import MOST_REQUESTS, Rows
 from rebake.judge.samples import Arm, Joint, JudgeSettings, Pairs, Tick
 
@@ -28,7 +28,7 @@ SHARE = 0.2
 """Part of the wealth that is bet on copies where users come after them: it costs the users' requests 0.22 nats."""
 _HITS = {"errors": "bad answer", **OTHERS}
 UNIT = "copied requests"
-KINDS = ("errors", "endpoints", UNANSWERED, REFUSALS, REDIRECTS)
+KINDS = ("errors", "endpoints", UNANSWERED, REFUSALS, REDIRECTS, UNFINISHED)
 
 
 class Copies:
@@ -54,7 +54,12 @@ class Copies:
         """By row: pairs, and those with the event on both, on the copy alone, on the original alone."""
         table = np.zeros((4, len(self.rows.book.rows)))
         table[:, 0] = _sane(pairs.n, pairs.failed)
-        others = {UNANSWERED: pairs.unanswered, REFUSALS: pairs.refused, REDIRECTS: pairs.redirected}
+        others = {
+            UNANSWERED: pairs.unanswered,
+            REFUSALS: pairs.refused,
+            REDIRECTS: pairs.redirected,
+            UNFINISHED: pairs.unfinished,
+        }
         for kind, row in self.rows.others.items():
             table[:, row] = _sane(pairs.n, others[kind])
         for name, (n, *failed) in pairs.endpoints.items():

@@ -22,6 +22,7 @@ class Sum:
     refused: int = 0
     unanswered: int = 0
     redirected: int = 0
+    unfinished: int = 0
     endpoints: dict[str, tuple[int, int]] = field(default_factory=dict)
     latency: list[int] = field(default_factory=list)
     instances: dict[str, Sum] = field(default_factory=dict)
@@ -33,6 +34,7 @@ class Sum:
         self.refused += arm.refused
         self.unanswered += arm.unanswered
         self.redirected += arm.redirected
+        self.unfinished += arm.unfinished
         for name, (n, errors) in arm.endpoints.items():
             before = self.endpoints.get(name, (0, 0))
             self.endpoints[name] = (before[0] + n, before[1] + errors)
@@ -53,6 +55,7 @@ class Sum:
             refused=self.refused,
             unanswered=self.unanswered,
             redirected=self.redirected,
+            unfinished=self.unfinished,
         )
 
 
@@ -70,6 +73,7 @@ def paired(parts: Iterable[Pairs]) -> Pairs:
             _sum(total.refused, part.refused),
             _sum(total.unanswered, part.unanswered),
             _sum(total.redirected, part.redirected),
+            _sum(total.unfinished, part.unfinished),
             endpoints,
         )
         instances.update(part.instances)

@@ -1,8 +1,9 @@
 """What is bet on: one row per metric, and how a tick becomes counts for each row.
 
 Rows: all failures; failures of each endpoint; answers slower than each latency threshold; requests without an answer
-in time; answers that refuse; answers that send the caller elsewhere. A request is slow when it
-succeeded and took longer than the threshold, so the unit is always the request that was routed, never the answer.
+in time; answers that refuse; answers that send the caller elsewhere; answers that do not end in time.
+A request is slow when it succeeded and took longer than the threshold, so the unit is always the request that was
+routed, never the answer.
 The candidate's threshold lies above stable's by the allowed growth; where it cuts a 5 % bucket, that bucket's answers
 count as the part of the bucket above it.
 """
@@ -26,23 +27,27 @@ SHARES: Mapping[str, float] = {
     "errors": 0.5,
     "endpoints": 0.2,
     "latency": 0.3,
-    "unanswered": 0.1,
-    "refusals": 0.1,
-    "redirects": 0.1,
+    "unanswered": 0.06,
+    "refusals": 0.06,
+    "redirects": 0.04,
+    "unfinished": 0.04,
 }
 """Wealth given to each kind of metric at the start. Kinds that the samples will not carry pass theirs to the others."""
 
-UNANSWERED, REFUSALS, REDIRECTS = "unanswered", "refusals", "redirects"
+UNANSWERED, REFUSALS, REDIRECTS, UNFINISHED = "unanswered", "refusals", "redirects", "unfinished"
 """Kinds that only records of single requests carry, and the names of their rows."""
 OTHERS: Mapping[str, str] = {
     UNANSWERED: "request without an answer in time",
     REFUSALS: "refusal (4xx)",
     REDIRECTS: "redirect (3xx)",
+    UNFINISHED: "unfinished answer",
 }
 """How sentences call one event of them."""
 ENDPOINT_EXTRA = 0.002
 LATENCY_EXTRA = 0.0005
 UNANSWERED_EXTRA = 0.005
+UNFINISHED_RATIO, UNFINISHED_EXTRA = 1.5, 0.02
+"""Wide, since streams of events and large downloads are no harm, and a release may have some more of them."""
 MAX_ENDPOINTS = 64
 QUANTILES: Mapping[str, float] = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 BUCKET_LOG = math.log(1.05)
@@ -183,6 +188,12 @@ def refusal_row(settings: JudgeSettings, share: float, history: Arm | None) -> R
 def redirect_row(settings: JudgeSettings, share: float, history: Arm | None) -> Row:
     prior = rate(history.redirected, history.n) if history else 0.0
     return Row(REDIRECTS, share, settings.refusal_ratio, settings.refusal_extra, ERROR_BETS, prior)
+
+
+def unfinished_row(settings: JudgeSettings, share: float, history: Arm | None) -> Row:
+    prior = rate(history.unfinished, history.n + history.unfinished) if history else 0.0
+    ratio, extra = max(UNFINISHED_RATIO, settings.error_ratio), max(UNFINISHED_EXTRA, settings.error_extra)
+    return Row(UNFINISHED, share, ratio, extra, ERROR_BETS, prior)
 
 
 def newcomer_share(order: int) -> float:

@@ -19,6 +19,7 @@ from rebake.judge.metrics import (
     REFUSALS,
     THRESHOLD_SAMPLES,
     UNANSWERED,
+    UNFINISHED,
     Row,
     Threshold,
     bucket_counts,
@@ -35,6 +36,7 @@ from rebake.judge.metrics import (
     slow_stable,
     thresholds,
     unanswered_row,
+    unfinished_row,
 )
 from rebake.judge.samples import Arm, JudgeSettings, Tick
 
@@ -43,6 +45,12 @@ KNOWN_ENDPOINTS_SHARE = 0.75
 """Part of the endpoints' wealth for those of the hour before; the rest waits for endpoints first seen now."""
 
 Pair = tuple[float, float]
+_OTHER_ROWS = {
+    UNANSWERED: unanswered_row,
+    REFUSALS: refusal_row,
+    REDIRECTS: redirect_row,
+    UNFINISHED: unfinished_row,
+}
 
 
 class Rows:
@@ -50,7 +58,7 @@ class Rows:
 
     Attributes:
         book: their wealth, running rates and totals.
-        others: row by kind, of requests without an answer, of refusals and of redirects.
+        others: row by kind, of requests without an answer, of refusals, of redirects and of unfinished answers.
         endpoints: row by endpoint. limits: latency limits, each with its row.
     """
 
@@ -74,13 +82,7 @@ class Rows:
     # -- opening rows -------------------------------------------------------------------------------------------
 
     def _open_others(self, shares: Mapping[str, float], history: Arm | None) -> None:
-        rows = []
-        if UNANSWERED in shares:
-            rows.append(unanswered_row(self.settings, shares[UNANSWERED], history))
-        if REFUSALS in shares:
-            rows.append(refusal_row(self.settings, shares[REFUSALS], history))
-        if REDIRECTS in shares:
-            rows.append(redirect_row(self.settings, shares[REDIRECTS], history))
+        rows = [row(self.settings, shares[kind], history) for kind, row in _OTHER_ROWS.items() if kind in shares]
         if rows:
             first = len(self.book.rows)
             self.book.open(rows)
@@ -228,8 +230,9 @@ def _pair(counts: tuple[int, int] | None) -> Pair:
 
 def _other(kind: str, arm: Arm) -> Pair:
     """The unit is the request whose answer came or is overdue; of what its answer says the one that was answered."""
-    if kind == UNANSWERED:
-        return _pair((arm.n + max(arm.unanswered, 0), arm.unanswered))
+    if kind in (UNANSWERED, UNFINISHED):
+        hits = arm.unanswered if kind == UNANSWERED else arm.unfinished
+        return _pair((arm.n + max(hits, 0), hits))
     return _pair((arm.n, arm.refused if kind == REFUSALS else arm.redirected))
 
 

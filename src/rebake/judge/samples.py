@@ -27,6 +27,8 @@ class Arm:
         shielded: those of `errors` whose callers got a good answer all the same, from a second try elsewhere.
         refused: those of `n` that were refused: answers with 4xx. No failures, unless the other cohort has fewer.
         redirected: those of `n` that sent the caller elsewhere: answers with 3xx, but for "not modified" (304).
+        unfinished: requests whose answer began and had no end within the limit, or whose callers left in its middle;
+            none of `n`, unless they ended after that.
         unanswered: requests that had no answer within a limit or whose callers left before any; none of `n`.
     """
 
@@ -40,6 +42,7 @@ class Arm:
     refused: int = 0
     unanswered: int = 0
     redirected: int = 0
+    unfinished: int = 0
 
 
 Joint = tuple[int, int, int]
@@ -52,7 +55,8 @@ class Pairs:
 
     Attributes:
         n: pairs of which it is known what became of both.
-        failed, refused, unanswered, redirected: of those; as for an `Arm`, and each pair's first word counts.
+        failed, refused, unanswered, redirected, unfinished: of those; as for an `Arm`, and each pair's first word
+            counts.
         endpoints: by templated endpoint, (pairs, and how many failed on both, on the copy, on the original alone).
         instances: of the candidate, that copies reached.
     """
@@ -62,6 +66,7 @@ class Pairs:
     refused: Joint = (0, 0, 0)
     unanswered: Joint = (0, 0, 0)
     redirected: Joint = (0, 0, 0)
+    unfinished: Joint = (0, 0, 0)
     endpoints: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
     instances: tuple[str, ...] = ()
 

@@ -88,11 +88,12 @@ def tick_of(doc: Mapping[str, Any]) -> Tick:
     return Tick(**{**doc, **arms, "pairs": pairs})
 
 
+_LISTS = ("failed", "refused", "unanswered", "redirected", "unfinished", "instances")
+
+
 def pairs_from_json(doc: Mapping[str, Any]) -> Pairs:
     endpoints = {name: (n, both, ours, theirs) for name, (n, both, ours, theirs) in doc.get("endpoints", {}).items()}
-    joint = {
-        name: tuple(doc[name]) for name in ("failed", "refused", "unanswered", "redirected", "instances") if name in doc
-    }
+    joint = {name: tuple(doc[name]) for name in _LISTS if name in doc}
     return Pairs(**{**doc, **joint, "endpoints": endpoints})
 
 

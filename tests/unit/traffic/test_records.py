@@ -13,11 +13,16 @@ from rebake.judge.history import paired
 from rebake.judge.samples import LATENCY_BUCKETS, Pairs
 from rebake.traffic.endpoints import Endpoints
 from rebake.traffic.envoy import recorder
+from rebake.traffic.envoy.copies import EVENTS
 from rebake.traffic.envoy.recorder import Recorder
 from rebake.traffic.envoy.records import Tally, bucket, dealt_by, weights_of
 from rebake.traffic.ports import EnvironmentRoute, FleetRoute, Sample, Samples
 
 SECOND = 1_800_000_000
+
+
+WAITING: dict[str, Any] = {"code": 0, "micros": "-", "millis": "10000", "kind": "DownstreamPeriodic"}
+LEFT: dict[str, Any] = {"code": 0, "flags": "DC", "micros": "-"}
 
 
 def line(
@@ -113,8 +118,15 @@ def test_a_caller_who_left_is_no_request_but_has_waited() -> None:
     assert (arm.n, arm.errors, arm.unanswered, sum(arm.latency)) == (0, 0, 1, 1)
 
 
-def test_a_caller_who_left_in_the_middle_of_an_answer_had_one() -> None:
-    assert only(line(code=200, flags="DC", micros="-")).fleets["s1"].unanswered == 0
+def test_an_answer_that_began_and_does_not_end_is_unfinished_once() -> None:
+    begun = {**WAITING, "code": 200}
+    left = only(line(code=200, flags="DC", micros="-")).fleets["s1"]
+    assert (left.n, left.unanswered, left.unfinished) == (0, 0, 1)
+    arm = only(line(**begun), line(code=200, flags="DC", micros="-", millis="12000")).fleets["s1"]
+    assert (arm.n, arm.unanswered, arm.unfinished) == (0, 0, 1)
+    assert only(line(**begun), line(millis="12000")).fleets["s1"].n == 1
+    upgraded = only(line(**{**WAITING, "code": 101}), line(code=101, flags="DC", micros="-")).fleets["s1"]
+    assert (upgraded.unanswered, upgraded.unfinished) == (0, 0)
 
 
 @pytest.mark.parametrize("end", [{"code": 200}, {"code": 0, "flags": "DC", "micros": "-"}])
@@ -136,10 +148,6 @@ def original(request: str, second: int = SECOND, **parts: Any) -> bytes:
 
 def copy(request: str, second: int = SECOND, **parts: Any) -> bytes:
     return line(second, fleet="c1~copy", weights="-", request=request, **parts)
-
-
-WAITING: dict[str, Any] = {"code": 0, "micros": "-", "millis": "10000", "kind": "DownstreamPeriodic"}
-LEFT: dict[str, Any] = {"code": 0, "flags": "DC", "micros": "-"}
 
 
 def pairs(*lines: bytes) -> Pairs:
@@ -173,15 +181,16 @@ def test_a_pair_is_of_the_second_in_which_it_became_whole() -> None:
         (WAITING, WAITING, ("unanswered", (1, 0, 0))),
         (LEFT, {}, ("unanswered", (0, 0, 1))),
         ({}, {"flags": "UMSDR", "code": 504}, ("unanswered", (0, 1, 0))),
-        ({}, {"flags": "UMSDR", "code": 200}, ("failed", (0, 0, 0))),
-        ({"flags": "DC", "code": 200, "micros": "-"}, {}, ("unanswered", (0, 0, 0))),
+        ({}, {"flags": "UMSDR", "code": 200}, ("unfinished", (0, 1, 0))),
+        ({}, {**WAITING, "code": 200}, ("unfinished", (0, 1, 0))),
+        ({"flags": "DC", "code": 200, "micros": "-"}, {}, ("unfinished", (0, 0, 1))),
     ],
 )
 def test_what_becomes_of_both_halves(one: dict[str, Any], other: dict[str, Any], expected: tuple[str, Any]) -> None:
     for lines in ((original("a", **one), copy("a", **other)), (copy("a", **other), original("a", **one))):
         found = pairs(*lines)
         assert (found.n, getattr(found, expected[0])) == (1, expected[1])
-        others = {"failed", "refused", "unanswered", "redirected"} - {expected[0]}
+        others = set(EVENTS) - {expected[0]}
         assert all(getattr(found, name) == (0, 0, 0) for name in others)
 
 

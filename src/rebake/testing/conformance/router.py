@@ -464,7 +464,7 @@ class RouterConformance:
             until(lambda: any(arm.unanswered for arm in self.records(router).total.values()))
             candidate.release()
             found = self.recorded(router, 2).total["c1"]  # both have their answer now
-        assert (found.errors, found.unanswered) == (0, 1)
+        assert (found.errors, found.unanswered, found.unfinished) == (0, 1, 1)
 
     def test_previews_and_copies_are_not_recorded_as_users(
         self, router: TrafficRouter, route: EnvironmentRoute, candidate: Instance

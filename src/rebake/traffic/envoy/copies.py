@@ -8,11 +8,13 @@ copy that Envoy itself cut off has no word) is forgotten after a while, and the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from rebake.judge.samples import Joint, Pairs
 
-Word = Literal["good", "failed", "refused", "unanswered", "redirected"]
+Event = Literal["failed", "refused", "unanswered", "redirected", "unfinished"]
+Word = Event | Literal["good"]
+EVENTS: tuple[Event, ...] = get_args(Event)
 
 MOST_HALVES = 60_000
 """Halves that wait, and ids of pairs: 10 s of 5,000 requests a second. Beyond that the oldest are forgotten."""
@@ -35,9 +37,7 @@ class _Sum:
     """What is added up to `Pairs`."""
 
     n: int = 0
-    events: dict[Word, list[int]] = field(
-        default_factory=lambda: {word: [0] * 3 for word in ("failed", "refused", "unanswered", "redirected")}
-    )
+    events: dict[Event, list[int]] = field(default_factory=lambda: {event: [0] * 3 for event in EVENTS})
     endpoints: dict[str, list[int]] = field(default_factory=dict)
     instances: set[str] = field(default_factory=set)
 

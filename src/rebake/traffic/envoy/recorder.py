@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from rebake.traffic.endpoints import Endpoints
-from rebake.traffic.envoy.records import MINUTE, Tally
+from rebake.traffic.envoy.callers import MINUTE
+from rebake.traffic.envoy.records import Tally
 from rebake.traffic.ports import Samples
 
 Cursor = Mapping[str, Any]

@@ -6,8 +6,8 @@ not matter how late it is read. Columns, separated by tabs, the ones that caller
     second, weights, cluster, instance, status, flags, microseconds, milliseconds, tries, fleet that answered, kind,
     limit in milliseconds, id of the request, caller, method, path without query
 
-A request has a line of its own when it still has no answer after the limit, so that a fleet that hangs is seen while it
-hangs; Envoy looks at each request once in that time. Else it has one when it has ended.
+A request has a line of its own when it has no answer after the limit, or one without an end, so that a fleet that hangs
+is seen while it hangs; Envoy looks at each request once in that time. It has another one when it has ended.
 
 What is judged is the first try: the fleet that a request was dealt to failed it when another try had to answer it, or
 another fleet did. That is so for every fleet, whether it is shielded or not. A try that was hedged because it had no
@@ -33,7 +33,8 @@ from urllib.parse import quote, unquote
 from rebake.judge.samples import LATENCY_BUCKETS, Arm
 from rebake.traffic.endpoints import Endpoints, fold
 from rebake.traffic.envoy import names
-from rebake.traffic.envoy.copies import Half, Pairing, Word
+from rebake.traffic.envoy.callers import MINUTE, Callers
+from rebake.traffic.envoy.copies import Event, Half, Pairing, Word
 from rebake.traffic.ports import EnvironmentRoute, Sample, Sticky
 
 Document = dict[str, Any]
@@ -64,7 +65,6 @@ _UPGRADED, _NOT_MODIFIED = 101, 304
 _STILL_OPEN = b"DownstreamPeriodic"
 _BUCKETS_PER_NAT = 1.0 / math.log(1.05)
 _MOST_TARGETS = 8192
-MINUTE = 60
 
 
 def dealt_by(route: EnvironmentRoute) -> str:
@@ -114,12 +114,11 @@ def access_log_options(route: EnvironmentRoute) -> Document:
 
 
 def _worth_a_line(limit_ms: int) -> Document:
-    """What has ended, and what has no answer at the first look; not each look at an open stream of events."""
+    """What has ended, and what has not at the first look; not each look at an open stream of events."""
     ended = {"log_type_filter": {"types": ["DownstreamEnd"]}}
     looked_at = {"log_type_filter": {"types": ["DownstreamPeriodic"]}}
-    unanswered = {"status_code_filter": {"comparison": _compare("EQ", 0, "rebake.no_answer")}}
     first = {"duration_filter": {"comparison": _compare("LE", limit_ms + limit_ms // 2, "rebake.first_look")}}
-    return {"or_filter": {"filters": [ended, {"and_filter": {"filters": [looked_at, unanswered, first]}}]}}
+    return {"or_filter": {"filters": [ended, {"and_filter": {"filters": [looked_at, first]}}]}}
 
 
 def _compare(operator: str, value: int, name: str) -> Document:
@@ -158,11 +157,16 @@ def _word(status: int, failed: bool, left: bool) -> Word:
     """What became of a request that has ended. Who left in the middle of an answer had one."""
     if failed:
         return "failed"
-    if left and not status:
-        return "unanswered"
+    if left:
+        return _without_end(status)
     if _is_redirect(status):
         return "redirected"
     return "refused" if 400 <= status < 500 else "good"
+
+
+def _without_end(status: int) -> Event:
+    """What a request is that has no whole answer: not one, or the beginning of one."""
+    return "unfinished" if status else "unanswered"
 
 
 def _is_redirect(status: int) -> bool:
@@ -180,6 +184,7 @@ class _Count:
     refused: int = 0
     unanswered: int = 0
     redirected: int = 0
+    unfinished: int = 0
     endpoints: dict[str, list[int]] = field(default_factory=dict)
     latency: list[int] = field(default_factory=list)
     instances: dict[str, _Count] = field(default_factory=dict)
@@ -192,6 +197,11 @@ class _Count:
             pair = self.endpoints[endpoint] = [0, 0]
         pair[0] += 1
         pair[1] += failed
+
+    def ends_not(self, status: int, counts: bool) -> None:
+        """A request without a whole answer; upgraded ones (WebSockets) have none."""
+        self.unanswered += counts and not status
+        self.unfinished += counts and status not in (0, _UPGRADED)
 
     def time(self, place: int) -> None:
         if not self.latency:
@@ -215,6 +225,7 @@ class _Count:
             refused=self.refused,
             unanswered=self.unanswered,
             redirected=self.redirected,
+            unfinished=self.unfinished,
         )
 
 
@@ -273,11 +284,11 @@ class Tally:
         status, at = int(code), int(second)
         name, copied, _ = route.partition(b"+")
         if kind == _STILL_OPEN:
-            if copied:
+            if copied and status != _UPGRADED:
                 endpoint = self.endpoints.name(self._target(method, path), status, at)
-                self._half(columns, "unanswered", name, endpoint, silent)
+                self._half(columns, _without_end(status), name, endpoint, silent)
             if caller == b"-" or self.callers.counts(at // MINUTE, fleet, caller, True):
-                self._count(second, name, fleet).unanswered += not silent
+                self._count(second, name, fleet).ends_not(status, not silent)
             return
         failed, left = _ended(status, flags)
         late = int(millis) >= int(limit)
@@ -295,7 +306,7 @@ class Tally:
         count = self._count(second, name, fleet)
         others = again or int(tries) > 1
         parts = [count] if others else [count, count.of(host.decode("ascii", "replace"))]
-        count.unanswered += left and status == 0 and not late  # else it has been counted
+        count.ends_not(status, left and not late)  # else it has been counted
         if counts:
             count.refused += 400 <= status < 500
             count.redirected += _is_redirect(status)
@@ -320,10 +331,10 @@ class Tally:
         second, _, _, host, code, flags, _, _, _, _, kind, limit, request, *_ = columns
         status = int(code)
         failed, left = _ended(status, flags)
-        if kind == _STILL_OPEN or (flags == _CUT_OFF and status >= 400):
-            word: Word = "unanswered"
+        if kind == _STILL_OPEN:
+            word: Word = _without_end(status)
         elif flags == _CUT_OFF:
-            word = "good"  # an answer that goes on for long
+            word = "unanswered" if status >= 400 else "unfinished"
         elif left:
             return
         else:
@@ -369,32 +380,3 @@ class Tally:
             found = fold(method.decode("ascii", "replace"), path.decode("utf-8", "replace"))
             self._targets[key] = found
         return found
-
-
-class Callers:
-    """Callers that stick are counted by the minute: a caller who tries again and again is one unlucky caller.
-
-    The first request of a caller in a minute counts, and its first failure in that minute. A failure after a success
-    is one more request, so that the e-process sees more successes of the candidate than there were, never fewer.
-    """
-
-    def __init__(self) -> None:
-        self._minutes: dict[int, tuple[set[int], set[int]]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._minutes)
-
-    def counts(self, minute: int, fleet: str, caller: bytes, failed: bool) -> bool:
-        """Whether this request counts."""
-        if minute not in self._minutes:
-            self._minutes[minute] = (set(), set())
-            for gone in [m for m in self._minutes if m < max(self._minutes) - 1]:
-                del self._minutes[gone]
-        met, unlucky = self._minutes.get(minute, (set(), set()))
-        cookie, _, request = caller.partition(b"/")
-        key = hash((fleet, request if cookie == b"-" else cookie))  # the first answer gives the request's id as cookie
-        first, first_failure = key not in met, failed and key not in unlucky
-        met.add(key)
-        if failed:
-            unlucky.add(key)
-        return first or first_failure
