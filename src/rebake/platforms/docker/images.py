@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from rebake.errors import Permanent
+from rebake.errors import Permanent, PlatformError
 from rebake.platforms.docker.archive import Image, ImageStore, archive, held_layers, image_of
 from rebake.platforms.docker.client import DockerClient, NameTaken
 from rebake.platforms.docker.records import ContainerFolders
@@ -17,6 +17,8 @@ from rebake.release.documents import SERVICE_ANNOTATION
 from rebake.release.manifest import Release
 
 _SHELL = "/bin/sh"
+_COMPARED_SETTINGS = ("Env", "User", "WorkingDir", "Labels")
+"""What a container takes from its image's config, besides what every request says anew."""
 _COMPARED = 20
 """So many of our newest images are asked for layers that need not be sent again."""
 
@@ -43,32 +45,49 @@ class Images:
             raise needs_base(release)
         image = image_of(self._store, release)
         with self._lock:
-            if client.image(image.facts.id) is None:
-                self._load(client, image, progress)
+            image = self._found(client, image) or self._load(client, image, progress)
             record = self._folders.images / release.digest.removeprefix("sha256:")
             if not record.exists():
                 self._folders.images.mkdir(parents=True, exist_ok=True)
                 write_record(record, Loaded(client.socket, image.facts.id))
         return image
 
-    def _load(self, client: DockerClient, image: Image, progress: Progress) -> None:
+    def _found(self, client: DockerClient, image: Image) -> Image | None:
+        """The image as the engine has it, under the engine's own ID for it.
+
+        Most engines call an image by the digest of its config, which they have checked. One that keeps images in
+        containerd calls it by another digest, and finds it by its name: there its layers and settings are compared.
+        """
+        if client.image(image.facts.id) is not None:
+            return image
+        doc = client.image(image.tag)
+        if doc is None or (doc.get("RootFS") or {}).get("Layers") != [blob.diff_id for blob in image.layers]:
+            return None
+        mine, theirs = self._store.read_json(image.facts.id)["config"], doc.get("Config") or {}
+        if any((mine.get(key) or None) != (theirs.get(key) or None) for key in _COMPARED_SETTINGS):
+            return None
+        return replace(image, facts=replace(image.facts, id=str(doc["Id"])))
+
+    def _load(self, client: DockerClient, image: Image, progress: Progress) -> Image:
         for blob in image.layers:
             self._store.verify(blob.digest)
         skip = self._held(client, image)
         progress(f"load {len(image.layers) - skip} of {len(image.layers)} layers into the engine")
         try:
             client.load(archive(self._store, image, skip))
-        except Permanent as error:
-            if not skip or error.code != "docker-refused":
+        except PlatformError as error:
+            if not skip or error.code not in ("docker-refused", "docker-failed"):
                 raise
-            client.load(archive(self._store, image))  # it lost a layer meanwhile
-        if client.image(image.facts.id) is None:
+            client.load(archive(self._store, image))  # it lost a layer meanwhile, or wants all of them
+        found = self._found(client, image)
+        if found is None:
             raise Permanent(
                 "image-changed",
-                f"expected the engine to hold {image.facts.id} after loading it, found none of that digest",
+                f"expected the engine to hold {image.facts.id} after loading it, found no image like it",
                 where=client.socket,
                 remedy="the engine changes images as it loads them; please report its version (rebake doctor)",
             )
+        return found
 
     @staticmethod
     def _held(client: DockerClient, image: Image) -> int:
