@@ -28,10 +28,8 @@ class Admission:
         self.webhooks: dict[str, Webhook] = {}
 
     def check(self, resource: Resource, item: Json) -> list[str]:
-        """Admit an object that is to be created, and give warnings. Raises: ApiError 403, 404, or a webhook's 400."""
-        name, place = item["metadata"].get("name", ""), item["metadata"].get("namespace", "")
-        if resource.namespaced:
-            self._namespace(resource, name, place)
+        """Admit a valid object that is to be created, and give warnings. Raises: ApiError 403, or a webhook's 400."""
+        place = item["metadata"].get("namespace", "")
         self._ask_webhooks(resource, item)
         if resource == kinds.PODS:
             self._service_account(item, place)
@@ -49,7 +47,11 @@ class Admission:
             if why := refuses(resource, item):
                 raise ApiError(400, "", f'admission webhook "{webhook}" denied the request: {why}')
 
-    def _namespace(self, resource: Resource, name: str, place: str) -> None:
+    def check_namespace(self, resource: Resource, item: Json) -> None:
+        """Whether the namespace takes new objects; asked before all else. Raises: ApiError 403, 404."""
+        if not resource.namespaced:
+            return
+        name, place = item["metadata"].get("name", ""), item["metadata"].get("namespace", "")
         namespace = self._store.get(kinds.NAMESPACES, "", place)
         if namespace is None:
             raise not_found(kinds.NAMESPACES, place)

@@ -25,12 +25,13 @@ from rebake.testing.kubernetes.status import (
     ApiError,
     Json,
     bad_request,
+    internal_error,
     method_not_allowed,
     no_such_path,
     unsupported_media_type,
 )
 from rebake.testing.kubernetes.store import Store
-from rebake.testing.kubernetes.wishes import Options, Place, Written, check_patch_media
+from rebake.testing.kubernetes.wishes import Options, Written, check_patch_media
 from rebake.testing.kubernetes.writer import Writer
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "GET": "get"}
@@ -83,6 +84,7 @@ class Api:
     Attributes:
         served: the resources there are; a test may take some away.
         asked: every request, in the order of their answers.
+        defects: of the emulator, which a request brought to light.
     """
 
     store: Store
@@ -94,6 +96,7 @@ class Api:
     served: list[Resource]
     logs: Logs = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
+    defects: list[Exception] = field(default_factory=list)
 
     def answer(self, request: Request) -> Answer:
         """Answer one request; refusals are answers, too."""
@@ -109,6 +112,9 @@ class Api:
                 answer.headers["Retry-After"] = str(error.retry_after)
         except Dropped:
             pass
+        except Exception as error:  # a defect of ours, not a refusal: the test shall fail
+            self.defects.append(error)
+            answer = _json(internal_error(repr(error)).status, 500)
         self.asked.append(Asked(attempt, user, 0 if answer.dropped else answer.code))
         return answer
 
@@ -211,8 +217,7 @@ class Api:
             return self._delete(request, at, resource)
         options = _options(request)
         if at.verb == "create":
-            place = at.namespace or str(_body(request, resource).get("metadata", {}).get("namespace", ""))
-            return _written(self.writer.create(Place(resource, place), _body(request, resource), options))
+            return _written(self.writer.create(at.place, _body(request, resource), options))
         if at.verb == "update":
             return _written(self.writer.update(at.place, _body(request, resource), options))
         check_patch_media(resource, _media(request))  # before its body is read

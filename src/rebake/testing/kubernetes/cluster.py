@@ -12,7 +12,7 @@ from typing import Any
 from rebake.testing.kubernetes import resources as kinds
 from rebake.testing.kubernetes.access import ADMIN_TOKEN, Access
 from rebake.testing.kubernetes.admission import Admission
-from rebake.testing.kubernetes.api import Api, Asked
+from rebake.testing.kubernetes.api import Answer, Api, Asked, Request
 from rebake.testing.kubernetes.certificates import Identity, server_context
 from rebake.testing.kubernetes.controllers.deployments import Deployments
 from rebake.testing.kubernetes.controllers.garbage import Garbage, Namespaces
@@ -98,12 +98,24 @@ class Cluster:
         self.close()
 
     def close(self) -> None:
+        """Raises: RuntimeError where a request found a defect of the emulator itself, which answered 500."""
         self._server.close()
+        if self._api.defects:
+            raise RuntimeError("the emulated API server has a defect") from self._api.defects[0]
 
     @property
     def asked(self) -> list[Asked]:
         """Every request that was answered, in order."""
         return self._api.asked
+
+    @property
+    def defects(self) -> list[Exception]:
+        """Of the emulator itself."""
+        return self._api.defects
+
+    def answer(self, request: Request) -> Answer:
+        """Answer a request without a socket between."""
+        return self._api.answer(request)
 
     def step(self) -> bool:
         """Let each controller do one step; whether anything was written."""

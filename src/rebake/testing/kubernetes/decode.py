@@ -45,8 +45,13 @@ def decode(resource: Resource, body: object) -> Decoded:
 
     value = findings.walk(named(resource.definition), body, "", resource.kind)
     if findings.wrong:
-        raise invalid_object(resource, str(body.get("metadata", {}).get("name", "")), findings.wrong)
+        raise invalid_object(resource, _name_of(body), findings.wrong)
     return Decoded(value, findings.unknown)
+
+
+def _name_of(body: Json) -> str:
+    metadata = body.get("metadata")
+    return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
 
 
 class _Findings:

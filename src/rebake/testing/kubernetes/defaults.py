@@ -135,7 +135,7 @@ def _autoscaler(item: Json) -> None:
 def _namespace(item: Json) -> None:
     item.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
     item.setdefault("status", {}).setdefault("phase", "Active")
-    item["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = item["metadata"]["name"]
+    item["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = item["metadata"].get("name", "")
 
 
 def _binding(item: Json) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from rebake.testing.kubernetes import resources as kinds
 from rebake.testing.kubernetes.reader import Query, list_objects
 from rebake.testing.kubernetes.resources import Resource
-from rebake.testing.kubernetes.status import Json, conflict, invalid_kind, success, unsupported
+from rebake.testing.kubernetes.status import Json, bad_request, conflict, invalid_kind, success, unsupported
 from rebake.testing.kubernetes.store import Store
 from rebake.testing.kubernetes.wishes import Place
 from rebake.testing.kubernetes.writer import Writer
@@ -43,6 +43,8 @@ class Deletion:
         wanted = body.get("preconditions") or {}
         dry = bool(body.get("dryRun") or query.get("dryRun"))
         where = (wanted.get("uid", ""), wanted.get("resourceVersion", ""))
+        if grace is not None and not str(grace).lstrip("-").isdigit():
+            raise bad_request(f"gracePeriodSeconds: no number: {grace}")
         return cls(None if grace is None else int(grace), policy, *where, dry_run=dry)
 
 

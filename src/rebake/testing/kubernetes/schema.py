@@ -23,6 +23,7 @@ _SCALARS: Mapping[str, tuple[type, ...]] = {
     "number": (int, float),
     "boolean": (bool,),
 }
+_LIMITS = {"int32": 2**31}
 
 
 @functools.cache
@@ -121,13 +122,23 @@ class Type:
     def fits(self, value: object) -> bool:
         """Whether a value has the shape, its parts aside."""
         if self.shape == "any":
-            return True
+            return self._fits_one_of(value)
         if self.shape in {"struct", "map"}:
             return isinstance(value, dict)
         if self.shape == "list":
             return isinstance(value, list)
         wanted = _SCALARS[self.json_type]
-        return isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool))
+        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+            return False
+        return not isinstance(value, int) or abs(value) < _LIMITS.get(self.format, 2**63)
+
+    def _fits_one_of(self, value: object) -> bool:
+        """A number or text, where a type may be either (`IntOrString`, `Quantity`); else anything."""
+        options = [kind for one in self._schema.get("oneOf", ()) for kind in one["type"] if kind != "null"]
+        if not options or isinstance(value, str):
+            return True
+        whole = isinstance(value, int) and abs(value) < _LIMITS["int32"]
+        return not isinstance(value, bool) and (whole if "integer" in options else isinstance(value, (int, float)))
 
     def key_of(self, element: Mapping[str, Any]) -> str:
         """The element's name in a path: `k:{"name":"web"}`."""

@@ -151,10 +151,16 @@ def read_log(pod: Json, logs: Logs, query: Query) -> str:
         raise bad_request(f'container "{container}" in pod "{name}" is waiting to start: {_waits_for(pod, container)}')
     else:
         lines = found.lines
-    if (tail := query.get("tailLines")) is not None:
-        lines = lines[len(lines) - min(int(tail), len(lines)) :]
-    text = "".join(f"{line}\n" for line in lines)
-    return text[: int(query["limitBytes"])] if "limitBytes" in query else text
+    if (tail := _number(query, "tailLines")) is not None:
+        lines = lines[len(lines) - min(tail, len(lines)) :]
+    return "".join(f"{line}\n" for line in lines)[: _number(query, "limitBytes")]
+
+
+def _number(query: Query, name: str) -> int | None:
+    text = query.get(name)
+    if text is not None and not text.isdigit():
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    return None if text is None else int(text)
 
 
 def _waits_for(pod: Json, container: str) -> str:

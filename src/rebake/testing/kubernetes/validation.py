@@ -30,6 +30,12 @@ _LABEL_VALUE_TEXT = (
     "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
 )
 _DATA_KEY = re.compile(r"^[-._a-zA-Z0-9]+$")
+_PERCENT = re.compile(r"^[0-9]+%$")
+_PERCENT_TEXT = (
+    "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for "
+    "validation is '[0-9]+%')"
+)
+_QUANTITY = re.compile(r"^([0-9]+(?:\.[0-9]*)?(?:[eE][0-9]+)?)(m|k|[KMGTP]i?|)$")
 _IMMUTABLE = "field is immutable"
 _DATA_IMMUTABLE = "field is immutable when `immutable` is set"
 _POD_IMMUTABLE = (
@@ -120,20 +126,28 @@ def _container(container: Json, path: str, volumes: set[str]) -> list[Cause]:
         if not 0 < port["containerPort"] < 65536:
             where = f"{path}.ports[{index}].containerPort"
             causes.append(invalid(where, port["containerPort"], "must be between 1 and 65535, inclusive"))
-    for name, wanted in container["resources"].get("requests", {}).items():
-        limit = container["resources"].get("limits", {}).get(name)
-        if limit is not None and quantity(wanted) > quantity(limit):
-            detail = f"must be less than or equal to {name} limit of {limit}"
+    limits, requests = container["resources"].get("limits", {}), container["resources"].get("requests", {})
+    wrong = _quantities(limits, f"{path}.resources.limits") + _quantities(requests, f"{path}.resources.requests")
+    if wrong:
+        return causes + wrong
+    for name, wanted in requests.items():
+        if name in limits and quantity(wanted) > quantity(limits[name]):
+            detail = f"must be less than or equal to {name} limit of {limits[name]}"
             causes.append(invalid(f"{path}.resources.requests", wanted, detail))
     return causes
 
 
+def _quantities(values: Json, path: str) -> list[Cause]:
+    detail = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+    return [invalid(f"{path}[{name}]", one, detail) for name, one in values.items() if not _QUANTITY.match(str(one))]
+
+
 def quantity(text: object) -> float:
     """A `Quantity` as a number: `500m`, `256Mi`, `2`. Source: Kubernetes API conventions, `resource.Quantity`."""
-    found = re.match(r"^([0-9.]+(?:[eE][0-9]+)?)([mkMGTP]?i?)$", str(text))
+    found = _QUANTITY.match(str(text))
     if found is None:
         raise ValueError(f"no quantity: {text}")
-    power = "kMGTP".find(found[2][:1]) + 1 if found[2] else 0
+    power = "KMGTP".find(found[2][:1].upper()) + 1 if found[2] and found[2] != "m" else 0
     factor = 0.001 if found[2] == "m" else float((1024 if found[2].endswith("i") else 1000) ** power)
     return float(found[1]) * factor
 
@@ -174,6 +188,8 @@ def _deployment(item: Json) -> list[Cause]:
     elif rolling and all(str(rolling[one]) in {"0", "0%"} for one in ("maxSurge", "maxUnavailable")):
         where = "spec.strategy.rollingUpdate.maxUnavailable"
         causes.append(invalid(where, rolling["maxUnavailable"], "may not be 0 when `maxSurge` is 0"))
+    for name, share in (rolling or {}).items():
+        causes += _share(share, f"spec.strategy.rollingUpdate.{name}")
     if spec["progressDeadlineSeconds"] <= spec.get("minReadySeconds", 0):
         detail = "must be greater than minReadySeconds"
         causes.append(invalid("spec.progressDeadlineSeconds", spec["progressDeadlineSeconds"], detail))
@@ -215,7 +231,19 @@ def _budget(item: Json) -> list[Cause]:
     spec = item.get("spec", {})
     if "minAvailable" in spec and "maxUnavailable" in spec:
         return [invalid("spec", spec, "minAvailable and maxUnavailable cannot be both set")]
-    return []
+    return [
+        cause
+        for name in ("minAvailable", "maxUnavailable")
+        if name in spec
+        for cause in _share(spec[name], f"spec.{name}")
+    ]
+
+
+def _share(value: object, path: str) -> list[Cause]:
+    """A number of pods, or a percentage."""
+    if isinstance(value, int):
+        return [] if value >= 0 else [invalid(path, value, "must be greater than or equal to 0")]
+    return [] if _PERCENT.match(str(value)) else [invalid(path, value, _PERCENT_TEXT)]
 
 
 def _route(item: Json) -> list[Cause]:
@@ -228,6 +256,10 @@ def _route(item: Json) -> list[Cause]:
     ]
 
 
+def _quota(item: Json) -> list[Cause]:
+    return _quantities(item.get("spec", {}).get("hard", {}), "spec.hard")
+
+
 _CHECKS: Mapping[Resource, Callable[[Json], list[Cause]]] = {
     kinds.PODS: _pod,
     kinds.DEPLOYMENTS: _deployment,
@@ -237,6 +269,7 @@ _CHECKS: Mapping[Resource, Callable[[Json], list[Cause]]] = {
     kinds.CONFIGMAPS: _data,
     kinds.SECRETS: _data,
     kinds.BUDGETS: _budget,
+    kinds.QUOTAS: _quota,
     kinds.HTTP_ROUTES: _route,
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 
 from rebake.testing.kubernetes.apply import undeclared
@@ -81,20 +80,20 @@ def configuration(at: Place, body: object) -> Json:
     resource, name = at.resource, at.name
     if not isinstance(body, dict):
         raise bad_request("error decoding YAML: an object is expected")
-    wish = copy.deepcopy(body)
-    said = (wish.get("apiVersion", ""), wish.get("kind", ""))
+    said = (body.get("apiVersion"), body.get("kind"))
     if not all(said):
         raise bad_request("Object 'Kind' is missing" if not said[1] else "Object 'apiVersion' is missing")
     if said[0] != resource.api_version:
         expected = f"Specified patch version: {said[0]}, expected: {resource.api_version}"
         raise bad_request(f"Incorrect version specified in apply patch. {expected}")
+    if wrong := undeclared(named(resource.definition), body):
+        where = f"{at.namespace}/{name}; {resource.group}/{resource.version}, Kind={resource.kind}"
+        text = wrong[0] if len(wrong) == 1 else "errors:\n" + "\n".join(f"  {one}" for one in wrong)
+        raise ApiError(500, "", f"failed to create typed patch object ({where}): {text}")
+    wish = decode(resource, body).value
     metadata = wish.setdefault("metadata", {})
     if metadata.get("managedFields") is not None:
         raise bad_request("metadata.managedFields must be nil")
     if metadata.setdefault("name", name) != name:
         raise bad_request(f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})")
-    if wrong := undeclared(named(resource.definition), wish):
-        where = f"{at.namespace}/{name}; {resource.group}/{resource.version}, Kind={resource.kind}"
-        text = wrong[0] if len(wrong) == 1 else "errors:\n" + "\n".join(f"  {one}" for one in wrong)
-        raise ApiError(500, "", f"failed to create typed patch object ({where}): {text}")
-    return decode(resource, wish).value
+    return wish

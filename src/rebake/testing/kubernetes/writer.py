@@ -95,13 +95,7 @@ class Writer:
         metadata = item["metadata"]
         managed = {} if options.system else read_managed(metadata)
         self._born(resource, item, options)
-        set_defaults(resource, item)
-        if resource == kinds.SERVICES and item["spec"].get("type") != "ExternalName":
-            self._give_address(item["spec"])
-        if not options.system or resource == kinds.PODS:
-            written.warnings += self._admission.check(resource, item)
-        if not options.system and (causes := validate(resource, item)):
-            raise invalid_object(resource, metadata.get("name", ""), causes)
+        written.warnings += self._admit(resource, item, options)
         if self._store.get(resource, metadata.get("namespace", ""), metadata["name"]) is not None:
             raise already_exists(resource, metadata["name"])
         who = self._manager(resource, options, "Update")
@@ -110,6 +104,17 @@ class Writer:
         write_managed(metadata, managed)
         written.item = self._put(resource, item, options)
         return written
+
+    def _admit(self, resource: Resource, item: Json, options: Options) -> list[str]:
+        """Fill in and check what is to be created; gives warnings. Raises: ApiError."""
+        set_defaults(resource, item)
+        if resource == kinds.SERVICES and item["spec"].get("type") != "ExternalName":
+            self._give_address(item["spec"])
+        if not options.system:
+            self._admission.check_namespace(resource, item)
+            if causes := validate(resource, item):
+                raise invalid_object(resource, item["metadata"].get("name", ""), causes)
+        return self._admission.check(resource, item) if not options.system or resource == kinds.PODS else []
 
     def _give_address(self, spec: Json) -> None:
         number = next(self._addresses)
@@ -274,24 +279,18 @@ class Writer:
             done = apply(kind, before or {}, wish, who, force=force, now=self.time(), ignored=ignored)
             after = copy.deepcopy(done.value)
             if before is None:
-                written = Written({}, created=True)
                 self._born(resource, after, options)
+                warnings = self._admit(resource, after, options)
             else:
-                written = Written({})
                 after = self._merge_owned(resource, before, after, subresource)
-            set_defaults(resource, after)
-            causes = validate(resource, after) + (validate_change(resource, before, after) if before else [])
-            if causes:
-                raise invalid_object(resource, name, causes)
-            admit = self._admission.check if before is None else self._admission.check_change
-            written.warnings += admit(resource, after)
+                set_defaults(resource, after)
+                if causes := validate(resource, after) + validate_change(resource, before, after):
+                    raise invalid_object(resource, name, causes)
+                warnings = self._admission.check_change(resource, after)
             write_managed(after["metadata"], done.managed)
-            written.item = (
-                self._put(resource, after, options)
-                if before is None
-                else self._store_change(resource, before, after, options)
-            )
-            return written
+            if before is None:
+                return Written(self._put(resource, after, options), created=True, warnings=warnings)
+            return Written(self._store_change(resource, before, after, options), warnings=warnings)
 
     def _manager(self, resource: Resource, options: Options, operation: str, subresource: str = "") -> Manager:
         return Manager(options.manager, operation, resource.api_version, subresource)

@@ -57,7 +57,10 @@ class StatefulSets:
         revision = self._revision(item) if ordinal >= partition or before is None else before
         labels = {REVISION: revision, "statefulset.kubernetes.io/pod-name": name}
         labels["apps.kubernetes.io/pod-index"] = str(ordinal)
-        return make_pod(self._world, item, name, labels, {"hostname": name, "subdomain": item["spec"]["serviceName"]})
+        spec = {"hostname": name}
+        if "serviceName" in item["spec"]:
+            spec["subdomain"] = item["spec"]["serviceName"]
+        return make_pod(self._world, item, name, labels, spec)
 
     def _update(self, item: Json) -> None:
         """From the highest ordinal down, one at a time, and only while all are well."""
