@@ -379,6 +379,10 @@ def test_a_body_that_is_of_another_name_place_or_kind(at: Target) -> None:
     renamed = {**made, "metadata": {**made["metadata"], "name": "other"}}
     body = is_status(at.client.put(at.core("configmaps", "settings"), json=renamed), 400, "BadRequest")
     assert body["message"] == "the name of the object (other) does not match the name on the URL (settings)"
+    elsewhere = {**made, "metadata": {**made["metadata"], "namespace": "default"}}
+    body = is_status(at.client.put(at.core("configmaps", "settings"), json=elsewhere), 400, "BadRequest")
+    said = f"the namespace of the object (default) does not match the namespace on the request ({at.namespace})"
+    assert body["message"] == said
     moved = config("moved")
     moved["metadata"]["namespace"] = "default"
     body = is_status(at.client.post(at.core("configmaps"), json=moved), 400, "BadRequest")

@@ -137,6 +137,9 @@ def test_a_defect_of_the_emulator_fails_the_test_that_met_it() -> None:
     def breaks(resource: object, item: object) -> str:
         raise ZeroDivisionError
 
-    with pytest.raises(RuntimeError, match="has a defect"), Cluster() as cluster, Bench(cluster) as bench:
-        cluster.webhooks["broken.example"] = breaks
+    cluster = Cluster()
+    cluster.webhooks["broken.example"] = breaks
+    with Bench(cluster) as bench:
         assert bench.http.post(f"{CORE}/configmaps", json=_SETTINGS).status_code == 500
+    with pytest.raises(RuntimeError, match="has a defect"):
+        cluster.close()

@@ -90,6 +90,17 @@ def test_a_rollout_without_progress_passes_its_deadline(bench: Bench) -> None:
     assert bench.conditions(WEB)["Available"]["status"] == "True"
 
 
+def test_pods_that_fail_after_a_rollout_do_not_reopen_it(bench: Bench) -> None:
+    bench.make(f"{APPS}/deployments", deployment(progressDeadlineSeconds=60))
+    bench.cluster.settle()
+    assert bench.conditions(WEB)["Progressing"]["reason"] == "ReplicaSetUpdated"
+    bench.cluster.advance(5)
+    bench.cluster.behave("web", Behaviour(ready=False))
+    bench.cluster.advance(200)
+    assert bench.conditions(WEB)["Progressing"]["reason"] == "NewReplicaSetAvailable"
+    assert bench.conditions(WEB)["Available"]["status"] == "False"
+
+
 def test_a_full_quota_is_told_by_event_and_condition(bench: Bench) -> None:
     bench.make(f"{CORE}/resourcequotas", {"metadata": {"name": "small"}, "spec": {"hard": {"pods": "2"}}})
     bench.make(f"{APPS}/deployments", deployment())

@@ -125,8 +125,12 @@ class Writer:
         if not at.resource.namespaced:
             metadata.pop("namespace", None)
         elif metadata.setdefault("namespace", at.namespace) != at.namespace:
-            said = "the namespace of the provided object does not match the namespace sent on the request"
-            raise bad_request(said)
+            if not at.name:
+                raise bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request"
+                )
+            places = f"({metadata['namespace']}) does not match the namespace on the request ({at.namespace})"
+            raise bad_request(f"the namespace of the object {places}")
 
     def _born(self, resource: Resource, item: Json, options: Options) -> None:
         item["kind"], item["apiVersion"] = resource.kind, resource.api_version

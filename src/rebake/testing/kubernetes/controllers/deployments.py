@@ -16,12 +16,14 @@ from rebake.testing.kubernetes.status import Json
 HASH = "pod-template-hash"
 _REVISION = "deployment.kubernetes.io/revision"
 _ENOUGH = ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
+_DONE, _TIMED_OUT = "NewReplicaSetAvailable", "ProgressDeadlineExceeded"
 _TOO_FEW = ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
 
 
 class Deployments:
     def __init__(self, world: World) -> None:
         self._world = world
+        self._made: set[str] = set()  # names of new ReplicaSets that no status tells of yet
 
     def step(self) -> None:
         for one in self._world.store.all(kinds.DEPLOYMENTS):
@@ -58,6 +60,7 @@ class Deployments:
             metadata = {"name": f"{item['metadata']['name']}-{name}", "labels": template["metadata"]["labels"]}
             metadata |= {"ownerReferences": [owner_reference(item)], "annotations": {_REVISION: str(newest + 1)}}
             where = item["metadata"]["namespace"]
+            self._made.add(str(metadata["name"]))
             found = self._world.create(kinds.REPLICASETS, where, {"metadata": metadata, "spec": spec})
         mine = int(found["metadata"]["annotations"].get(_REVISION, 0))
         if mine <= newest and old:
@@ -176,35 +179,44 @@ class Deployments:
     def _progress(
         self, item: Json, current: Json | None, numbers: dict[str, int], conditions: list[Json]
     ) -> list[Json]:
-        """Source: `progress.go`: complete, progressing, or timed out since the last progress."""
-        before, now = item.get("status", {}), self._world.writer.time()
-        wished, name = item["spec"]["replicas"], (current or {}).get("metadata", {}).get("name", "")
-        complete = numbers["updatedReplicas"] == numbers["replicas"] == numbers["availableReplicas"] == wished
-        complete = complete and before.get("observedGeneration", 0) >= item["metadata"]["generation"]
+        """Source: `progress.go`: a rollout is complete, moving, or timed out since it last moved; one that was complete
+        is not judged again, whatever becomes of its pods, until another template makes it a new one."""
+        now, name = self._world.writer.time(), (current or {}).get("metadata", {}).get("name", "")
         found = next((one for one in conditions if one["type"] == "Progressing"), None)
-        if complete:
-            if found is not None and found["reason"] == "NewReplicaSetAvailable" and name in found["message"]:
-                return conditions
+        reason = found["reason"] if found is not None else ""
+        if name in self._made:
+            self._made.discard(name)
+            text = f'Created new replica set "{name}"'
+            return _progressing(conditions, ("True", "NewReplicaSetCreated", text), now)
+        if reason == _DONE and numbers["replicas"] == numbers["updatedReplicas"]:
+            return conditions
+        if (
+            numbers["updatedReplicas"]
+            == numbers["replicas"]
+            == numbers["availableReplicas"]
+            == item["spec"]["replicas"]
+        ):
             text = f'ReplicaSet "{name}" has successfully progressed.'
-            return _progressing(conditions, ("True", "NewReplicaSetAvailable", text), now)
-        moved = (
-            numbers["updatedReplicas"] > before.get("updatedReplicas", 0)
-            or numbers["readyReplicas"] > before.get("readyReplicas", 0)
-            or numbers["availableReplicas"] > before.get("availableReplicas", 0)
-            or numbers["replicas"] - numbers["updatedReplicas"]
-            < before.get("replicas", 0) - before.get("updatedReplicas", 0)
-        )
-        another = found is None or before.get("observedGeneration") != item["metadata"]["generation"]
-        if moved or another or (found is not None and found["reason"] == "NewReplicaSetAvailable"):
+            return _progressing(conditions, ("True", _DONE, text), now)
+        if _moved(item.get("status", {}), numbers):
             text = f'ReplicaSet "{name}" is progressing.'
             return _progressing(conditions, ("True", "ReplicaSetUpdated", text), now)
-        assert found is not None
+        if found is None or reason in {_DONE, _TIMED_OUT}:
+            return conditions
         deadline = seconds(found["lastUpdateTime"]) + item["spec"]["progressDeadlineSeconds"]
-        if found["reason"] != "ProgressDeadlineExceeded" and self._world.now() >= deadline:
+        if self._world.now() >= deadline:
             text = f'ReplicaSet "{name}" has timed out progressing.'
-            return _progressing(conditions, ("False", "ProgressDeadlineExceeded", text), now)
+            return _progressing(conditions, ("False", _TIMED_OUT, text), now)
         self._world.wake(deadline)
         return conditions
+
+
+def _moved(before: Json, numbers: dict[str, int]) -> bool:
+    """Whether there are more pods of the new template, more that serve, or fewer of others."""
+    more = ("updatedReplicas", "readyReplicas", "availableReplicas")
+    others = before.get("replicas", 0) - before.get("updatedReplicas", 0)
+    fewer = numbers["replicas"] - numbers["updatedReplicas"] < others
+    return fewer or any(numbers[one] > before.get(one, 0) for one in more)
 
 
 def _progressing(conditions: list[Json], said: tuple[str, str, str], now: str) -> list[Json]:
