@@ -176,6 +176,25 @@ def test_a_stateful_set_updates_from_the_highest_and_stops_at_one_that_is_not_we
     assert (status["readyReplicas"], status["updatedReplicas"]) == (2, 1)
 
 
+@pytest.mark.parametrize("policy", ["OrderedReady", "Parallel"])
+def test_a_broken_pod_in_order_is_not_replaced_by_going_back(bench: Bench, policy: str) -> None:
+    path = f"{APPS}/statefulsets/db"
+    good, bad = _stateful(), _stateful(image="r/db:2")
+    for body in (good, bad):
+        body["spec"]["podManagementPolicy"] = policy
+    bench.make(f"{APPS}/statefulsets", good)
+    bench.cluster.advance(20)
+    bench.cluster.behave("r/db:2", Behaviour(ready=False))
+    for body in (bad, good):
+        bench.apply(path, body, force="true").raise_for_status()
+        bench.cluster.advance(30)
+    stuck = policy == "OrderedReady"
+    assert bench.pods("db")[2]["spec"]["containers"][0]["image"] == ("r/db:2" if stuck else "r/db:1")
+    bench.http.delete(f"{CORE}/pods/db-2")
+    bench.cluster.advance(30)
+    assert bench.pods("db")[2]["spec"]["containers"][0]["image"] == "r/db:1"
+
+
 def test_a_stateful_sets_fixed_fields_are_refused(bench: Bench) -> None:
     bench.make(f"{APPS}/statefulsets", _stateful())
     refused = bench.merge(f"{APPS}/statefulsets/db", {"spec": {"serviceName": "other"}})

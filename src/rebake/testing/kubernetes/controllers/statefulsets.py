@@ -22,8 +22,7 @@ class StatefulSets:
 
     def step(self) -> None:
         for one in self._world.store.all(kinds.STATEFULSETS):
-            if "deletionTimestamp" not in one["metadata"]:
-                self._scale(one)
+            if "deletionTimestamp" not in one["metadata"] and self._scale(one):
                 self._update(one)
             self._report(one)
 
@@ -35,20 +34,26 @@ class StatefulSets:
     def _revision(item: Json) -> str:
         return f"{item['metadata']['name']}-{template_hash(item['spec']['template'])}"
 
-    def _scale(self, item: Json) -> None:
+    def _scale(self, item: Json) -> bool:
+        """One step towards the wished pods; whether updates may go on.
+
+        In order, everything waits for a pod that is not well, a repaired template too: a real controller does not
+        replace it by itself either ("Forced rollback" in the manual).
+        """
         pods, wished = self._pods(item), item["spec"]["replicas"]
         ordered = item["spec"]["podManagementPolicy"] == "OrderedReady"
         for ordinal in range(wished):
             pod = pods.get(ordinal)
             if pod is None and self._make(item, ordinal):
-                return
+                return False
             if ordered and (pod is None or "deletionTimestamp" in pod["metadata"] or not is_ready(pod)):
-                return
+                return False
         for ordinal in sorted((one for one in pods if one >= wished), reverse=True):
             if "deletionTimestamp" not in pods[ordinal]["metadata"]:
                 delete_pod(self._world, item, pods[ordinal])
             if ordered:
-                return
+                return False
+        return True
 
     def _make(self, item: Json, ordinal: int) -> str:
         name = f"{item['metadata']['name']}-{ordinal}"
