@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rebake.core.clock import Clock, SystemClock
 from rebake.core.home import Home
@@ -29,14 +29,14 @@ from rebake.platforms.docker.records import ContainerFolder, ContainerFolders, I
 from rebake.platforms.docker.requests import (
     ENVIRONMENT_LABEL,
     INSTANCE_LABEL,
-    REVISION_LABEL,
     SERVICE_LABEL,
     container_name,
     health_command,
     network_name,
 )
 from rebake.platforms.docker.sessions import HealthSessions, Place
-from rebake.platforms.docker.settings import DockerSettings, settings_from, socket_of
+from rebake.platforms.docker.settings import DockerSettings, NoWishes, Wishes, settings_from, socket_of
+from rebake.platforms.docker.strangers import PREFIX, Strangers, runs
 from rebake.platforms.faults import disk_errors
 from rebake.platforms.findings import Finding
 from rebake.platforms.health import Condition
@@ -48,34 +48,11 @@ from rebake.platforms.sources import SecretSource
 from rebake.platforms.watcher import Watched, Watcher
 from rebake.release.manifest import Release
 
-PREFIX = "stranger-"
 _PORT_TRIES = 4
 _KEPT_LINES = 10_000
 _STARTS = 4
 """Containers that are started at the same time."""
 _LOG = logging.getLogger(__name__)
-
-
-class Wishes(Protocol):
-    """What the environments ask of their engine; the composition root knows their plans."""
-
-    def settings(self, service: str, environment: str, /) -> Mapping[str, Any]:
-        """`docker: {…}` of the plan under way, else of the one in service."""
-        ...
-
-    def environments(self, service: str, /) -> Sequence[str]:
-        """The environments of a service that are on this platform."""
-        ...
-
-
-class NoWishes:
-    """Every environment with the defaults."""
-
-    def settings(self, _service: str, _environment: str) -> Mapping[str, Any]:
-        return {}
-
-    def environments(self, _service: str) -> Sequence[str]:
-        return ()
 
 
 class DockerPlatform:
@@ -114,7 +91,7 @@ class DockerPlatform:
         self._images = Images(store, self._folders, home.tag)
         self._places = Places(home, secrets)
         self._drift: dict[str, tuple[Drift, ...]] = {}
-        self._deadlines: dict[str, float] = {}
+        self._strangers = Strangers(self._clock.now)
         self._tokens = Tokens()
         self._pool = ThreadPoolExecutor(_STARTS, thread_name_prefix="rebake-docker-start")
         self._starting: set[str] = set()
@@ -156,13 +133,13 @@ class DockerPlatform:
             mine = list(self._folders.of(service, environment))
             rows = self._rows(service, environment, mine)
             known = [self._instance(folder, intent, rows.get(folder.id)) for folder, intent in mine]
-        return [*known, *self._strangers(rows)]
+        return [*known, *self._strangers.instances(rows)]
 
     def retire(self, instance: str, grace_ms: int, *, fence: Fence | None = None) -> None:
         """Tell it to finish, end it after the grace, remove what is left. See `Platform.retire`."""
         self._tokens.check(fence)
         if instance.startswith(PREFIX):
-            self._retire_stranger(instance, grace_ms)
+            self._strangers.retire(list(self._engines.values()), instance, grace_ms)
             return
         folder = self._folders.folder(instance)
         with disk_errors(self._home.root), self._lock:
@@ -453,20 +430,6 @@ class DockerPlatform:
         )
         return life.instance()
 
-    def _strangers(self, rows: Mapping[str, Row]) -> Iterator[Instance]:
-        for name, row in rows.items():
-            if name.startswith(PREFIX):
-                labels = row.get("Labels") or {}
-                container = (row.get("Names") or [str(row["Id"])[:12]])[0].removeprefix("/")
-                yield Instance(
-                    id=name,
-                    fleet="",
-                    revision=str(labels.get(REVISION_LABEL, "")),
-                    state="stopping" if name in self._deadlines else "running",
-                    detail=f"nobody asked for this container; it calls itself {labels.get(INSTANCE_LABEL, '')}",
-                    drift=(Drift("stranger", f"container {container}", "", str(row.get("Command", ""))[:200]),),
-                )
-
     def _differences(self, folder: ContainerFolder, intent: Intent, settings: DockerSettings) -> Iterator[Drift]:
         if folder.exit.exists() or folder.stopping.exists() or not folder.started.exists():
             return
@@ -487,7 +450,7 @@ class DockerPlatform:
     def _end(self, engine: Engine, folder: ContainerFolder, intent: Intent, grace_ms: int) -> bool:
         """Signal as due. True when nothing of it runs any more."""
         name, now = self._name(folder.id), self._clock.now()
-        if not _runs(engine.client.inspect(name)):
+        if not runs(engine.client.inspect(name)):
             write_record(folder.stopping, Stopping(now, now))  # whoever is about to start it does not any more
             return folder.id not in self._starting
         known = self._folders.stopping(folder)
@@ -514,26 +477,6 @@ class DockerPlatform:
         if not any(other.socket == intent.socket for _, other in self._folders.all()):
             engine.client.remove_network(network_name(self._home.tag))
             engine.forget_network()
-
-    def _retire_stranger(self, instance: str, grace_ms: int) -> None:
-        """Ask it to finish; end and remove it when it did, or when the grace is over."""
-        container = instance.removeprefix(PREFIX)
-        for engine in list(self._engines.values()):
-            found = engine.client.inspect(container)
-            if found is None:
-                continue
-            first = instance not in self._deadlines
-            deadline = self._deadlines.setdefault(instance, self._clock.now() + grace_ms / 1000)
-            if not _runs(found) or self._clock.now() >= deadline:
-                engine.client.remove(container)
-                self._deadlines.pop(instance, None)
-            elif first:
-                engine.client.signal(container, "SIGTERM")
-            engine.changed()
-
-
-def _runs(found: Mapping[str, Any] | None) -> bool:
-    return bool(found and (found.get("State") or {}).get("Running"))
 
 
 def _nothing(_watched: Watched) -> None:
