@@ -15,6 +15,7 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import ConfigMap, Pod
 
 from rebake.testing.kubernetes.resources import BUILT_IN
+from rebake.testing.kubernetes.target import target
 from tests.unit.testing.bench import APPS, CORE, POLICY, Bench, deployment, service
 
 
@@ -69,3 +70,15 @@ def test_everything_the_cluster_holds_fits_the_schemas(bench: Bench) -> None:
             kubernetes_validate.validate(item, "1.36", strict=True)
             seen.add(resource.kind)
     assert {"Deployment", "ReplicaSet", "StatefulSet", "Pod", "EndpointSlice", "PodDisruptionBudget", "Event"} <= seen
+
+
+def test_the_target_of_a_kubeconfig_is_that_cluster_and_is_left_clean(bench: Bench, tmp_path: Path) -> None:
+    """The way that the conformance tests go to a real cluster, gone to this one."""
+    path = bench.cluster.write_kubeconfig(tmp_path / "config")
+    with bench.cluster.in_real_time(speed=20):
+        with target({"KUBECONFIG": str(path)}) as at:
+            assert at.emulated is None
+            assert bench.http.post(at.of("apps/v1", "deployments"), json=deployment(replicas=1)).status_code == 201
+            at.until(lambda: [one["status"]["phase"] for one in bench.items(at.core("pods"))] == ["Running"])
+        namespace = f"/api/v1/namespaces/{at.namespace}"
+        at.until(lambda: bench.http.get(namespace).status_code == 404)

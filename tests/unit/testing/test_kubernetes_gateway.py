@@ -148,6 +148,14 @@ def test_two_who_apply_rules_are_in_conflict_over_all_of_them(both: Bench) -> No
     assert body["message"] == 'Apply failed with 1 conflict: conflict with "rebake": .spec.rules'
 
 
+def test_defaults_that_are_left_out_seem_to_change_a_list_that_another_holds(both: Bench) -> None:
+    explicit = both.apply(ROUTE, _route(stable=1)).json()
+    lists = {name: explicit["spec"][name] for name in ("parentRefs", "rules")}
+    assert both.apply(ROUTE, {**_route(), "spec": lists}, manager="second").status_code == 200
+    body = both.apply(ROUTE, _route(stable=1), manager="third").json()
+    assert body["message"].splitlines()[1:] == ["- .spec.rules", 'conflicts with "second":', "- .spec.rules"]
+
+
 def test_applying_the_same_again_writes_nothing_though_defaults_were_filled_in(both: Bench) -> None:
     first = both.apply(ROUTE, _route(stable=1)).json()
     both.cluster.clock.advance(60)
