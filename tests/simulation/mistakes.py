@@ -16,8 +16,10 @@ from rebake.rollout import draft as drafts
 from rebake.rollout import engine as driving
 from rebake.rollout.acting import Actor
 from rebake.rollout.actions import Retire
+from rebake.rollout.engine import Engine
 from rebake.rollout.judging import Judging
 from rebake.rollout.memory import Attempt
+from rebake.rollout.observing import Observer
 from rebake.rollout.states import IGNORED, TABLE, Cell, Event, State
 from rebake.traffic import ramp
 
@@ -257,6 +259,20 @@ def ignore_the_services_own_metrics(patch: Patch, *, but: Callable[[Any], bool] 
     patch.setattr(Judging, "_custom", lambda self: custom(self) if but(self._plan) else CustomMetrics(()))
 
 
+def read_no_metric(patch: Patch) -> None:
+    patch.setattr(Observer, "_readings", lambda *_: [])
+
+
+def look_again_at_once(patch: Patch) -> None:
+    tick = Engine.tick
+
+    def mistaken(self: Engine, key: str, asked: bool = True) -> float:
+        tick(self, key, asked)
+        return self.ports.clock.now()
+
+    patch.setattr(Engine, "tick", mistaken)
+
+
 def begin_the_ramp_at_half(patch: Patch) -> None:
     patch.setattr(journey, "begin", lambda rate: (ramp.begin(rate)[0], FULL // 2))
 
@@ -440,6 +456,8 @@ MISTAKES: dict[Callable[[Patch], None], int] = {
     overlook_a_lost_candidate: 250,
     call_every_candidate_harmful: 20,
     ignore_the_services_own_metrics: 100,
+    read_no_metric: 20,
+    look_again_at_once: 20,
     begin_the_ramp_at_half: 50,
     ramp_without_a_cap: 200,
     write_no_outcome: 20,

@@ -12,7 +12,7 @@ from rebake.rollout import decide as deciding
 from rebake.rollout import events, route, shares
 from rebake.rollout.actions import Retire
 from rebake.rollout.fleets import healthy, keep
-from rebake.rollout.states import Event
+from rebake.rollout.states import Event, State
 
 from .mistakes import ignore_the_services_own_metrics
 
@@ -82,6 +82,10 @@ def go_on_with_workers_that_come_and_go(patch: Patch) -> None:
     patch.setattr(events, "RULES", {state: (*without(state), mistaken) for state in events.RULES})
 
 
+def send_workers_home_while_a_person_is_asked(patch: Patch) -> None:
+    patch.setattr(shares, "_may_work", lambda rollout: rollout.state in shares._AT_WORK - {State.ASKING})
+
+
 def ignore_a_workers_own_metrics(patch: Patch) -> None:
     ignore_the_services_own_metrics(patch, but=lambda plan: plan.routed)
 
@@ -95,4 +99,5 @@ MISTAKES_OF_WORKERS: dict[Callable[[Patch], None], int] = {
     take_idle_workers_as_proof: 200,
     go_on_with_workers_that_come_and_go: 300,
     ignore_a_workers_own_metrics: 50,
+    send_workers_home_while_a_person_is_asked: 600,
 }

@@ -99,11 +99,12 @@ class Work:
 
 
 def _lived(fleet: Fleet | None, instances: Sequence[Instance], seconds: float, now: float) -> float:
-    """Instance-seconds of a fleet in the last `seconds`: none from before an instance was started."""
+    """Instance-seconds of a fleet in the last `seconds`: none from before an instance was started. One whose start lies
+    ahead was started before the clock was set back: it was there all the time."""
     if fleet is None:
         return 0.0
     mine = (i for i in instances if i.fleet == fleet.id and i.state in ("starting", "running"))
-    return sum(min(seconds, max(0.0, now - i.started_at)) for i in mine)
+    return sum(min(seconds, now - i.started_at) if i.started_at <= now else seconds for i in mine)
 
 
 def _failures(fleet: Fleet | None) -> list[str]:

@@ -328,6 +328,19 @@ def test_time_in_which_nobody_looked_is_no_evidence(workers: Workers) -> None:
     assert (worked.stable.n, worked.candidate.n) == (20, 5)
 
 
+def test_workers_are_compared_also_after_the_clock_was_set_back(workers: Workers) -> None:
+    """Stable's were started an hour ahead then: without this a rollout would find nothing to compare for an hour."""
+    workers.serving(A)
+    workers.deploy(B, strategy=Strategy("canary", steps=(1000,), hold_ms=3_600_000))
+    workers.until_state(State.HOLDING)
+    shown, work, now = workers.platform.observe("shop", "production"), Work(), workers.clock.now()
+    ahead = [replace(i, started_at=now + 3600.0) for i in shown]
+    work.look(workers.environment, ahead, now)
+    worked = work.look(workers.environment, ahead, now + 2.0)
+    assert worked is not None
+    assert (worked.weight, worked.stable.n, worked.candidate.n) == (0.2, 8, 2)
+
+
 def test_a_failure_of_an_instance_that_nobody_saw_alive_is_counted(workers: Workers) -> None:
     workers.serving(A)
     workers.deploy(B, strategy=Strategy("canary", steps=(1000,), hold_ms=3_600_000))

@@ -14,6 +14,7 @@ from typing import Any
 from rebake.core.units import FULL
 from rebake.platforms.model import Instance
 from rebake.rollout.fleets import GIVE_UP_AFTER, backoff_seconds
+from rebake.rollout.shares import instances_at
 from rebake.rollout.states import State
 from rebake.testing.simulation.scenario import RUN_LIMIT_MS
 from rebake.testing.simulation.world import Reality
@@ -66,6 +67,7 @@ class Keeping:
 
     Attributes:
         disturbed: counts whatever happens to the world or to an effect; what is due then is due anew.
+        written: counts commits of engines.
     """
 
     def __init__(self, reality: Reality, fail: Callable[[str, str], None]) -> None:
@@ -77,6 +79,8 @@ class Keeping:
         self._known = (0, 0, 0)
         self._due: dict[str, Due] = {}
         self._latest: str | None = None
+        self.written = self._written = 0
+        self._at_once: dict[str, int] = {}
         self._harm: tuple[str, int, int] | None = None
 
     def of(self, owner: str) -> Seen:
@@ -95,12 +99,14 @@ class Keeping:
         if again is not None:
             self._written_down(seen)
             self._look_again(owner, doc, again)
+            self._look_at_once(owner, seen, again)
             if self.reality.jobs:
                 self._overdue("12", "a run goes on beyond its time", self._endless(doc), doc)
                 self._overdue("9", "a slot is not decided on", self._undecided(doc), doc)
             else:
                 self._overdue("4", "stable is not kept whole", self._short(seen, doc), doc)
                 self._overdue("6", "a broken stable blocks its fix", self._blocked(seen, doc), doc)
+                self._overdue("4", "the candidate is not kept at its step", self._below_its_step(seen, doc), doc)
             self._overdue("3", "a candidate that does not stay up keeps its users", self._failing(seen, doc), doc)
             self._overdue("10", "harm that everybody sees goes on", self._harmful(doc), doc)
         seen.done = {}
@@ -115,6 +121,14 @@ class Keeping:
         if wait > (NEXT_SECONDS if doc.get("rollout") else IDLE_SECONDS):
             state = doc["rollout"]["state"] if doc.get("rollout") else "over"
             self.fail("9", f"{owner} looks again in {wait:g}s only, with a rollout that is {state}")
+
+    def _look_at_once(self, owner: str, seen: Seen, again: float) -> None:
+        """Who has nothing to do and nothing to write does not look again and again at once."""
+        busy = bool(seen.done) or again > self.reality.wall.now() or self._written != self.written
+        self._written = self.written
+        self._at_once[owner] = 0 if busy else self._at_once.get(owner, 0) + 1
+        if self._at_once[owner] > LOOKS:
+            self.fail("9", f"{owner} looked {self._at_once[owner]} times at once, with nothing to do")
 
     def _overdue(self, promise: str, what: str, due: bool | float, doc: Mapping[str, Any]) -> None:
         """Count looks in which a thing is due. `due`: whether, or how many seconds more it may take."""
@@ -161,6 +175,21 @@ class Keeping:
             self._latest = latest
             return False
         if len(streak) >= GIVE_UP_AFTER or len(alive) + len(stable["pending"]) >= stable["plan"]["instances"]:
+            return False
+        return backoff_seconds(len(streak)) or 0.001
+
+    def _below_its_step(self, seen: Seen, doc: Mapping[str, Any]) -> bool | float:
+        """Whether fewer workers of the candidate than its step takes run or are on their way; failures let it wait."""
+        rollout, stable, candidate = doc.get("rollout"), doc.get("stable"), doc.get("candidate")
+        if not self.reality.unrouted or rollout is None or candidate is None or rollout["state"] not in WATCHED:
+            return False
+        beside = 0 if stable is None else int(stable["plan"]["instances"])
+        wanted = instances_at(int(rollout["weight"]), beside, int(rollout["plan"]["instances"]))
+        alive = [
+            i for i in seen.instances.values() if i.fleet == candidate["id"] and i.state in ("starting", "running")
+        ]
+        streak = streak_of(candidate)
+        if len(streak) >= LOST_AFTER or len(alive) + len(candidate["pending"]) >= wanted:
             return False
         return backoff_seconds(len(streak)) or 0.001
 

@@ -130,13 +130,16 @@ def ended_well(run: Run) -> bool:
 def _prove(run: Run) -> None:
     """In a world in which nothing goes wrong a good release is promoted, undone, and a late stop does no harm."""
     run.reality.rate = 200
-    run.person(Happening(0, "deploy", "a", value=PROBE), **_plain(run))
+    heard = run.scenario.seed % 4 == 1 or run.scenario.seed % 16 == 7
+    run.person(Happening(0, "deploy", "a", value=PROBE), **(_with_a_metric(run) if heard else _plain(run)))
     rollout = run.begun[-1]
     if not _ends(run) or not ended_well(run):
         return
     if run.watch.states.get(rollout) != "promoted":
         run.watch.fail("6", f"{rollout} is good, nothing went wrong, and it ended {run.watch.states.get(rollout)}")
         return
+    if heard and rollout in run.watch.causes.approved:
+        run.watch.fail("10", f"{rollout} is good and so says its metric, and a person had to be asked")
     _prove_undo(run)
     if run.scenario.seed % PROVED_SILENT == PROVED_SILENT - 1 and not run.watch.violations:
         _prove_silence(run)
@@ -150,10 +153,7 @@ def _prove(run: Run) -> None:
 
 def _prove_silence(run: Run) -> None:
     """A metric that must be heard, and is silent, keeps a good release from its users: a person is asked."""
-    silent = MetricRule(SILENT, EndpointAsk(hits="failed_total", total="answers_total"), interval_ms=1000)
-    strategy = Strategy("canary", steps=(2000,), hold_ms=1000)
-    plan = {**_plain(run), "strategy": strategy, "undecided": "hold-on", "undecided_limit_ms": 2000, "soak_ms": 2000}
-    plan["judge"] = JudgeRules(min_requests=2, metrics=(silent,))
+    plan = {**_with_a_metric(run, SILENT), "undecided_limit_ms": 2000, "soak_ms": 2000}
     run.person(Happening(0, "deploy", "a", value=PROBE + 1), **plan)
     owner = run.owners[0]
     for tick in range(MOST_TICKS):
@@ -165,6 +165,15 @@ def _prove_silence(run: Run) -> None:
         run.watch.fail("10", f"nobody is asked about {run.begun[-1]}, whose metric is silent: {where(run)}")
     run.person(Happening(0, "stop"))
     _ends(run)
+
+
+def _with_a_metric(run: Run, name: str = "failures") -> dict[str, Any]:
+    """The same, and in the end a metric of its own lets it go on, or a person."""
+    rule = MetricRule(name, EndpointAsk(hits="failed_total", total="answers_total"), interval_ms=1000)
+    strategy = Strategy("canary", steps=(2000,), hold_ms=1000)
+    judge = JudgeRules(min_requests=2, metrics=(rule,))
+    plan = {**_plain(run), "strategy": strategy, "undecided": "hold-on", "judge": judge}
+    return {**plan, "undecided_limit_ms": 60_000}
 
 
 def _plain(run: Run) -> dict[str, Any]:

@@ -295,6 +295,7 @@ class Watch:
 
     def committed(self, owner: str, entries: Sequence[Draft], puts: Sequence[Put]) -> None:
         self.before = self.doc
+        self.keeping.written += 1
         for put in puts:
             if put.kind == "environment" and put.doc is not None:
                 self.doc = put.doc
