@@ -141,7 +141,7 @@ def test_each_tool_is_asked_in_its_own_words(store: Store, source: Path, tool: s
     tools = ScriptedTools(saved([small_layer()], ["a/layer.tar"]))
     release = built(store, source, tools, tool)
     assert [command[0] for command in tools.commands] == [tool, tool]
-    assert tools.commands[0][1:3] == ["build", "--file"]
+    assert tools.commands[0][1:3] == ["build", "--layers" if tool == "buildah" else "--file"]
     assert tools.commands[1][1] == ("push" if tool == "buildah" else "save")
     assert release.base.startswith("dockerfile@sha256:")
     store.verify(release.layers[0].digest)

@@ -87,7 +87,8 @@ class DockerfileBuilder:
 
 
 def _build(tool: str, file: Path, id_file: Path, context: Path) -> list[str]:
-    return [tool, "build", "--file", str(file), "--iidfile", str(id_file), str(context)]
+    cached = ["--layers"] if tool == "buildah" else []  # the others keep what they built by themselves
+    return [tool, "build", *cached, "--file", str(file), "--iidfile", str(id_file), str(context)]
 
 
 def _save(tool: str, image: str, archive: Path) -> list[str]:
