@@ -99,5 +99,5 @@ MISTAKES_OF_WORKERS: dict[Callable[[Patch], None], int] = {
     take_idle_workers_as_proof: 200,
     go_on_with_workers_that_come_and_go: 300,
     ignore_a_workers_own_metrics: 50,
-    send_workers_home_while_a_person_is_asked: 600,
+    send_workers_home_while_a_person_is_asked: 50,
 }

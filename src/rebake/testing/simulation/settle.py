@@ -23,6 +23,7 @@ MOST_TICKS = 600
 QUICK_TICKS, SLOW_TICKS = 60, 200
 """After so many ticks the clock goes faster: only long ramps are left then."""
 HOPELESS = ("frail", "sickly", "exits")
+ASKED_TICKS = 10
 PROVED_SILENT = 4
 """One seed in so many proves that a silent metric is waited for: also each that is about workers."""
 
@@ -163,6 +164,8 @@ def _prove_silence(run: Run) -> None:
             break
     else:
         run.watch.fail("10", f"nobody is asked about {run.begun[-1]}, whose metric is silent: {where(run)}")
+    for _ in range(ASKED_TICKS):  # a person takes a while, and everything stays as it is
+        run.step(1.0, owner)
     run.person(Happening(0, "stop"))
     _ends(run)
 
