@@ -118,6 +118,7 @@ def test_what_may_not_be_sent_twice_is_never_shielded() -> None:
         assert share == {"numerator": 500, "denominator": "TEN_THOUSAND"}
         assert [c["name"] for c in others["route"]["weighted_clusters"]["clusters"]] == ["shop/production/f1"]
         assert "hedge_policy" not in others["route"]
+    assert [("hedge_policy" in entry["route"]) for entry in shielded[::2]] == [True, True, True, False, False, True]
 
 
 def test_callers_who_stick_are_shielded_by_a_header_of_the_weighted_share_alone() -> None:

@@ -741,8 +741,8 @@ class RouterConformance:
     ) -> None:
         candidate.mute = True
         served(router, replace(self.dealt(route, 9_999), shield="c1", answer_within_ms=300))
-        for method, body in (("GET", None), ("PUT", b"x" * 9_000), ("DELETE", None)):
-            answer = ask(route.listen, method=method, body=body)
+        for method in ("GET", "OPTIONS", "GET"):
+            answer = ask(route.listen, method=method)
             assert (answer.status, answer.text) == (200, "stable")
         assert stable.seen.total() == candidate.seen.total() == 3
         arm = self.recorded(router, 3).total["c1"]
@@ -763,8 +763,10 @@ class RouterConformance:
         arm = self.recorded(router, 1).total["c1"]
         assert (arm.n, arm.errors, arm.unanswered) == (1, 0, 1)
 
-    @pytest.mark.parametrize(("weight", "method", "who"), [(1, "GET", "stable"), (9_999, "POST", "candidate")])
-    def test_what_is_slow_on_stable_or_may_not_be_sent_twice_is_waited_for(  # noqa: PLR0917
+    @pytest.mark.parametrize(
+        ("weight", "method", "who"), [(1, "GET", "stable"), (9_999, "POST", "candidate"), (9_999, "PUT", "candidate")]
+    )
+    def test_what_is_slow_on_stable_or_may_not_be_done_twice_at_once_is_waited_for(  # noqa: PLR0917
         self,
         router: TrafficRouter,
         route: EnvironmentRoute,

@@ -14,9 +14,9 @@ Rules:
 - Shield: what may be sent twice and falls to the shielded fleet gets one second try, by the first fleet, when the
   answer is 5xx or breaks off. Envoy keeps what it would have to send again; of a body that is larger than it keeps
   (1 MiB) there is no second try. What fails on the first fleet is nobody else's. So the shielded fleet's share has
-  routes of its own, taken by the same number that the weights take. There a try without an answer in time is hedged:
-  the second one starts beside it, and the first good answer is given. Envoy reads that order, unlike the one to try
-  again, before it deals by weights; so callers that stick, who must be dealt by weights, and requests that are
+  routes of its own, taken by the same number that the weights take. There a safe try without an answer in time is
+  hedged: the second one starts beside it, and the first good answer is given. Envoy reads that order, unlike the one
+  to try again, before it deals by weights; so callers that stick, who must be dealt by weights, and requests that are
   copied have a share with a header that orders the second try alone (Envoy takes it off again).
 """
 
@@ -43,6 +43,8 @@ def _of(*methods: str) -> tuple[Document, ...]:
 _SAFE = _of("GET", "HEAD")
 _SHIELDED = _of("OPTIONS", "PUT", "DELETE", "TRACE")
 """Methods besides GET and HEAD that may be sent twice. Source: RFC 9110, 9.2.2."""
+_ONE_AFTER_THE_OTHER = _of("PUT", "DELETE")
+"""May be done twice, and not twice at once: what has not failed is waited for."""
 _AFTER_THE_LOOK_MS = 50
 """A second try begins after the look that writes a record of what has no answer, so that this one is written."""
 _UPGRADE: Document = {"name": "upgrade", "present_match": True}
@@ -144,22 +146,15 @@ def _shielded(route: EnvironmentRoute, shield: str) -> list[Document]:
     weights = {f.fleet: f.weight_basis_points for f in route.fleets}
     share = {"default_value": {"numerator": weights[shield], "denominator": "TEN_THOUSAND"}}
     limit_ms = route.answer_within_ms + _AFTER_THE_LOOK_MS
-    second = {
-        **_retry(safe=True),
-        "retry_on": "5xx",
-        "num_retries": 1,
-        "per_try_timeout": f"{limit_ms // 1000}.{limit_ms % 1000:03d}s",
-    }
-    ours = {
-        "timeout": "0s",
-        "cluster": names.shield_name(names.cluster_name(route.service, route.environment, shield)),
-        "retry_policy": second,
-        "hedge_policy": {"hedge_on_per_try_timeout": True},
-    }
+    second = {**_retry(safe=True), "retry_on": "5xx", "num_retries": 1}
+    within = {"per_try_timeout": f"{limit_ms // 1000}.{limit_ms % 1000:03d}s"}
+    cluster = names.shield_name(names.cluster_name(route.service, route.environment, shield))
+    ours = {"timeout": "0s", "cluster": cluster, "retry_policy": second}
+    hedged = {**ours, "retry_policy": {**second, **within}, "hedge_policy": {"hedge_on_per_try_timeout": True}}
     others = {"timeout": "0s", "weighted_clusters": _weighted(route, None, without=shield)}
     found = []
     for method in (*_SAFE, *_SHIELDED):
-        mine = _entry([method], ours)
+        mine = _entry([method], ours if method in _ONE_AFTER_THE_OTHER else hedged)
         mine["match"]["runtime_fraction"] = share
         found += [mine, _entry([method], {**others, "retry_policy": _retry(safe=method in _SAFE)})]
     return found
