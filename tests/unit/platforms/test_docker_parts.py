@@ -243,6 +243,17 @@ def test_what_the_engine_refuses_is_told_by_who_must_act(said: str) -> None:
     assert (error.code, bool(error.remedy)) == (code, True)
 
 
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ('Conflict. The container name "/rebake-x" is already in use by container "0d"', 409),
+        ('container create: the container name "rebake-x" is already in use by 0d. You have to remove that one', 500),
+    ],
+)
+def test_a_name_that_is_taken_is_known_in_the_words_of_docker_and_of_podman(said: str, status: int) -> None:
+    assert isinstance(client._refusal("/s", said, status), client.NameTaken)
+
+
 def test_no_engine_and_no_right_to_use_one_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(Transient) as absent:
         client.DockerClient(str(tmp_path / "none")).facts()

@@ -286,7 +286,7 @@ def _root(error: BaseException) -> BaseException:
 def _refusal(socket: str, said: str, status: int) -> Exception:
     """An answer that is no success. The engine tells its reasons as sentences only."""
     low = said.lower()
-    if status == 409 and "already in use" in low:
+    if "already in use" in low and (status == 409 or "container name" in low):  # Podman says 500
         return NameTaken(said)
     if any(word in low for word in ("port is already allocated", "address already in use")):
         return PortTaken(said)
