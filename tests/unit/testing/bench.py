@@ -21,7 +21,7 @@ class Bench:
     def __init__(self, cluster: Cluster, token: str = ADMIN_TOKEN) -> None:
         self.cluster = cluster
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self.http = httpx.Client(base_url=cluster.url, headers=headers, timeout=30)
+        self.http = httpx.Client(base_url=cluster.url, headers=headers, timeout=120)
 
     def __enter__(self) -> Bench:
         return self

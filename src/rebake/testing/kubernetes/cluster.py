@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -221,10 +222,14 @@ class Cluster:
     def api_server_away(self) -> Iterator[None]:
         """Within it nobody answers at the URL and every connection is broken; pods and controllers go on."""
         self._server.close()
-        try:
-            yield
-        finally:
-            self._server = Server(self._api, self._tls, self._server.port)
+        with socket.socket() as place:  # keeps the port for us, and refuses connections
+            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            place.bind(("127.0.0.1", self._server.port))
+            try:
+                yield
+            finally:
+                place.close()
+                self._server = Server(self._api, self._tls, self._server.port)
 
     def forget_history(self) -> None:
         """As compaction does: watches and pages that begin before now answer 410."""

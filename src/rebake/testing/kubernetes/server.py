@@ -37,7 +37,7 @@ class Server:
             closing = server._closing
             connections = server._connections
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._http = _Listener(("127.0.0.1", port), Handler)
         self._http.daemon_threads = True
         if tls is not None:
             self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
@@ -58,6 +58,11 @@ class Server:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
         self._thread.join()
+
+
+class _Listener(ThreadingHTTPServer):
+    request_queue_size = 128
+    """Clients that connect at the same time; the library's five make the others wait a second each."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -136,8 +141,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _is_gone(self) -> bool:
         """Whether the client closed its end: on a stream it has nothing more to say."""
-        readable, _, _ = select.select([self.connection], [], [], 0)
-        return bool(readable)
+        watched = select.poll()  # unlike select, it takes any number of open files
+        watched.register(self.connection, select.POLLIN)
+        return bool(watched.poll(0))
 
     def log_message(self, *_: object) -> None:
         """Nothing is printed; `Api.asked` has every request."""
