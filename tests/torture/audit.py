@@ -37,9 +37,12 @@ def broken_rules(entries: Sequence[Entry]) -> list[str]:
 
 
 def _time(entries: Sequence[Entry]) -> list[str]:
-    """Each environment is looked at by one thread at a time; several of them write in between each other."""
+    """Each environment is looked at by one thread at a time; several of them write in between each other. What people
+    ask for bears the time at which they asked, though it may be written a moment later."""
     by_place: dict[tuple[str | None, str | None], list[Entry]] = defaultdict(list)
     for entry in entries:
+        if entry.kind == "request":
+            continue
         by_place[entry.service, entry.environment].append(entry)
     pairs = [pair for of_one in by_place.values() for pair in itertools.pairwise(of_one)]
     return [f"entry {b.seq} is {a.at_ms - b.at_ms} ms older than entry {a.seq}" for a, b in pairs if b.at_ms < a.at_ms]

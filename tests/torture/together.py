@@ -8,6 +8,7 @@ from typing import Any
 
 from rebake.tour.load import Load, Request
 from tests.e2e.pair import PLACES, SECOND, Pair
+from tests.torture.audit import endings
 from tests.torture.ground import TAG, TAGGED, Findings, Ground
 from tests.torture.kills import Course, torment
 
@@ -71,9 +72,9 @@ class GroupCourse(Course):
 
     def back(self) -> None:
         """A group that was promoted is undone at a word."""
-        before = self.reads
+        before, ended = self.reads, set(endings(self.site.entries()))
         self.good()
-        self._settle("good before undo", set())
+        self._settle("good before undo", ended)
         self._once("undo", "undo", "--group", "all")
         self.reads = before
         self._expect("promoted")
