@@ -171,15 +171,15 @@ class Site:
         return [i for i in self.status()["instances"] if i["cohort"] == "stable"]
 
     def processes(self) -> list[int]:
-        """Every live process that carries this home."""
-        mark, found = str(self.root).encode(), []
+        """Every live process that carries this home, wherever it lies."""
+        marks, found = (str(self.root).encode(), str(self.home).encode()), []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 text = (folder / "environ").read_bytes() + (folder / "cmdline").read_bytes()
                 zombie = (folder / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
             except OSError:
                 continue
-            if mark in text and not zombie and int(folder.name) != os.getpid():
+            if any(mark in text for mark in marks) and not zombie and int(folder.name) != os.getpid():
                 found.append(int(folder.name))
         return found
 
