@@ -95,17 +95,19 @@ class Reader:
         self._gaps: list[range] = []
         self._changed: list[Record] = []
 
-    def step_over(self, proofs: Sequence[tuple[int, str, str, bytes]]) -> bool:
+    def step_over(self, proofs: Sequence[tuple[int, str, str, bytes | None]]) -> bool:
         """Go on over the next entries if all of them are whole; else stay, and they are to be given to `read`.
 
         Args:
             proofs: of each entry its number, its predecessor's hash, its own hash, and its text by `FORM`, put together
-                by the database: nothing is left to do but to hash it.
+                by the database: nothing is left to do but to hash it. None where it has no such text.
         """
         seq, last, expected = self.seq, self.hash, self._met_expected
         for number, previous, stored, text in proofs:
             seq += 1
-            if number != seq or previous != last or "sha256:" + hashlib.sha256(text).hexdigest() != stored:
+            if text is None or number != seq or previous != last:
+                return False
+            if "sha256:" + hashlib.sha256(text).hexdigest() != stored:
                 return False
             last = stored
             if stored == self._expect:

@@ -71,6 +71,14 @@ def test_a_column_with_another_type_is_found_and_does_not_stop_the_verification(
     assert _problems(ledger.verify()) == [(2, "changed"), (4, "changed")]
 
 
+@pytest.mark.parametrize("column", ["at_ms", "kind", "service", "environment", "rollout", "body", "previous", "hash"])
+def test_the_same_bytes_of_another_type_are_found_in_every_column(
+    ledger: DatabaseLedger, tamper: Tamper, column: str
+) -> None:
+    tamper(f"UPDATE entries SET {column} = CAST({column} AS BLOB) WHERE seq = 3")
+    assert (3, "changed") in _problems(ledger.verify())
+
+
 def test_a_deleted_row_is_found(ledger: DatabaseLedger, tamper: Tamper) -> None:
     tamper("DELETE FROM entries WHERE seq = 3")
     assert _problems(ledger.verify()) == [(3, "missing")]

@@ -14,7 +14,9 @@ from sqlalchemy import (
     LargeBinary,
     Select,
     Text,
+    and_,
     bindparam,
+    case,
     cast,
     delete,
     func,
@@ -76,7 +78,8 @@ def put_document(dialect: str) -> Executable:
 def proofs(dialect: str) -> Select[Any]:
     """What `chain.Reader.step_over` wants of every entry: the database joins the text, in bytes as they are hashed.
 
-    Where a database quotes a text in another way than JSON's canonical form, the entry is read once more, slowly.
+    Where a database quotes a text in another way than JSON's canonical form, or a value is of another kind than is
+    written (the text is then NULL), the entry is read once more, slowly.
     """
     words = chain.FORM.split("%s")
     names = (word.rstrip(":").rpartition(",")[2].strip('"{') for word in words[:-1])
@@ -84,8 +87,14 @@ def proofs(dialect: str) -> Select[Any]:
     for word, name in zip(words, names, strict=False):
         text = text + literal(word) + _as_hashed(ENTRIES.c[name], dialect)
     text = text + literal(words[-1])
-    whole = func.convert_to(text, "UTF8") if dialect == "postgresql" else cast(text, LargeBinary)
+    whole = func.convert_to(text, "UTF8") if dialect == "postgresql" else case((_as_made(), cast(text, LargeBinary)))
     return select(ENTRIES.c.seq, ENTRIES.c.previous, ENTRIES.c.hash, whole).order_by(ENTRIES.c.seq)
+
+
+def _as_made() -> ColumnElement[bool]:
+    """Whether every value of an entry is of the kind that is written: SQLite keeps any value in any column."""
+    kinds = {"seq": ("integer",), "at_ms": ("integer",), "rollout": ("text", "null")}
+    return and_(*(func.typeof(column).in_(kinds.get(column.name, ("text",))) for column in ENTRIES.c))
 
 
 def _as_hashed(column: Column[Any], dialect: str) -> ColumnElement[str]:
