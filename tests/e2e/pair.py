@@ -9,7 +9,7 @@ from typing import Any
 
 from rebake.tour.load import Load, Request
 from rebake.tour.stage import free_ports
-from tests.e2e.site import SERVER, Done, Site, until
+from tests.e2e.site import HEAD, SERVER, Done, Site, until
 
 SECOND = "second"
 PLACES = ("production", SECOND)
@@ -29,15 +29,6 @@ ENVIRONMENT = """\
     strategy: {strategy}
     soak: {soak}
     env: {env}
-"""
-HEAD = """\
-service: shop
-bake: {{builder: files}}
-run:
-  command: [{python}, -u, server.py]
-  health: {{path: /healthz, interval: 200ms, start_timeout: 20s}}
-  drain: 2s
-environments:
 """
 
 

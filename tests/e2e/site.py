@@ -56,7 +56,7 @@ print("serving", flush=True)
 server.serve_forever(poll_interval=0.05)
 """
 
-FILE = """\
+HEAD = """\
 service: shop
 bake: {{builder: files}}
 run:
@@ -64,6 +64,10 @@ run:
   health: {{path: /healthz, interval: 200ms, start_timeout: 20s}}
   drain: 2s
 environments:
+"""
+FILE = (
+    HEAD
+    + """\
   production:
     platform: local
     instances: 2
@@ -71,7 +75,7 @@ environments:
     drift_interval: 1s
 {more}
 """
-
+)
 BLUE_GREEN = "    strategy: blue-green\n    soak: 5m\n"
 CANARY = "    strategy: {canary: {steps: [20%, 50%], hold: 1s}}\n    soak: 5m\n"
 
