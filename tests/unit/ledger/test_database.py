@@ -309,6 +309,26 @@ def test_several_first_users_at_once_make_one_database(path: Path) -> None:
     ledger.close()
 
 
+def test_whoever_is_refused_the_log_because_another_is_about_to_write_asks_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite refuses WAL on the spot then, without regard to its time for waiting."""
+    path.parent.mkdir(parents=True)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waits: list[float] = []
+
+    def the_other_ends(seconds: float) -> None:
+        waits.append(seconds)
+        other.close()
+
+    monkeypatch.setattr("rebake.ledger.database.engine.time.sleep", the_other_ends)
+    ledger = open_ledger(path)
+    assert len(waits) == 1
+    ledger.commit([_draft(0)], at=1.0)
+    ledger.close()
+
+
 def test_opening_an_up_to_date_ledger_does_not_load_alembic(ledger: DatabaseLedger, path: Path) -> None:
     script = (
         "import sys; from rebake.ledger.database import open_ledger; l = open_ledger(sys.argv[1]);"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -24,9 +26,10 @@ WRITES_LATER = WRITES | {"rebake_later": True}
 READS_ONCE = {"rebake_reads_once": True}
 """Of a connection that reads with one statement: it sees one state of the database, also without a transaction."""
 
+_AGAIN_SECONDS = 0.005
+
 _PRAGMAS = (
-    f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}",  # first: the next line may have to wait
-    "PRAGMA journal_mode=WAL",
+    f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}",
     # In WAL mode NORMAL loses the last transactions at a power cut. An intent must be on the disk before its action.
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
@@ -167,6 +170,25 @@ def _set_up(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     for pragma in _PRAGMAS:
         connection.execute(pragma).close()
+    _log_ahead(connection)
+
+
+def _log_ahead(connection: Any) -> None:
+    """Put the file into WAL mode, in which it stays.
+
+    Of several that do so at once all but one are refused on the spot, whatever `busy_timeout` says: they would wait for
+    each other. Source: SQLite, sqlite3_busy_handler, "might not be invoked".
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_AGAIN_SECONDS)
+        else:
+            return
 
 
 def _begin(connection: Connection) -> None:

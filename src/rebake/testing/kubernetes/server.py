@@ -138,6 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if batch:
                     self.wfile.write(f"{len(batch):x}\r\n".encode() + batch + b"\r\n")
             self.wfile.write(b"0\r\n\r\n")
+            self.close_connection = False  # a watch that ended whole leaves its connection for the next request
 
     def _is_gone(self) -> bool:
         """Whether the client closed its end: on a stream it has nothing more to say."""
