@@ -73,6 +73,8 @@ def _says(site: Ground, findings: Findings, words: tuple[str, ...], *, also_dead
         until(told, 15)
     except AssertionError:
         findings.violations.append(f"status says nothing of it: {site.rebake('status', 'production').out}")
+    candidate = site.rebake("status", "production", "--json").doc["candidate"]
+    findings.demand(candidate["healthy"] == candidate["instances"], f"what is healthy is not shown so: {candidate}")
     if also_dead:
         site.kill_holder()
         done = site.rebake("status", "production")

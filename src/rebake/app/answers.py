@@ -6,6 +6,7 @@ Answers come from the ledger and the engine's latest look; nothing here is remem
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -29,6 +30,8 @@ from rebake.rollout.view import Doc
 MOST_ROLLOUTS = 10_000
 """In one answer."""
 MOST_MOVES = 5000
+FIRST_LOOK_SECONDS = 3.0
+"""A view of what this agent has not looked at yet waits so long: an agent that was just started knows no instances."""
 _TOLD_BY_WEIGHTS = frozenset({"ramped", "shifted"})
 _BEFORE_USERS = frozenset({"waiting", "preparing", "launching", "checking"})
 
@@ -150,10 +153,20 @@ class Answers:
         return moves
 
     def status(self) -> Doc:
-        return {"environments": [self._engine.view(key) for key in self._engine.known()]}
+        known = self._engine.known()
+        self._await_first_look(known)
+        return {"environments": [self._engine.view(key) for key in known]}
 
     def environment(self, service: str, environment: str) -> Doc:
-        return self._engine.view(self._known(service, environment))
+        key = self._known(service, environment)
+        self._await_first_look([key])
+        return self._engine.view(key)
+
+    def _await_first_look(self, keys: Sequence[str]) -> None:
+        """Wait until each of them was looked at since this agent began, for a while at most."""
+        deadline, count = time.monotonic() + FIRST_LOOK_SECONDS, 0
+        while not all(map(self._engine.seen, keys)) and (left := deadline - time.monotonic()) > 0:
+            count = self._changes.wait(count, left)
 
     def drift(self, service: str, environment: str) -> Doc:
         key = self._here(service, environment)

@@ -12,7 +12,18 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from rebake.cli.words import View, asks, counted, evidence_line, metric_lines, percent, seconds, short, step_of
+from rebake.cli.words import (
+    View,
+    asks,
+    counted,
+    evidence_line,
+    hindrance,
+    metric_lines,
+    percent,
+    seconds,
+    short,
+    step_of,
+)
 
 _BAR = 40
 _MARKS = {"passed": ("✓", "green"), "failed": ("✗", "red")}
@@ -76,6 +87,8 @@ def picture(view: View, phases: Sequence[tuple[str, float]], elapsed: float) -> 
     parts.append(Spinner("dots", Text(f"{step_of(view)}: {view.get('reason') or ''}"), style="cyan"))
     if question := asks(view):
         parts.append(Text(f"  {question}", style="bold yellow"))
+    if stuck := hindrance(view):
+        parts.append(Text(f"  {stuck}", style="bold red"))
     route = view.get("route") or {}
     parts += [bar(route.get("stable") or 0.0, route.get("candidate") or 0.0), _cohorts(view)]
     if view.get("checks"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from rebake.cli.output import paint
-from rebake.cli.words import View, asks, outcome_word, percent, requests_of, seconds, short, step_of
+from rebake.cli.words import View, asks, hindrance, outcome_word, percent, requests_of, seconds, short, step_of
 from rebake.judge import texts
 
 _RESULT = (
@@ -26,7 +26,8 @@ def chapter(view: View) -> tuple[Any, ...]:
     route = view.get("route") or {}
     checks = tuple((check["name"], check["state"]) for check in view.get("checks", ()))
     held = (view.get("held") or {}).get("why")
-    return view["state"], view["step"], view["outcome"], route.get("candidate"), checks, held
+    stuck = (view.get("stuck") or {}).get("problem")
+    return view["state"], view["step"], view["outcome"], route.get("candidate"), checks, held, stuck
 
 
 def progress_line(view: View) -> str:
@@ -39,7 +40,7 @@ def progress_line(view: View) -> str:
     if healthy and healthy["wanted"]:
         parts.append(f"{healthy['healthy']} of {healthy['wanted']} healthy")
     line = "  ".join([parts[0], " · ".join(parts[1:])])
-    told = [text for text in (view.get("reason"), asks(view)) if text]
+    told = [text for text in (view.get("reason"), asks(view), hindrance(view)) if text]
     return f"{line}: {'; '.join(told)}" if told else line
 
 

@@ -99,6 +99,18 @@ def asks(view: View) -> str | None:
     return f"to go on: rebake approve {view['environment']}; to end it: rebake stop {view['environment']}"
 
 
+def hindrance(view: View) -> str | None:
+    """Why the engine cannot go on.
+
+    >>> hindrance({"stuck": {"problem": "the disk is full", "remedy": "rebake gc"}})
+    'the engine cannot go on: the disk is full (rebake gc)'
+    """
+    stuck = view.get("stuck")
+    if not stuck:
+        return None
+    return f"the engine cannot go on: {stuck['problem']}" + (f" ({stuck['remedy']})" if stuck["remedy"] else "")
+
+
 def frozen_line(freeze: View) -> str:
     """
     >>> frozen_line({"environment": None, "by": "ann", "until": "2026-01-02T03:04:05.000Z", "reason": "calm"})

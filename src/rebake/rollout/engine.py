@@ -23,6 +23,7 @@ from rebake.rollout.decide import decide
 from rebake.rollout.homes import Homes
 from rebake.rollout.inspections import Inspections
 from rebake.rollout.judging import Judging
+from rebake.rollout.looks import CALM_SECONDS, Looks
 from rebake.rollout.memory import LEASE_SECONDS, Memory, Ports
 from rebake.rollout.observing import Observer
 from rebake.rollout.places import is_vacant
@@ -58,6 +59,7 @@ class Engine:
         self.wake: Callable[[str], None] = lambda _key: None
         self._memories: dict[str, Memory] = {}
         self._unread: set[str] = set()
+        self._looks = Looks()
         self._observer = Observer(ports, Inspections(ports.jobs, self._wake), self._next_look)
         self._actor = Actor(ports, self._observer, self._fence, self._wake)
         self._lock = threading.Lock()
@@ -81,7 +83,11 @@ class Engine:
     def memory(self, key: str) -> Memory:
         with self._lock:
             known = self._memories.get(key)
-            if known is None or self._may_be_others(known):  # of those only the ledger knows
+            if known is not None and known.stale:
+                fresh = self._recall(key)
+                fresh.world = known.world  # what was seen was seen, whatever could not be written down
+                known = self._memories[key] = fresh
+            elif known is None or self._may_be_others(known):  # of those only the ledger knows
                 known = self._memories[key] = self._recall(key)
             return known
 
@@ -136,8 +142,25 @@ class Engine:
             asked: requests may be waiting in the ledger. False where only the time has come: whoever writes one down
                 wakes the environment, and the look that takes it up is repeated until it is written down.
         Returns: when to look again, seconds since the epoch.
-        Raises: RebakeError when the ledger cannot be read or written; nothing was done then.
+        Raises: RebakeError when the ledger cannot be read or written; nothing was done then, and views say so until a
+            look succeeds.
         """
+        try:
+            again = self._look(key, asked)
+        except Exception as error:
+            if self._looks.failed(key, error, self.ports.clock.now()):
+                self.on_change(key)
+            raise
+        now = self.ports.clock.now()
+        if self._looks.finished(key, now):
+            self.on_change(key)
+        return again if self._looks.stuck(key) is None else min(again, now + CALM_SECONDS)
+
+    def seen(self, key: str) -> bool:
+        """Whether this engine looked at the environment: before that its views only tell what is remembered."""
+        return self._looks.seen(key)
+
+    def _look(self, key: str, asked: bool) -> float:
         now = self.ports.clock.now()
         memory = self._led(key, now)
         if self.elsewhere(memory.environment) is not None:
@@ -218,6 +241,7 @@ class Engine:
         # Evidence that a power cut takes back was never there: the judge goes on from what it kept before.
         durable = bool(entries) or any(put.kind != "judging" for put in puts)
         self.ports.ledger.commit(entries, puts, at=now, fence=self._fence(memory, now), durable=durable)
+        self._looks.wrote(key)
         memory.environment = after
         for mate in {name for put in puts if put.kind == "reached" for name in mates_of(decision, put.key)} - {key}:
             self.wake(mate)
@@ -225,7 +249,9 @@ class Engine:
 
     def _forget(self, key: str) -> None:
         with self._lock:
-            self._memories.pop(key, None)
+            known = self._memories.get(key)
+            if known is not None:
+                known.stale = True
 
     # Tidy
 
@@ -277,8 +303,10 @@ class Engine:
         last = None if kept is None else dict(kept)
         environment, now = memory.environment, self.ports.clock.now()
         away = self.elsewhere(environment)
-        freezes = self._observer.freezes(environment)
-        return environment_view(environment, memory.world, memory.judging, last, now, elsewhere=away, freezes=freezes)
+        freezes, stuck = self._observer.freezes(environment), self._looks.stuck(key)
+        return environment_view(
+            environment, memory.world, memory.judging, last, now, elsewhere=away, freezes=freezes, stuck=stuck
+        )
 
     def rollout_view(self, key: str, rollout: str) -> Doc | None:
         """One rollout: live while it is under way, else as it was kept."""
@@ -286,7 +314,8 @@ class Engine:
         environment = memory.environment
         waiting = [r for r in (environment.rollout, *environment.queue) if r is not None and r.id == rollout]
         if waiting:
-            return rollout_view(environment, memory.world, waiting[0], memory.judging, self.ports.clock.now())
+            now, stuck = self.ports.clock.now(), self._looks.stuck(key)
+            return rollout_view(environment, memory.world, waiting[0], memory.judging, now, stuck=stuck)
         doc = self.ports.ledger.get("rollout", f"{key}/{rollout}")
         return None if doc is None else dict(doc)
 

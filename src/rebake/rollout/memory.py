@@ -88,7 +88,11 @@ class Pace:
 
 @dataclass(slots=True)
 class Memory:
-    """What the engine holds of one environment between ticks. The document in the ledger is the truth."""
+    """What the engine holds of one environment between ticks. The document in the ledger is the truth.
+
+    Attributes:
+        stale: the ledger may know more than this, or less: it is read again before it is used.
+    """
 
     environment: Environment
     world: World = field(default_factory=World)
@@ -96,6 +100,7 @@ class Memory:
     judging_saved_at: float = 0.0
     attempts: dict[str, Attempt] = field(default_factory=dict)
     blocked: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    stale: bool = False
     fence: Fence | None = None
     fence_until: float = 0.0
     inspect_at: float = 0.0

@@ -13,6 +13,7 @@ from rebake.platforms.model import Instance
 from rebake.rollout.events import check_id
 from rebake.rollout.fleets import GIVE_UP_AFTER, healthy
 from rebake.rollout.judging import Judging
+from rebake.rollout.looks import Stuck
 from rebake.rollout.places import sentence
 from rebake.rollout.plan import Plan
 from rebake.rollout.route import stages, weights
@@ -33,8 +34,16 @@ def outcome_of(rollout: Rollout) -> str | None:
     return None
 
 
-def rollout_view(environment: Environment, world: World, rollout: Rollout, judging: Judging | None, now: float) -> Doc:
-    """One rollout as everybody sees it."""
+def rollout_view(
+    environment: Environment,
+    world: World,
+    rollout: Rollout,
+    judging: Judging | None,
+    now: float,
+    *,
+    stuck: Stuck | None = None,
+) -> Doc:
+    """One rollout as everybody sees it. `stuck`: why the engine cannot go on with it now."""
     outcome = outcome_of(rollout)
     ended = rollout.ended_at
     settled = rollout.promoted_at if outcome == State.PROMOTED.value else ended
@@ -58,6 +67,7 @@ def rollout_view(environment: Environment, world: World, rollout: Rollout, judgi
         "reason": rollout.reason,
         "remedy": rollout.remedy,
         "held": _held(rollout),
+        "stuck": None if stuck is None else stuck.doc(),
         "group": None if rollout.group is None else rollout.group.id,
         "taken_along": rollout.taken_along,
         "outcome": outcome,
@@ -145,9 +155,15 @@ def environment_view(
     *,
     elsewhere: Place | None = None,
     freezes: Sequence[Freeze] = (),
+    stuck: Stuck | None = None,
 ) -> Doc:
-    """One environment as everybody sees it. `elsewhere`: the home that has it, when this is not it: then shares are as
-    intended, and how many instances are healthy is not known."""
+    """One environment as everybody sees it.
+
+    Args:
+        elsewhere: the home that has it, when this is not it: then shares are as intended, and how many instances are
+            healthy is not known.
+        stuck: why the engine cannot go on with it now.
+    """
     rollout = environment.rollout
     fleets = [f for f in (environment.stable, environment.candidate) if f is not None]
     shares: Mapping[str, int] = world.route.weights if world.route is not None else {}
@@ -160,6 +176,7 @@ def environment_view(
         if fleet is not None:
             share = shares.get(fleet.id, 0) / FULL if routed else live[cohort]
             route[fleet.revision.digest] = route.get(fleet.revision.digest, 0.0) + share
+    hindered = [] if stuck is None else [stuck.sentence()]
     return {
         "service": environment.service,
         "environment": environment.environment,
@@ -171,11 +188,12 @@ def environment_view(
         "stable": _fleet(environment.stable, world, elsewhere),
         "candidate": _fleet(environment.candidate, world, elsewhere),
         "route": route,
-        "rollout": None if rollout is None else rollout_view(environment, world, rollout, judging, now),
+        "rollout": None if rollout is None else rollout_view(environment, world, rollout, judging, now, stuck=stuck),
+        "stuck": None if stuck is None else stuck.doc(),
         "frozen": [freeze_view(freeze) for freeze in freezes if now < freeze.until],
         "waiting": [waiting.id for waiting in environment.queue],
         "previous": [fleet.revision.digest for fleet in environment.previous],
-        "problems": problems(environment, world) if elsewhere is None else [sentence(elsewhere)],
+        "problems": hindered + (problems(environment, world) if elsewhere is None else [sentence(elsewhere)]),
         "instances": [_instance(environment, i) for i in world.instances],
         "runs": [_run(environment, run, now) for run in environment.runs],
         "next_run": _next_run(environment, plan, now) if elsewhere is None else None,

@@ -209,6 +209,15 @@ def test_a_folder_that_cannot_be_made_is_said_with_its_place(tmp_path: Path) -> 
     assert "state.db" in str(refused.value.where)
 
 
+def test_a_disk_that_is_full_is_called_so_whatever_the_database_calls_it() -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    told = translate(error, "there")
+    assert told.code == "disk-full"
+    assert "the disk is full" in told.problem
+    assert "while the agent runs, `rebake gc`" in (told.remedy or "")
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

@@ -20,7 +20,7 @@ import pytest
 from rebake.core.codec import dump
 from rebake.errors import Permanent
 from rebake.platforms import port_choice
-from rebake.platforms.local import cgroups, landlock, processes
+from rebake.platforms.local import cgroups, folders, landlock, processes
 from rebake.platforms.local.cgroups import Hierarchies
 from rebake.platforms.local.records import Identity, Intent
 from rebake.platforms.model import Instance
@@ -526,6 +526,27 @@ def test_leftovers_of_a_killed_removal_go_when_the_next_agent_starts(world: Worl
     (world.home.instances / ".gone-x" / "scratch").mkdir(parents=True)
     world.platform.observe("shop", "production")
     assert not (world.home.instances / ".gone-x").exists()
+
+
+def test_an_agent_killed_while_it_makes_the_folder_of_an_instance_leaves_nothing_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would ever clear a folder without an intent: no look shows it."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    spec = world.spec(world.release())
+    with monkeypatch.context() as patched:
+        patched.setattr(folders, "write_record", killed)
+        with pytest.raises(KeyboardInterrupt):
+            world.platform.launch(spec)
+    assert not world.platform._layout.instance(spec.id).root.exists()
+    again = world.open()
+    again.observe("shop", "production")
+    assert not list(world.home.instances.glob("*new*"))
+    again.launch(spec)
+    assert world.healthy(spec, again).pid
 
 
 def test_an_exit_is_written_down_once(world: World) -> None:

@@ -106,11 +106,12 @@ def _said(error: BaseException) -> str:
 
 
 def _full(error: BaseException, where: str) -> RebakeError:
+    said = _said(error)
     return Permanent(
         "disk-full",
-        f"the ledger cannot be written: {_said(error)}",
+        f"the ledger cannot be written: {said if 'full' in said else 'the disk is full, ' + said}",
         where=where,
-        remedy="free space on that disk: `rebake gc`",
+        remedy="free space on that disk; while the agent runs, `rebake gc` removes releases that nothing needs",
     )
 
 

@@ -337,6 +337,7 @@ class DockerPlatform:
                     raise Permanent("platform-closed", "the platform was closed", remedy="make another one")
                 sessions = HealthSessions(self._health_place)
                 self._watcher = Watcher(_nothing, self._record_health, self._tell, sessions=sessions)
+                self._folders.sweep()
                 for folder, intent in self._folders.all():
                     if folder.started.exists() and not folder.exit.exists():
                         self._watch_one(intent, was_healthy=folder.settled.exists())

@@ -107,9 +107,15 @@ class ContainerFolders:
         return read_record(Intent, folder.spec)
 
     def write_intent(self, folder: ContainerFolder, intent: Intent) -> None:
-        """Raises: OSError."""
-        folder.root.mkdir(parents=True, mode=0o700, exist_ok=True)
-        write_record(folder.spec, intent)
+        """The folder is there with an intent in it or not at all, wherever a kill comes. Raises: OSError."""
+        if folder.root.exists():
+            write_record(folder.spec, intent)
+            return
+        made = ContainerFolder(self._root / f".new-{folder.id}")
+        shutil.rmtree(made.root, ignore_errors=True)
+        made.root.mkdir(parents=True, mode=0o700)
+        write_record(made.spec, intent)
+        made.root.rename(folder.root)
 
     def started(self, folder: ContainerFolder) -> Started | None:
         return read_record(Started, folder.started)
@@ -125,7 +131,15 @@ class ContainerFolders:
         return found.sessions if found else ()
 
     def remove(self, folder: ContainerFolder) -> None:
-        shutil.rmtree(folder.root, ignore_errors=True)
+        gone = self._root / f".gone-{folder.id}"
+        with suppress(FileNotFoundError):
+            folder.root.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what a killed agent was making or removing; to be called before anything is made."""
+        for path in (*self._root.glob(".new-*"), *self._root.glob(".gone-*")):
+            shutil.rmtree(path, ignore_errors=True)
 
     def keep_log(self, instance: str, lines: list[str]) -> None:
         """What a container that is about to be removed had to say."""

@@ -77,15 +77,22 @@ class Folders:
             self._identities[folder.id] = identity
 
     def write_intent(self, folder: ProcessFolder, intent: Intent) -> None:
-        """Make the folder and write the intent. Raises: OSError."""
+        """Make the folder with the intent in it: it is there whole or not at all, wherever a kill comes.
+
+        Raises: OSError.
+        """
         self.layout.home.instances.mkdir(parents=True, mode=0o700, exist_ok=True)
+        made = ProcessFolder(self.layout.home.instances / f".new-{folder.id}")
+        for left in (made.root, folder.root):  # without an intent it is nothing
+            trees.remove_tree(left)
         try:
-            folder.root.mkdir(mode=0o700, exist_ok=True)
-            folder.scratch.mkdir(mode=0o700, exist_ok=True)
+            made.root.mkdir(mode=0o700)
+            made.scratch.mkdir(mode=0o700)
             self.layout.data(intent.spec.service, intent.spec.environment).mkdir(parents=True, exist_ok=True)
-            write_record(folder.spec, intent)
+            write_record(made.spec, intent)
+            made.root.rename(folder.root)
         except OSError:
-            trees.remove_tree(folder.root)
+            trees.remove_tree(made.root)
             raise
 
     def stopping(self, folder: ProcessFolder) -> Stopping | None:
@@ -129,7 +136,14 @@ class Folders:
 
     def sweep(self) -> None:
         """Remove the content of folders that vanished, also those of a removal that was killed."""
-        for path in self.layout.home.instances.glob(".gone-*"):
+        self._clear(".gone-*")
+
+    def sweep_unborn(self) -> None:
+        """Remove what a killed agent was making; to be called before anything is made."""
+        self._clear(".new-*")
+
+    def _clear(self, pattern: str) -> None:
+        for path in self.layout.home.instances.glob(pattern):
             trees.remove_tree(path)
 
 

@@ -252,6 +252,7 @@ class LocalPlatform:
             if identity is not None and not folder.exit.exists():
                 self._watch_one(intent, identity, was_healthy=folder.settled.exists())
         self._folders.sweep()
+        self._folders.sweep_unborn()
         self._groups.remove(self._groups.leftovers(known))
 
     def _watch_one(self, intent: Intent, identity: Identity, *, was_healthy: bool = False) -> None:
