@@ -130,7 +130,8 @@ def _look_ms(ledger: DatabaseLedger) -> float:
     """`status` of one environment as an agent answers that has just begun: nothing is remembered but the ledger."""
     clock = ManualClock()
     platform = SimulatedPlatform(clock)
-    parts = ({"simulated": platform}, SimulatedRouter(platform), InlineJobs(), clock, simulated_release, "bench")
+    routers = {"simulated": SimulatedRouter(platform)}
+    parts = ({"simulated": platform}, routers, InlineJobs(), clock, simulated_release, "bench")
     spent = []
     for _ in range(LOOKS):
         engine = Engine(Ports(ledger, *parts))

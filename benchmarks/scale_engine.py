@@ -95,12 +95,12 @@ class Bench:
             Ports(
                 self.ledger,
                 {"light": self.platform},
-                self.router,
+                {"light": self.router},
                 self.jobs,
                 self.clock,
                 simulated_release,
                 "home:p-bench",
-                HERE,
+                {"light": HERE},
             ),
             self._changed,
         )

@@ -38,7 +38,8 @@ class Line:
         ledger.commit([], [Put("environment", first.key, dump(first))], at=self.clock.now())
         self.key = first.key
         self.router.visited.add(self.key)
-        parts = ({"light": platform}, self.router, InlineJobs(), self.clock, simulated_release, "home:p-bench", HERE)
+        routers, places = {"light": self.router}, {"light": HERE}
+        parts = ({"light": platform}, routers, InlineJobs(), self.clock, simulated_release, "home:p-bench", places)
         self.engine = Engine(Ports(ledger, *parts))
         self.number = 0
 

@@ -107,7 +107,7 @@ def main(url: str, socket: str, owner: str, lease_seconds: str, stand_still: str
     ports = Ports(
         ledger,
         {"simulated": platform},
-        router,
+        {"simulated": router},
         jobs,
         clock,
         simulated_release,

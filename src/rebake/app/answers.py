@@ -22,10 +22,11 @@ from rebake.judge.tape import entries_of
 from rebake.ledger.ports import Entry, Ledger, unheard
 from rebake.platforms.ports import Platform
 from rebake.rollout.engine import Engine
-from rebake.rollout.places import refusal
+from rebake.rollout.places import is_vacant, refusal
 from rebake.rollout.plan import Plan
 from rebake.rollout.taping import read_tape
 from rebake.rollout.view import Doc
+from rebake.traffic.ports import TrafficRouter
 
 MOST_ROLLOUTS = 10_000
 """In one answer."""
@@ -75,15 +76,16 @@ class Answers:
 
     def plan_of(self, key: str) -> Plan | None:
         """The plan under way, else the one in service."""
-        environment = self._engine.memory(key).environment
+        environment = self._engine.environment(key)
         held = environment.rollout or environment.stable
         return held.plan if held is not None else None
 
-    def serves(self) -> bool:
-        """Whether any environment of this home has, or is about to have, something to serve."""
-        known = [self._engine.memory(key).environment for key in self._engine.known()]
-        known = [environment for environment in known if self._engine.elsewhere(environment) is None]
-        return any(e.stable or e.candidate or e.rollout or e.queue or e.leaving for e in known)
+    def serves(self, router: TrafficRouter) -> bool:
+        """Whether any environment behind this route has, or is about to have, something to serve, and may be led
+        here."""
+        known = [self._engine.environment(key) for key in self._engine.known()]
+        known = [e for e in known if self._engine.elsewhere(e) is None and self._engine.ports.router_of(e) is router]
+        return not all(is_vacant(environment) for environment in known)
 
     def _known(self, service: str, environment: str) -> str:
         key = f"{service}/{environment}"
@@ -102,7 +104,7 @@ class Answers:
     def _here(self, service: str, environment: str) -> str:
         """As `_known`, for what can be seen only where it runs. Raises: UsageError `environment-elsewhere`."""
         key = self._known(service, environment)
-        remembered = self._engine.memory(key).environment
+        remembered = self._engine.environment(key)
         place = self._engine.elsewhere(remembered)
         if place is not None:
             raise refusal(remembered, place)
@@ -218,7 +220,7 @@ class Answers:
     def history(self, service: str, environment: str, *, limit: int) -> Doc:
         key = self._known(service, environment)
         kept = [dict(doc) for _, doc in self._ledger.newest("rollout", f"{key}/", limit or MOST_ROLLOUTS)]
-        live = self._engine.memory(key).environment.rollout
+        live = self._engine.environment(key).rollout
         views = {str(view["rollout"]): view for view in kept}
         if live is not None:
             view = self._engine.rollout_view(key, live.id)
@@ -269,7 +271,7 @@ class Answers:
         return {**doc, "digest": digest}
 
     def kept(self) -> Doc:
-        return kept_things([self._engine.memory(key).environment for key in self._engine.known()])
+        return kept_things([self._engine.environment(key) for key in self._engine.known()])
 
 
 def _first_lines(platforms: Sequence[Platform], instance: str, lines: int) -> list[str]:

@@ -25,6 +25,7 @@ from rebake.rollout.engine import Engine, Ports
 from rebake.rollout.jobs import ThreadJobs
 from rebake.rollout.loop import Loop
 from rebake.rollout.metering import Sources
+from rebake.rollout.places import plans_of
 from rebake.rollout.view import Doc
 from rebake.traffic.envoy.router import EnvoyRouter
 
@@ -38,7 +39,7 @@ class App(GroupDesk):
     def __init__(self, home: Home) -> None:
         self.home = home
         self._closers: list[Callable[[], None]] = []
-        self._router = EnvoyRouter(home)
+        self._edge = EnvoyRouter(home)
 
     def start(self) -> None:
         """Raises: RebakeError when the state cannot be opened; nothing is left running then."""
@@ -58,8 +59,8 @@ class App(GroupDesk):
         vault, releases = SecretVault(home), store(home)
         platforms = Platforms(home, releases, vault, self, clock)
         self._closers.append(platforms.close)
-        router = self._router
-        self._closers.append(router.close)
+        edge = self._edge
+        self._closers.append(edge.close)
         jobs = ThreadJobs()
         self._closers.append(jobs.close)
         metric_jobs = ThreadJobs()
@@ -70,14 +71,15 @@ class App(GroupDesk):
         place = place_of(home)
         owner = f"home:{place.id}"  # the home's lock lets one agent live: its successor takes its leases over at once
         by_name = platforms.by_name
-        ports = Ports(ledger, by_name, router, jobs, clock, releases.release, owner, place, sources=sources)
+        routers, places = dict.fromkeys(by_name, edge), dict.fromkeys(by_name, place)
+        ports = Ports(ledger, by_name, routers, jobs, clock, releases.release, owner, places, sources=sources)
         engine = Engine(ports, changes.add)
         loop = Loop(engine.tick, clock)
         self._closers.append(loop.close)
         engine.wake = loop.wake
         platforms.tell(lambda service, environment: loop.wake(f"{service}/{environment}"))
         super().__init__(engine, changes, releases.release, vault, loop.wake)
-        router.resume()
+        edge.resume()
         known = engine.urgent_first()
         loop.start(known)
         patrol = Patrol(ledger, self._ours, loop.wake, alone=where == home.database)
@@ -87,8 +89,10 @@ class App(GroupDesk):
 
     def settings(self, platform: str, service: str, environment: str) -> Mapping[str, Any]:
         """See `app.platforms.Plans`."""
-        plan = self.plan_of(f"{service}/{environment}")
-        return plan.platform_settings if plan is not None and plan.platform == platform else {}
+        remembered = self._engine.memory(f"{service}/{environment}").environment
+        under_way = [] if remembered.rollout is None else [remembered.rollout.plan]
+        plans = [plan for plan in (*under_way, *plans_of(remembered)) if plan.platform == platform]
+        return plans[0].platform_settings if plans else {}
 
     def environments(self, platform: str, service: str) -> Sequence[str]:
         """See `app.platforms.Plans`."""
@@ -97,13 +101,13 @@ class App(GroupDesk):
         return [plan.environment for plan in plans if plan.platform == platform]
 
     def _ours(self, key: str) -> bool:
-        return self._engine.elsewhere(self._engine.memory(key).environment) is None
+        return self._engine.elsewhere(self._engine.environment(key)) is None
 
     def down(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
-        """As the desk does; the edge ends with the last environment, so that nothing is left running."""
+        """As the desk does; the edge ends with the last environment behind it, so that nothing is left running."""
         view = super().down(service, environment, doc)
-        if not self.serves():
-            self._router.stop()
+        if not self.serves(self._edge):
+            self._edge.stop()
         return view
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ from rebake.ledger.ports import Draft, Put
 from rebake.release.manifest import Release, Revision, Settings, contract_in
 from rebake.rollout.commands import passed_over, undo_target
 from rebake.rollout.engine import Engine
+from rebake.rollout.places import is_vacant, plans_of, platform_of
 from rebake.rollout.plan import Plan
 from rebake.rollout.states import State
 from rebake.rollout.view import Doc, rollout_view
@@ -65,7 +66,7 @@ class Desk(Freezes):
     def begin(self, doc: Mapping[str, Any]) -> Doc:
         rollout = self.prepare(doc)
         plan, key = rollout.plan, f"{rollout.plan.service}/{rollout.plan.environment}"
-        environment = self._engine.memory(key).environment
+        environment = self._engine.environment(key)
         if not doc.get("again"):
             under_way = self._joined(environment, rollout.revision)
             if under_way is not None:
@@ -93,7 +94,7 @@ class Desk(Freezes):
         settings = Settings(dict(doc.get("env") or {}), secret_versions(doc, self._vault))
         plan = replace(plan, run=contract_in(release.run, settings))
         key = f"{plan.service}/{plan.environment}"
-        self._until(lambda: self._engine.settle(key), STOP_SECONDS, key)
+        self._until(lambda: self._engine.settle(key, plan.platform), STOP_SECONDS, key)
         return Rollout(
             id=timed_id("r", self._clock.now()),
             kind="deploy",
@@ -105,7 +106,7 @@ class Desk(Freezes):
 
     def serves_already(self, rollout: Rollout) -> bool:
         """Whether its revision serves, and nothing is under way."""
-        environment = self._engine.memory(f"{rollout.plan.service}/{rollout.plan.environment}").environment
+        environment = self._engine.environment(f"{rollout.plan.service}/{rollout.plan.environment}")
         stable = environment.stable if environment.rollout is None else None
         return stable is not None and stable.revision.digest == rollout.revision.digest
 
@@ -128,11 +129,12 @@ class Desk(Freezes):
     def _refuse_another_platform(self, plan: Plan) -> None:
         """A fleet and its successor stand side by side; each platform sees its own instances only."""
         key = f"{plan.service}/{plan.environment}"
-        stable = self._engine.memory(key).environment.stable
-        if stable is not None and stable.plan.platform != plan.platform:
+        environment = self._engine.environment(key)
+        before = platform_of(environment)
+        if not is_vacant(environment) and before != plan.platform:
             raise UsageError(
                 "platform-changed",
-                f"{key} runs on platform {stable.plan.platform}, and the file now says {plan.platform}",
+                f"{key} runs on platform {before}, and the file now says {plan.platform}",
                 where=f"environments.{plan.environment}.platform",
                 remedy=f"deploy to another environment, or take this one down: rebake down {plan.environment}",
             )
@@ -140,7 +142,7 @@ class Desk(Freezes):
     def _refuse_shared_address(self, plan: Plan) -> None:
         key = f"{plan.service}/{plan.environment}"
         for other in self._engine.known():
-            environment = self._engine.memory(other).environment
+            environment = self._engine.environment(other)
             stable = environment.stable if self._engine.elsewhere(environment) is None else None
             if other != key and stable is not None and plan.routed and stable.plan.listen == plan.listen:
                 raise UsageError(
@@ -152,10 +154,8 @@ class Desk(Freezes):
 
     def _refuse_another_kind(self, plan: Plan) -> None:
         """A worker cannot take the place of what users call, step by step, nor of a job, nor the other way round."""
-        environment = self._engine.memory(f"{plan.service}/{plan.environment}").environment
-        others = [f.plan for f in (environment.stable, environment.candidate) if f is not None]
-        others += [r.plan for r in (environment.rollout, *environment.queue) if r is not None]
-        before = next((other.kind for other in others if other.kind != plan.kind), None)
+        environment = self._engine.environment(f"{plan.service}/{plan.environment}")
+        before = next((other.kind for other in plans_of(environment) if other.kind != plan.kind), None)
         if before is not None:
             kinds = {"worker": "a worker", "http": "a service with a route", "job": "a scheduled job"}
             raise UsageError(
@@ -195,7 +195,7 @@ class Desk(Freezes):
             promoted_at=now,
             ended_at=now,
         )
-        view = rollout_view(self._engine.memory(key).environment, World(), rollout, None, now)
+        view = rollout_view(self._engine.environment(key), World(), rollout, None, now)
         body = {"from": None, "to": rollout.state, "reason": reason, "kind": "deploy"}
         entry = Draft("transition", plan.service, plan.environment, rollout.id, body)
         self._ledger.commit([entry], [Put("rollout", f"{key}/{rollout.id}", view)], at=now)
@@ -203,7 +203,7 @@ class Desk(Freezes):
 
     def undo(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
         key, began = self._known(service, environment), self._clock.now()
-        before = self._engine.memory(key).environment
+        before = self._engine.environment(key)
         restored, undone, warm, over = self._undo_plan(key, before)
         view = {
             "service": service,
@@ -250,7 +250,7 @@ class Desk(Freezes):
 
     def stop(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
         key = self._known(service, environment)
-        before = self._engine.memory(key).environment.rollout
+        before = self._engine.environment(key).rollout
         command = self._request(key, "stop", str(doc.get("requested_by") or "unknown"))
         self._until(lambda: self._decided(key, command), STOP_SECONDS, key)
         if before is not None:
@@ -275,7 +275,7 @@ class Desk(Freezes):
         return not memory.environment.leaving and not memory.world.instances and memory.world.route is None
 
     def _over(self, key: str, rollout: str) -> bool:
-        environment = self._engine.memory(key).environment
+        environment = self._engine.environment(key)
         return environment.rollout is None or environment.rollout.id != rollout
 
     def quarantine_release(self, doc: Mapping[str, Any]) -> Doc:

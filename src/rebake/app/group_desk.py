@@ -72,7 +72,7 @@ class GroupDesk(Desk):
             )
         for member in going:
             if not self._under_way(member):
-                self._undo_plan(str(member["key"]), self._engine.memory(str(member["key"])).environment)
+                self._undo_plan(str(member["key"]), self._engine.environment(str(member["key"])))
         ids = {str(m["key"]): timed_id("r", now) + f"-{n}" for n, m in enumerate(going)}
         commands = self._all(kept, going, [Request(key, "undo", by, rollout_id=new) for key, new in ids.items()])
         undone = []
@@ -101,7 +101,7 @@ class GroupDesk(Desk):
         return found[-1]
 
     def _under_way(self, member: Mapping[str, Any]) -> bool:
-        environment = self._engine.memory(str(member["key"])).environment
+        environment = self._engine.environment(str(member["key"]))
         going = [r.id for r in (environment.rollout, *environment.queue) if r is not None]
         return member["rollout"] in going
 
@@ -109,7 +109,7 @@ class GroupDesk(Desk):
         return not self._under_way(member)
 
     def _serves(self, member: Mapping[str, Any]) -> bool:
-        environment = self._engine.memory(str(member["key"])).environment
+        environment = self._engine.environment(str(member["key"]))
         return (
             environment.rollout is None
             and environment.stable is not None

@@ -23,7 +23,8 @@ class Plans(Protocol):
     """What the environments of a home wish for, as far as platforms must know."""
 
     def settings(self, platform: str, service: str, environment: str) -> Mapping[str, Any]:
-        """The platform's own block of the plan under way, else of the one in service; empty when there is none."""
+        """The platform's own block of the plan under way, else of the one in service, else of one that leaves; empty
+        when there is none."""
         ...
 
     def environments(self, platform: str, service: str) -> Sequence[str]:

@@ -107,15 +107,16 @@ class Actor:
     def _do(self, memory: Memory, action: Action) -> None:
         environment = memory.environment
         key, platform, fence = environment.key, self.ports.platform_of(environment), self._token(memory)
-        if isinstance(action, ApplyRoute):
-            self.ports.router.apply(action.route, fence=fence)
-        elif isinstance(action, RemoveRoute):
-            self.ports.router.remove(environment.service, environment.environment, fence=fence)
-        elif isinstance(action, RunCheck):
+        router = self.ports.router_of(environment)
+        if isinstance(action, RunCheck):
             check, urls = action.check, action.urls
             self._start(key, action.id, lambda cancelled: run_check(check, urls, cancelled))
-        elif platform is None:
+        elif platform is None or router is None:
             return
+        elif isinstance(action, ApplyRoute):
+            router.apply(action.route, fence=fence)
+        elif isinstance(action, RemoveRoute):
+            router.remove(environment.service, environment.environment, fence=fence)
         elif isinstance(action, Launch):
             platform.launch(action.spec, fence=fence)
         elif isinstance(action, Retire):

@@ -26,7 +26,7 @@ from rebake.rollout.judging import Judging
 from rebake.rollout.looks import CALM_SECONDS, Looks
 from rebake.rollout.memory import LEASE_SECONDS, Memory, Ports
 from rebake.rollout.observing import Observer
-from rebake.rollout.places import is_vacant
+from rebake.rollout.places import is_vacant, platform_of
 from rebake.rollout.route import desired_route, weights
 from rebake.rollout.view import Doc, environment_view, rollout_view
 from rebake.rollout.world import Command, Environment, Place, World
@@ -63,7 +63,7 @@ class Engine:
         self._observer = Observer(ports, Inspections(ports.jobs, self._wake), self._next_look)
         self._actor = Actor(ports, self._observer, self._fence, self._wake)
         self._lock = threading.Lock()
-        self._homes = Homes(ports.ledger, ports.clock, ports.owner, ports.place, ports.lease_seconds)
+        self._homes = Homes(ports.ledger, ports.clock, ports.owner, ports.places, ports.lease_seconds)
 
     def _wake(self, key: str) -> None:
         """Whoever drives this engine says how, once it does."""
@@ -91,22 +91,29 @@ class Engine:
                 known = self._memories[key] = self._recall(key)
             return known
 
+    def environment(self, key: str) -> Environment:
+        """What is remembered of an environment, as the ledger knows it where another engine may lead it now."""
+        memory = self.memory(key)
+        if self._is_led_here(memory, self.ports.clock.now()):
+            return memory.environment
+        return self._homes.recall(key) or memory.environment
+
     def elsewhere(self, environment: Environment) -> Place | None:
         """The home that has an environment, when it is not this one."""
         return self._homes.elsewhere(environment)
 
     def _may_be_others(self, memory: Memory) -> bool:
         """Whether another home has this environment, or may have taken it since this one gave it away."""
-        given_away = self.ports.place is not None and memory.fence is None and is_vacant(memory.environment)
+        given_away = bool(self.ports.places) and memory.fence is None and is_vacant(memory.environment)
         return given_away or self.elsewhere(memory.environment) is not None
 
-    def settle(self, key: str) -> Environment | None:
+    def settle(self, key: str, platform: str) -> Environment | None:
         """See `Homes.settle`."""
-        return self._homes.settle(key)
+        return self._homes.settle(key, platform)
 
     def _recall(self, key: str) -> Memory:
         service, _, name = key.partition("/")
-        environment = self._homes.recall(key) or Environment(service, name, place=self.ports.place)
+        environment = self._homes.recall(key) or Environment(service, name)
         memory = Memory(environment)
         rollout = environment.rollout
         if rollout is not None:
@@ -115,16 +122,10 @@ class Engine:
         return memory
 
     def _led(self, key: str, now: float) -> Memory:
-        """What is remembered, read again where another engine may have led since: who follows takes over the truth.
-
-        What this home has is never led from elsewhere, so a look at it need not read anything.
-        """
+        """What is remembered, read again where another engine may have led since: who follows takes over the truth."""
         memory = self.memory(key)
-        if self.ports.place is not None and not is_vacant(memory.environment):
+        if self._is_led_here(memory, now):
             return memory
-        granted = memory.fence_until - self.ports.renew_seconds
-        if memory.fence is not None and 0 <= now - granted < self.ports.lease_seconds:
-            return memory  # a clock that was set back since tells nothing of how long that is ago
         fresh = self._recall(key)
         if fresh.environment == memory.environment:
             return memory
@@ -132,6 +133,15 @@ class Engine:
         with self._lock:
             self._memories[key] = fresh
         return fresh
+
+    def _is_led_here(self, memory: Memory, now: float) -> bool:
+        """Whether no other engine can have led an environment since it was read. What a home has is never led from
+        elsewhere, so a look at it there need not read anything."""
+        if platform_of(memory.environment) in self.ports.places and not is_vacant(memory.environment):
+            return True
+        granted = memory.fence_until - self.ports.renew_seconds
+        # a clock that was set back since tells nothing of how long that is ago
+        return memory.fence is not None and 0 <= now - granted < self.ports.lease_seconds
 
     # One tick
 
@@ -182,7 +192,9 @@ class Engine:
             self._unread.discard(key)
             self._tidy(memory, decision)
             judged = memory.judging is not None and memory.judging.begun
-            memory.recording.forget(self.ports.router, memory.environment, now, judged=judged)
+            router = self.ports.router_of(memory.environment)
+            if router is not None:
+                memory.recording.forget(router, memory.environment, now, judged=judged)
             if not (changed or acted or commands):
                 self._give_away(memory)
         if changed or acted:
@@ -258,7 +270,7 @@ class Engine:
     def _give_away(self, memory: Memory) -> None:
         """When nothing of an environment is left here, another home may have it at once."""
         nothing = is_vacant(memory.environment) and not memory.world.instances and memory.world.route is None
-        if memory.fence is None or self.ports.place is None or not nothing:
+        if memory.fence is None or not self.ports.places or not nothing:
             return
         self.ports.ledger.release_lease(memory.fence)
         memory.fence = None
@@ -301,7 +313,7 @@ class Engine:
         memory = self.memory(key)
         kept = self.ports.ledger.get("last", key)
         last = None if kept is None else dict(kept)
-        environment, now = memory.environment, self.ports.clock.now()
+        environment, now = self.environment(key), self.ports.clock.now()
         away = self.elsewhere(environment)
         freezes, stuck = self._observer.freezes(environment), self._looks.stuck(key)
         return environment_view(
@@ -310,8 +322,7 @@ class Engine:
 
     def rollout_view(self, key: str, rollout: str) -> Doc | None:
         """One rollout: live while it is under way, else as it was kept."""
-        memory = self.memory(key)
-        environment = memory.environment
+        memory, environment = self.memory(key), self.environment(key)
         waiting = [r for r in (environment.rollout, *environment.queue) if r is not None and r.id == rollout]
         if waiting:
             now, stuck = self.ports.clock.now(), self._looks.stuck(key)

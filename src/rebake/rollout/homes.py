@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 
 from rebake.core.clock import Clock
@@ -13,13 +14,16 @@ from rebake.rollout.world import Environment, Place
 
 
 class Homes:
-    """The environments of one ledger, as the home `here` may use them.
+    """The environments of one ledger, as one home may use them.
 
     Args:
-        here: None where platforms are the same from everywhere; then every environment may be acted on.
+        here: by platform, the home that it acts in; a platform that is the same from everywhere has none, and its
+            environments may be acted on by every engine.
     """
 
-    def __init__(self, ledger: Ledger, clock: Clock, owner: str, here: Place | None, lease_seconds: float) -> None:
+    def __init__(
+        self, ledger: Ledger, clock: Clock, owner: str, here: Mapping[str, Place], lease_seconds: float
+    ) -> None:
         self._ledger, self._clock, self._owner = ledger, clock, owner
         self._here = here
         self._lease_seconds = lease_seconds
@@ -35,18 +39,22 @@ class Homes:
         if doc is None:
             return None
         environment = load(Environment, doc)
-        if self._here is not None and self.elsewhere(environment) is None:
-            return replace(environment, place=self._here)  # this home may go by another name now
+        here = self._here.get(places.platform_of(environment) or "")
+        if here is not None and self.elsewhere(environment) is None:
+            return replace(environment, place=here)  # this home may go by another name now
         return environment
 
-    def settle(self, key: str) -> Environment | None:
-        """The environment, written down as being here unless it is somewhere else. Two homes never both have it.
+    def settle(self, key: str, platform: str) -> Environment | None:
+        """The environment, written down as being where its platform acts unless it is somewhere else. Two homes never
+        both have it.
 
+        Args:
+            platform: what is about to be deployed there is for.
         Returns: None while another engine holds its lease: ask again.
         Raises: UsageError `environment-elsewhere`.
         """
         with self._settling:
-            found = self._settled(key)
+            found = self._settled(key, platform)
             if found is not None:
                 return found
             now = self._clock.now()
@@ -54,22 +62,24 @@ class Homes:
             fence = self._ledger.lease(key, self._owner, at=now, ttl_seconds=seconds, reason="takes it in")
             if fence is None:
                 return None
-            found = self._settled(key)  # another home may have come first
-            return found if found is not None else self._take(key, fence, now)
+            found = self._settled(key, platform)  # another home may have come first
+            return found if found is not None else self._take(key, platform, fence, now)
 
-    def _settled(self, key: str) -> Environment | None:
+    def _settled(self, key: str, platform: str) -> Environment | None:
         environment = self.recall(key)
-        place = None if environment is None else self.elsewhere(environment)
-        if environment is None or place is None:
-            return environment
-        if not places.is_vacant(environment):
+        if environment is None:
+            return None
+        place = self.elsewhere(environment)
+        if place is not None and not places.is_vacant(environment):
             raise places.refusal(environment, place)
-        return None
+        moves = environment.place != self._here.get(platform) and places.is_vacant(environment)
+        return None if moves else environment
 
-    def _take(self, key: str, fence: Fence, now: float) -> Environment:
-        """Write down that an environment nobody has is here."""
+    def _take(self, key: str, platform: str, fence: Fence, now: float) -> Environment:
+        """Write down that an environment nobody has is here, or bound to no home."""
         service, _, name = key.partition("/")
-        environment = replace(self.recall(key) or Environment(service, name), place=self._here)
-        notes = [] if self._here is None else [Draft("note", service, name, None, {"home": dump(self._here)})]
+        here = self._here.get(platform)
+        environment = replace(self.recall(key) or Environment(service, name), place=here, platform=platform)
+        notes = [] if here is None else [Draft("note", service, name, None, {"home": dump(here)})]
         self._ledger.commit(notes, [Put("environment", key, dump(environment))], at=now, fence=fence)
         return environment

@@ -165,7 +165,9 @@ class Loop:
         try:
             return self._tick(key, asked)
         except RebakeError as error:
-            _LOG.warning("%s: %s [%s]; next try in %gs", key, error.problem, error.code, RETRY_SECONDS)
+            usual = error.code == "lease-held"  # where several engines share the work, all but one hear it
+            level = logging.DEBUG if usual else logging.WARNING
+            _LOG.log(level, "%s: %s [%s]; next try in %gs", key, error.problem, error.code, RETRY_SECONDS)
         except Exception:
             _LOG.exception("%s: a tick failed; next try in %gs", key, RETRY_SECONDS)
         return self._clock.now() + RETRY_SECONDS

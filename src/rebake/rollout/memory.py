@@ -15,6 +15,7 @@ from rebake.rollout.documents import Documents
 from rebake.rollout.jobs import Jobs
 from rebake.rollout.judging import Judging
 from rebake.rollout.metering import Metering, Sources
+from rebake.rollout.places import platform_of
 from rebake.rollout.recording import Recording
 from rebake.rollout.world import Environment, Place, World
 from rebake.traffic.ports import RouteObservation, TrafficRouter
@@ -31,17 +32,18 @@ class Ports:
         owner: who holds the leases: engines that may live at the same time have different names.
         lease_seconds: how long an engine may stand still before another one may lead; the same for all of a ledger.
         sources: of the service's own metrics.
-        place: the home that platforms and router act in; None where they are the same from everywhere.
+        platforms, routers: by the platform's name; environments of one platform share a route's adapter too.
+        places: by the platform's name, the home that it acts in; a platform that is the same from everywhere has none.
     """
 
     ledger: Ledger
     platforms: Mapping[str, Platform]
-    router: TrafficRouter
+    routers: Mapping[str, TrafficRouter]
     jobs: Jobs
     clock: Clock
     release: Callable[[str], Release]
     owner: str
-    place: Place | None = None
+    places: Mapping[str, Place] = field(default_factory=dict)
     lease_seconds: float = LEASE_SECONDS
     sources: Sources = Sources()
 
@@ -52,11 +54,13 @@ class Ports:
 
     def platform_of(self, environment: Environment) -> Platform | None:
         """Where an environment's instances are, as far as is remembered."""
-        fleets = [environment.stable, environment.candidate, *(gone.fleet for gone in environment.leaving)]
-        plans = [f.plan for f in fleets if f is not None]
-        plans += [r.plan for r in (environment.rollout, *environment.queue) if r is not None]
-        name = plans[0].platform if plans else environment.platform
+        name = platform_of(environment)
         return self.platforms.get(name) if name is not None else None
+
+    def router_of(self, environment: Environment) -> TrafficRouter | None:
+        """Who moves an environment's users: the route of its platform. None when it never had a platform."""
+        name = platform_of(environment)
+        return self.routers.get(name) if name is not None else None
 
 
 @dataclass(slots=True)

@@ -40,7 +40,8 @@ class Observer:
         environment = memory.environment
         instances, instances_known = self.instances(memory)
         route, route_known = self.route(environment)
-        samples = memory.recording.read(self.ports.router, environment) if has_route(environment) else None
+        router = self.ports.router_of(environment) if has_route(environment) else None
+        samples = None if router is None else memory.recording.read(router, environment)
         self.judge_this_one(memory)
         if memory.judging is not None:
             readings, shown = self._readings(memory, instances), instances if instances_known else None
@@ -91,10 +92,11 @@ class Observer:
             return memory.world.instances, False
 
     def route(self, environment: Environment) -> tuple[RouteObservation | None, bool]:
-        if not has_route(environment):
+        router = self.ports.router_of(environment) if has_route(environment) else None
+        if router is None:
             return None, True  # there is none, and no edge need answer for workers to be kept
         try:
-            return self.ports.router.observe(environment.service, environment.environment), True
+            return router.observe(environment.service, environment.environment), True
         except RebakeError:
             return None, False
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from rebake.core.units import FULL
 from rebake.rollout.fleets import healthy, serving
+from rebake.rollout.places import plans_of
 from rebake.rollout.states import State
 from rebake.rollout.world import Environment, Rollout, World
 
@@ -83,14 +84,10 @@ def realised(environment: Environment, world: World) -> dict[str, float]:
 
 def is_scheduled(environment: Environment) -> bool:
     """Whether it is a scheduled job's, as far as is remembered."""
-    plans = [f.plan for f in (environment.stable, environment.candidate) if f is not None]
-    plans += [r.plan for r in (environment.rollout, *environment.queue) if r is not None]
-    return any(plan.schedule is not None for plan in plans)
+    return any(plan.schedule is not None for plan in plans_of(environment))
 
 
 def has_route(environment: Environment) -> bool:
     """Whether any fleet of the environment is reached through a route, as far as is remembered."""
-    fleets = [environment.stable, environment.candidate, *(gone.fleet for gone in environment.leaving)]
-    plans = [f.plan for f in fleets if f is not None]
-    plans += [r.plan for r in (environment.rollout, *environment.queue) if r is not None]
+    plans = plans_of(environment)
     return not plans or any(plan.routed for plan in plans)

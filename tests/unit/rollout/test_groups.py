@@ -46,7 +46,13 @@ class Pair:
 
     def start(self, service: str) -> Engine:
         ports = Ports(
-            self.ledger, {"simulated": self.platform}, self.router, InlineJobs(), self.clock, simulated_release, service
+            self.ledger,
+            {"simulated": self.platform},
+            {"simulated": self.router},
+            InlineJobs(),
+            self.clock,
+            simulated_release,
+            service,
         )
         return Engine(ports)
 

@@ -74,12 +74,12 @@ class CountedShop(Shop):
         ports = Ports(
             self.ledger,
             {"simulated": self.platform},
-            self.router,
+            {"simulated": self.router},
             self.jobs,
             self.clock,
             simulated_release,
             "home:p-here",
-            HERE,
+            {"simulated": HERE},
         )
         self.engine = Engine(ports)
         return self.engine

@@ -65,7 +65,7 @@ class Shop:
         ports = Ports(
             self.ledger,
             {"simulated": self.platform},
-            self.router,
+            {"simulated": self.router},
             self.jobs,
             self.clock,
             simulated_release,

@@ -83,7 +83,7 @@ class Run:
         ports = Ports(
             ledger=FaultyLedger(reality, watch, owner),
             platforms={"simulated": FaultyPlatform(reality, watch, owner)},
-            router=FaultyRouter(reality, watch, owner),
+            routers={"simulated": FaultyRouter(reality, watch, owner)},
             jobs=FaultyJobs(reality, watch, owner),
             clock=reality.wall,
             release=simulated_release,
