@@ -16,6 +16,7 @@ from rebake.ledger.ports import unheard
 from rebake.server.ports import Application, Doc
 from rebake.server.private import listen_private
 from rebake.server.serving import Agent
+from rebake.server.wanted import Wanted
 
 STABLE = "sha256:" + "a1" * 32
 CANDIDATE = "sha256:" + "b2" * 32
@@ -189,6 +190,20 @@ class FakeApplication:
     def close(self) -> None:
         self.closed = True
 
+    def figures(self) -> Doc:
+        return {
+            "environments": {"docker": 2},
+            "led": 1,
+            "rollouts": {"holding": 1},
+            "looks": 7,
+            "failed_looks": 3,
+            "hanging": 0.5,
+            "entries": 42,
+        }
+
+    def ails(self) -> str | None:
+        return None
+
     def changes(self, since: int, timeout_seconds: float) -> int:
         self._seen += 1
         return since + 1
@@ -339,8 +354,11 @@ def quarantine_refusal() -> Refused:
 
 
 @contextmanager
-def served(root: Path, application: Application) -> Any:
-    """The true server over `application` on the home's own socket, under the home's own lock."""
+def served(root: Path, application: Application, wanted: Wanted | None = None) -> Any:
+    """The true server over `application` on the home's own socket, under the home's own lock.
+
+    Yields the running agent: its `urls` say where else it listens, as `wanted`.
+    """
     home = Home(root)
     root.mkdir(parents=True, exist_ok=True)
     lock = take_lock(home.agent_lock)
@@ -349,7 +367,7 @@ def served(root: Path, application: Application) -> Any:
     agents: list[tuple[asyncio.AbstractEventLoop, Agent]] = []
 
     async def run() -> None:
-        agent = Agent(home, application)
+        agent = Agent(home, application, wanted)
         agents.append((asyncio.get_running_loop(), agent))
         await agent.run(listener, ready.set)
 
@@ -357,7 +375,7 @@ def served(root: Path, application: Application) -> Any:
     thread.start()
     assert ready.wait(10)
     try:
-        yield home
+        yield agents[0][1]
     finally:
         loop, agent = agents[0]
         if not loop.is_closed():

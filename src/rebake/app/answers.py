@@ -12,6 +12,7 @@ from dataclasses import asdict
 from difflib import get_close_matches
 from typing import Any
 
+from rebake.app.afar import refuse_commands
 from rebake.app.keeper import kept_things
 from rebake.app.metric_answers import answers, rules_in
 from rebake.core.clock import Clock, iso
@@ -192,6 +193,8 @@ class Answers:
         if rules is None:
             plan = self.plan_of(f"{service}/{environment}")
             rules = () if plan is None else plan.judge.metrics
+        else:
+            refuse_commands(doc, rules)
         rows = answers(self._engine.ports, memory, rules)
         return {"service": service, "environment": environment, "metrics": rows}
 

@@ -4,32 +4,52 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rebake.app import store
 from rebake.app.answers import Changes
 from rebake.app.group_desk import GroupDesk
+from rebake.app.keeper import kept_things
 from rebake.app.ledger_place import keep_ledger_place, take_ledger_place
 from rebake.app.patrol import Patrol
 from rebake.app.place import place_of
 from rebake.app.platforms import Platforms
-from rebake.core.clock import SystemClock
+from rebake.app.releases import Releases
+from rebake.core.clock import Clock, SystemClock
+from rebake.core.codec import load
 from rebake.core.home import Home
 from rebake.core.secrets import SecretVault
 from rebake.judge.sources.command import CommandSource
 from rebake.judge.sources.endpoint import EndpointSource
 from rebake.judge.sources.prometheus import PrometheusSource
 from rebake.ledger.database import open_ledger
+from rebake.ledger.ports import Ledger
+from rebake.ledger.vault import VARIABLE as KEY_VARIABLE
+from rebake.ledger.vault import LedgerVault, key_from
 from rebake.rollout.engine import Engine, Ports
 from rebake.rollout.jobs import ThreadJobs
 from rebake.rollout.loop import Loop
 from rebake.rollout.metering import Sources
 from rebake.rollout.places import plans_of
 from rebake.rollout.view import Doc
+from rebake.rollout.world import Environment
 from rebake.traffic.envoy.router import EnvoyRouter
 
 _LOG = logging.getLogger("rebake.app")
+
+
+def _vault(home: Home, ledger: Ledger, clock: Clock, environ: Mapping[str, str]) -> SecretVault | LedgerVault:
+    """Secrets in the home; or, for servers that share a database, in that, under a key of theirs."""
+    key = environ.get(KEY_VARIABLE)
+    if not key:
+        return SecretVault(home)
+    vault = LedgerVault(ledger, key_from(Path(key)), clock)
+    found = (load(Environment, doc) for _, doc in ledger.list("environment"))
+    vault.keep(set(kept_things(list(found))["secrets"]))
+    return vault
 
 
 class App(GroupDesk):
@@ -56,8 +76,9 @@ class App(GroupDesk):
         ledger = open_ledger(where)
         self._closers.append(ledger.close)
         keep_ledger_place(home, where)
-        vault, releases = SecretVault(home), store(home)
-        platforms = Platforms(home, releases, vault, self, clock)
+        vault, on_disk = _vault(home, ledger, clock, os.environ), store(home)
+        releases = Releases(home, on_disk, ledger)
+        platforms = Platforms(home, on_disk, vault, self, clock)
         self._closers.append(platforms.close)
         edge = self._edge
         self._closers.append(edge.close)
@@ -74,11 +95,11 @@ class App(GroupDesk):
         routers, places = dict.fromkeys(by_name, edge), dict.fromkeys(by_name, place)
         ports = Ports(ledger, by_name, routers, jobs, clock, releases.release, owner, places, sources=sources)
         engine = Engine(ports, changes.add)
-        loop = Loop(engine.tick, clock)
+        loop = self._loop = Loop(engine.tick, clock)
         self._closers.append(loop.close)
         engine.wake = loop.wake
         platforms.tell(lambda service, environment: loop.wake(f"{service}/{environment}"))
-        super().__init__(engine, changes, releases.release, vault, loop.wake)
+        super().__init__(engine, changes, releases, vault, loop.wake)
         edge.resume()
         known = engine.urgent_first()
         loop.start(known)
@@ -86,6 +107,25 @@ class App(GroupDesk):
         self._closers.append(patrol.close)
         patrol.start()
         _LOG.info("%d environments", len(known))
+
+    def figures(self) -> Doc:
+        """See `rebake.server.ports.Application`."""
+        pulse, memories = self._loop.pulse(), [self._engine.memory(key) for key in self._engine.known()]
+        under_way = [m.environment.rollout for m in memories if m.environment.rollout is not None]
+        now = self._clock.now()
+        return {
+            "environments": Counter(m.environment.platform or "none" for m in memories),
+            "led": sum(1 for m in memories if m.fence is not None and m.fence_until > now),
+            "rollouts": Counter(str(rollout.state) for rollout in under_way),
+            "looks": pulse.looks,
+            "failed_looks": pulse.failed,
+            "hanging": pulse.oldest[1] if pulse.oldest is not None else 0.0,
+            "entries": self._ledger.head()[0],
+        }
+
+    def ails(self) -> str | None:
+        """See `rebake.server.ports.Application`."""
+        return self._loop.pulse().problem
 
     def settings(self, platform: str, service: str, environment: str) -> Mapping[str, Any]:
         """See `app.platforms.Plans`."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from rebake.app.afar import refuse_of_this_machine
 from rebake.app.answers import Changes
 from rebake.app.freezes import Freezes
 from rebake.app.platforms import refuse_base
@@ -46,6 +47,14 @@ class Request:
     plan: Plan | None = None
 
 
+class ReleaseSource(Protocol):
+    """Where releases are found. See `rebake.app.releases.Releases`."""
+
+    def release(self, digest: str, /) -> Release: ...
+
+    def fetch(self, digest: str, repository: str, at: float, /) -> None: ...
+
+
 class Desk(Freezes):
     """See `rebake.server.ports.Application` for every method's contract."""
 
@@ -53,12 +62,12 @@ class Desk(Freezes):
         self,
         engine: Engine,
         changes: Changes,
-        release: Callable[[str], Release],
+        releases: ReleaseSource,
         vault: Vault,
         wake: Callable[[str], None],
     ) -> None:
         super().__init__(engine, changes, wake)
-        self._release = release
+        self._releases = releases
         self._vault = vault
 
     # Requests
@@ -79,7 +88,11 @@ class Desk(Freezes):
 
     def prepare(self, doc: Mapping[str, Any]) -> Rollout:
         """The rollout that a request asks for, checked, in an environment that is here; nothing is asked for yet."""
-        plan, release = self._plan_of(doc), self._release(str(doc["release"]))
+        plan = self._plan_of(doc)
+        refuse_of_this_machine(doc, plan)
+        if doc.get("repository"):
+            self._releases.fetch(str(doc["release"]), str(doc["repository"]), self._clock.now())
+        release = self._releases.release(str(doc["release"]))
         if release.service != plan.service:
             raise UsageError(
                 "release-of-another-service",

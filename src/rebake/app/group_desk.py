@@ -28,7 +28,9 @@ class GroupDesk(Desk):
 
     def begin_group(self, doc: Mapping[str, Any]) -> Doc:
         by, now = str(doc.get("requested_by") or "unknown"), self._clock.now()
-        asked = [self.prepare({**member, "requested_by": by}) for member in doc["members"]]
+        asked = [
+            self.prepare({**member, "requested_by": by, "from_afar": doc.get("from_afar")}) for member in doc["members"]
+        ]
         rollouts = [r for r in asked if not self.serves_already(r) or doc.get("again")]
         keys = [_key(r) for r in rollouts]
         if len(set(keys)) < len(keys):

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 from rebake.core.clock import Clock
 from rebake.core.home import Home
-from rebake.core.secrets import SecretVault
 from rebake.errors import UsageError
 from rebake.platforms.docker.platform import DockerPlatform
 from rebake.platforms.findings import Finding
 from rebake.platforms.local.platform import LocalPlatform
+from rebake.platforms.sources import SecretSource
 from rebake.release.manifest import Release
 from rebake.release.store import Store
 
@@ -57,7 +57,7 @@ class Platforms:
     """Every platform over one home. `close` ends none of their instances."""
 
     def __init__(
-        self, home: Home, releases: Store, vault: SecretVault, plans: Plans, clock: Clock | None = None
+        self, home: Home, releases: Store, vault: SecretSource, plans: Plans, clock: Clock | None = None
     ) -> None:
         def writable(service: str, environment: str) -> Sequence[Path]:
             return [Path(folder) for folder in plans.settings("local", service, environment).get("writable", ())]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from rebake.app.afar import is_from_afar
 from rebake.errors import UsageError
 from rebake.release.manifest import SecretVersion
 
@@ -20,14 +21,18 @@ def secret_versions(doc: Mapping[str, Any], vault: Vault) -> dict[str, SecretVer
     """Read every secret of a request now and keep it by version, so that going back brings the old value back.
 
     Args:
-        doc: `secrets` maps a name to `file:PATH` or `env:NAME`; `secret_values` holds the values of the latter.
+        doc: `secrets` maps a name to `file:PATH` or `env:NAME`; `secret_values` holds the values of the latter. From
+            afar it holds all of them, those of files by their whole source.
     Raises: UsageError `secret-not-set`, `secret-unreadable`.
     """
     values: Mapping[str, str] = doc.get("secret_values") or {}
     versions = {}
     for name, source in sorted((doc.get("secrets") or {}).items()):
         kind, _, place = str(source).partition(":")
-        value = _told_secret(name, place, values) if kind == "env" else _read_secret(name, Path(place))
+        if is_from_afar(doc) and kind != "env":
+            value = _told_secret(name, str(source), values)
+        else:
+            value = _told_secret(name, place, values) if kind == "env" else read_secret(name, Path(place))
         versions[name] = SecretVersion(str(source), vault.remember(value))
     return versions
 
@@ -36,14 +41,15 @@ def _told_secret(name: str, variable: str, values: Mapping[str, str]) -> str:
     if variable not in values:
         raise UsageError(
             "secret-not-set",
-            f"the secret {name} comes from ${variable}, and no value came with the request",
+            f"the secret {name} comes from {variable}, and no value came with the request",
             where=f"secrets.{name}",
-            remedy=f"export {variable}=… where you type rebake deploy",
+            remedy="run rebake deploy where that variable or file is",
         )
     return values[variable]
 
 
-def _read_secret(name: str, path: Path) -> str:
+def read_secret(name: str, path: Path) -> str:
+    """The text in a file, without its last line ends. Raises: UsageError `secret-unreadable`."""
     try:
         return path.read_text(encoding="utf-8").rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -52,5 +58,5 @@ def _read_secret(name: str, path: Path) -> str:
             "secret-unreadable",
             f"the secret {name} cannot be read: {reason}",
             where=str(path),
-            remedy="the agent reads it as the user that deploys: correct the path or its permissions",
+            remedy="it is read as the user that deploys: correct the path or its permissions",
         ) from error

@@ -1,4 +1,4 @@
-"""The agent's API from outside: HTTP over its Unix socket, with nothing but the standard library."""
+"""The agent's API from outside: HTTP over its Unix socket, or HTTPS to a team's server; the standard library alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rebake import __version__
+from rebake.cli.remote import Remote
 from rebake.errors import Transient, UsageError, from_json
 
 VERSION_HEADER = "rebake-version"
@@ -62,8 +63,8 @@ class Client:
     Raises (every call): AgentAbsent, OtherVersion, AgentLost, Transient `agent-not-answering`, and what the agent says.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, place: Path | Remote) -> None:
+        self._place = place
 
     def call(
         self,
@@ -91,8 +92,12 @@ class Client:
     def _asked(
         self, method: str, target: str, doc: Mapping[str, Any] | None, timeout: float, any_version: bool
     ) -> Iterator[http.client.HTTPResponse]:
-        connection = _Connection(self._path, timeout)
         headers = {} if any_version else {VERSION_HEADER: __version__}
+        if isinstance(self._place, Remote):
+            connection: http.client.HTTPConnection = self._place.connection(timeout)
+            headers |= self._place.headers
+        else:
+            connection = _Connection(self._place, timeout)
         body = None if doc is None else json.dumps(doc).encode()
         try:
             self._connect(connection)
@@ -105,26 +110,32 @@ class Client:
             raise Transient(
                 "agent-not-answering",
                 f"the agent did not answer within {timeout:g} seconds",
-                where=str(self._path),
-                remedy="rebake agent stop, then the same command again; nothing that serves stops",
+                where=str(self._place),
+                remedy="the same command again"
+                if isinstance(self._place, Remote)
+                else "rebake agent stop, then the same command again; nothing that serves stops",
             ) from error
         except (ConnectionError, http.client.HTTPException, json.JSONDecodeError) as error:
-            raise AgentLost(str(self._path)) from error
+            raise AgentLost(str(self._place)) from error
         finally:
             connection.close()
 
-    def _connect(self, connection: _Connection) -> None:
+    def _connect(self, connection: http.client.HTTPConnection) -> None:
         try:
             connection.connect()
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise AgentAbsent from error
-        except PermissionError as error:
-            raise UsageError(
-                "home-of-another-user",
-                "this agent belongs to another user",
-                where=str(self._path),
-                remedy="set REBAKE_HOME to a folder of your own",
-            ) from error
+        except OSError as error:
+            if isinstance(self._place, Remote):
+                raise self._place.away(error) from error
+            if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+                raise AgentAbsent from error
+            if isinstance(error, PermissionError):
+                raise UsageError(
+                    "home-of-another-user",
+                    "this agent belongs to another user",
+                    where=str(self._place),
+                    remedy="set REBAKE_HOME to a folder of your own",
+                ) from error
+            raise
 
     def _refusal(self, response: http.client.HTTPResponse) -> Exception:
         doc = json.loads(response.read())

@@ -38,11 +38,13 @@ def deploy(session: Session, file: Path, *, detach: bool, again: bool, as_json: 
     members = []
     for member in group.members:
         described = workshop.read_file(session.home, file.parent / member.file)
-        request = workshop.rollout_request(described, member.environment)
+        request = workshop.rollout_request(described, member.environment, from_afar=session.remote is not None)
         result = workshop.bake(session.home, described, lambda text: say(f"  {text}"))
         for text in result.notes:
             say(text)
         say(f"baked {described.file.service}: release {short(result.release.digest)}")
+        if session.remote is not None:
+            request |= workshop.handed_over(session.home, described, result.release.digest, notice)
         members.append({**request, "release": result.release.digest})
     asked = {"group": group.group, "order": group.order, "members": members}
     view = session.post("/v1/groups", {**asked, "again": again, "requested_by": requested_by()}, timeout=600.0)

@@ -1,4 +1,4 @@
-"""One command's dealings with the agent: which home, which service, and an agent that answers."""
+"""One command's dealings with the agent, of this machine or a team's: which home, which service, and an answer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
+from rebake import __version__
 from rebake.cli import agent_process
 from rebake.cli.client import CALL_SECONDS, AgentAbsent, AgentLost, Client, OtherVersion
+from rebake.cli.remote import Remote, remote_from
 from rebake.core.home import Home
-from rebake.errors import Permanent, UsageError
+from rebake.errors import Permanent, RebakeError, Transient, UsageError
 
 T = TypeVar("T")
 
@@ -21,16 +23,24 @@ _TRIES = 3
 
 
 class Session:
-    """The home of this command and its agent. The agent is started when a call needs it."""
+    """The home of this command and its agent. The agent is started when a call needs it.
 
-    def __init__(self, home: Home | None = None) -> None:
+    Attributes:
+        remote: the team's server that is asked instead of an agent here; None when there is none.
+    """
+
+    def __init__(self, home: Home | None = None, *, here: bool = False) -> None:
+        """Args: here: the agent of this machine is meant, whatever the environment names."""
         self.home = home or Home.from_env(os.environ)
+        self.remote = None if here else remote_from(os.environ)
         agent_process.check_home(self.home)
-        self._client = Client(self.home.agent_socket)
+        self._client = Client(self.remote or self.home.agent_socket)
 
     def is_fresh(self) -> bool:
         """Nothing was ever deployed from this home, so there is nothing to ask about."""
         home = self.home
+        if self.remote is not None:
+            return False
         signs = (home.database, home.ledger_place, home.agent_socket)
         return not os.environ.get("REBAKE_DATABASE") and not any(sign.exists() for sign in signs)
 
@@ -98,6 +108,8 @@ class Session:
         raise _gone(self.home)
 
     def _recover(self, error: Exception) -> None:
+        if self.remote is not None:
+            raise _not_recovered(self.remote, error) from error
         if isinstance(error, OtherVersion):
             agent_process.replace(self.home, error.version)
         else:
@@ -132,6 +144,24 @@ def _which(environment: str | None, known: list[str], everything: list[str]) -> 
         problem = f"expected one service, found {len(known)}: {', '.join(known)}"
     remedy = "name it with --service NAME, or run the command in the folder of its rebake.yaml"
     return UsageError("which-service", problem, remedy=remedy, evidence=[f"known: {', '.join(everything)}"])
+
+
+def _not_recovered(remote: Remote, error: Exception) -> RebakeError:
+    """Nobody here can start a team's server again."""
+    if isinstance(error, OtherVersion):
+        return UsageError(
+            "server-of-another-version",
+            f"this is rebake {__version__}, but the server is rebake {error.version}",
+            where=str(remote),
+            remedy=f"use the server's version here: pip install rebake=={error.version}",
+        )
+    return Transient(
+        "server-away",
+        "the server went away before it answered; what was begun goes on",
+        where=str(remote),
+        remedy="rebake status",
+        retry_after_seconds=2.0,
+    )
 
 
 def _gone(home: Home) -> Permanent:

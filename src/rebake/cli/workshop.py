@@ -59,17 +59,42 @@ def secret_values(sources: Mapping[str, str], environ: Mapping[str, str] = os.en
     return {name: environ[name] for name in wanted}
 
 
-def rollout_request(described: Described, environment: str) -> dict[str, Any]:
+def file_secrets(sources: Mapping[str, str]) -> dict[str, str]:
+    """The values of the secrets that come from files, by their source: a server far away cannot read them.
+
+    Raises: UsageError `secret-unreadable`.
+    """
+    from rebake.app.secret_values import read_secret
+
+    files = {name: source for name, source in sources.items() if source.startswith("file:")}
+    return {source: read_secret(name, Path(source.removeprefix("file:"))) for name, source in files.items()}
+
+
+def rollout_request(described: Described, environment: str, *, from_afar: bool) -> dict[str, Any]:
     """The parts of `POST /v1/rollouts` that the file says.
 
-    Raises: UsageError `unknown-environment`, `secret-not-set`.
+    Args:
+        from_afar: the agent that is asked is on another machine.
+    Raises: UsageError `unknown-environment`, `secret-not-set`, `secret-unreadable`.
     """
     asked = described.file.environments.get(environment)
     if asked is None:
         from rebake.spec.report import unknown_environment
 
         raise unknown_environment(described.file.service, described.file.environments, environment)
-    return {**asked, "secret_values": secret_values(asked["secrets"])}
+    values = secret_values(asked["secrets"])
+    if from_afar:
+        values |= file_secrets(asked["secrets"])
+    return {**asked, "secret_values": values}
+
+
+def handed_over(home: Home, described: Described, digest: str, progress: Progress) -> dict[str, str]:
+    """What a server far away needs of a release: it is pushed, and this says where to.
+
+    Raises: as `push`.
+    """
+    push(home, described, digest, progress)
+    return {"repository": str(described.file.bake["repository"])}
 
 
 def bake(home: Home, described: Described, progress: Progress) -> Any:

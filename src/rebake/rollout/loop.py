@@ -5,7 +5,9 @@ from __future__ import annotations
 import heapq
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from rebake.core.clock import Clock
 from rebake.errors import RebakeError
@@ -18,7 +20,35 @@ _AT_ONCE = 0.0
 LOOK_UP_SECONDS = 10.0
 """The clock is read at least so often: somebody may have set it."""
 
+HANGS_SECONDS = 120.0
+"""A look that takes longer than every time limit inside it: it will not end."""
+
 Tick = Callable[[str, bool], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """How the loop does.
+
+    Attributes:
+        looks, failed: looks that ended since the start, and those of them that an error ended.
+        oldest: the environment whose look is under way the longest, and for how many seconds; None when there is none.
+        whole: every thread that was started lives.
+    """
+
+    looks: int
+    failed: int
+    oldest: tuple[str, float] | None
+    whole: bool
+
+    @property
+    def problem(self) -> str | None:
+        """What only another process cures."""
+        if not self.whole:
+            return "a thread of the engine has ended"
+        if self.oldest is not None and self.oldest[1] > HANGS_SECONDS:
+            return f"a look at {self.oldest[0]} takes {self.oldest[1]:.0f} s"
+        return None
 
 
 class Loop:
@@ -38,7 +68,8 @@ class Loop:
         self._due: list[tuple[float, str]] = []
         self._next: dict[str, float] = {}
         self._asked: set[str] = set()
-        self._busy: set[str] = set()
+        self._busy: dict[str, float] = {}
+        self._looks = self._failed = 0
         self._now = 0.0
         lock = threading.Lock()
         self._alarm = threading.Condition(lock)
@@ -65,6 +96,13 @@ class Loop:
             self._asked.add(key)
             if self._plan(key, _AT_ONCE):
                 self._alarm.notify()
+
+    def pulse(self) -> Pulse:
+        """How it does now."""
+        with self._alarm:
+            oldest = min(self._busy.items(), key=lambda found: found[1], default=None)
+            since = None if oldest is None else (oldest[0], time.monotonic() - oldest[1])
+            return Pulse(self._looks, self._failed, since, all(thread.is_alive() for thread in self._threads))
 
     def close(self, seconds: float = 5.0) -> None:
         """End after the ticks under way."""
@@ -105,7 +143,7 @@ class Loop:
             return None
         heapq.heappop(self._due)
         del self._next[first[1]]
-        self._busy.add(first[1])
+        self._busy[first[1]] = time.monotonic()
         return first[1]
 
     def _call(self) -> float | None:
@@ -132,7 +170,8 @@ class Loop:
         return now
 
     def _release(self, key: str, again: float) -> None:
-        self._busy.discard(key)
+        self._busy.pop(key, None)
+        self._looks += 1
         at = min(again, self._next.pop(key, again))
         if self._plan(key, at) and at > self._clock.now():
             self._alarm.notify()  # else this thread takes it itself
@@ -170,4 +209,6 @@ class Loop:
             _LOG.log(level, "%s: %s [%s]; next try in %gs", key, error.problem, error.code, RETRY_SECONDS)
         except Exception:
             _LOG.exception("%s: a tick failed; next try in %gs", key, RETRY_SECONDS)
+        with self._alarm:
+            self._failed += 1
         return self._clock.now() + RETRY_SECONDS

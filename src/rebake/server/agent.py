@@ -22,6 +22,7 @@ from rebake.core.agent_lock import Busy, take_lock
 from rebake.core.home import Home
 from rebake.errors import BrokenInvariant, Permanent, RebakeError
 from rebake.server.private import listen_private
+from rebake.server.wanted import Wanted
 
 if TYPE_CHECKING:
     from rebake.server.ports import Application
@@ -65,7 +66,7 @@ def _real_application(home: Home) -> Application:
     return App(home)
 
 
-def serve(home: Home, starter: Starter, make: Callable[[Home], Application]) -> None:
+def serve(home: Home, starter: Starter, make: Callable[[Home], Application], wanted: Wanted) -> None:
     """Start the application, serve until told to stop, close the application. The caller holds the lock."""
     import asyncio
     import logging
@@ -77,7 +78,7 @@ def serve(home: Home, starter: Starter, make: Callable[[Home], Application]) -> 
         from rebake.server.serving import Agent
 
         async def run() -> None:
-            agent = Agent(home, application)
+            agent = Agent(home, application, wanted)
             agent.stop_on_signals()
             await agent.run(listen_private(home.agent_socket), lambda: starter.tell(ready=True))
 
@@ -117,7 +118,7 @@ def _explained(error: BaseException, home: Home) -> RebakeError:
     return BrokenInvariant(f"the agent cannot start: {type(error).__name__}: {error}", where=str(home.agent_log))
 
 
-def run(home: Home, starter: Starter, make: Callable[[Home], Application], *, foreground: bool) -> int:
+def run(home: Home, starter: Starter, make: Callable[[Home], Application], *, foreground: bool, wanted: Wanted) -> int:
     """Be the agent of this home. Returns the exit code."""
     import logging
 
@@ -134,7 +135,7 @@ def run(home: Home, starter: Starter, make: Callable[[Home], Application], *, fo
         return 5
     try:
         open_journal(home.agent_log, foreground=foreground)
-        serve(home, starter, make)
+        serve(home, starter, make, wanted)
     except Exception as error:
         logging.getLogger("rebake.agent").exception("the agent ends")
         told = _explained(error, home)
@@ -150,12 +151,14 @@ def main(argv: Sequence[str] | None = None, make: Callable[[Home], Application] 
     parser.add_argument("--home", required=True, type=Path)
     parser.add_argument("--ready-fd", type=int, default=None, help="descriptor that is told how the start went")
     parser.add_argument("--detach", action="store_true", help="leave the terminal and the parent")
+    Wanted.ask(parser)
     args = parser.parse_args(argv)
     if args.ready_fd is not None:
         os.set_inheritable(args.ready_fd, False)
     if args.detach:
         detach()
-    return run(Home(args.home.absolute()), Starter(args.ready_fd), make, foreground=not args.detach)
+    starter, wanted = Starter(args.ready_fd), Wanted.told(args)
+    return run(Home(args.home.absolute()), starter, make, foreground=not args.detach, wanted=wanted)
 
 
 def end(code: int) -> NoReturn:

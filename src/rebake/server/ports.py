@@ -32,6 +32,19 @@ class Application(Protocol):
         """Stop working; nothing that serves stops. Called once, at most a few seconds may pass."""
         ...
 
+    def figures(self) -> Doc:
+        """What a server shows of itself: `{"environments": {platform: count}, "led": how many of them this engine
+        leads, "rollouts": {state: count} of those under way, "looks", "failed_looks": since the start, "hanging":
+        seconds since the oldest look under way began, "entries": of the ledger}`.
+
+        Raises: RebakeError when the ledger cannot be read.
+        """
+        ...
+
+    def ails(self) -> str | None:
+        """What is wrong with this process so that only another one helps; None when nothing is. Asks nobody."""
+        ...
+
     def changes(self, since: int, timeout_seconds: float) -> int:
         """Wait until something changed that a view shows, and return the count of changes so far.
 
@@ -51,6 +64,9 @@ class Application(Protocol):
                 `secrets`: variable to source, `file:/path` (read by the agent) or `env:NAME` (read by the command
                 line, whose environment it is, and handed over in `secret_values` by NAME). A value is for the
                 vault alone; it goes into no document, log or error.
+                `from_afar`: the caller is not on this machine. Then files are handed over too, by their whole
+                source, and nothing of the request is read from this machine or run on it.
+                `repository`: where the release can be fetched from, if it is not in the store; or null.
                 `again`: also when this revision serves already.
         Raises: Refused when a gate says no (another environment first, quarantine, an older request).
         """

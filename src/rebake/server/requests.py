@@ -11,6 +11,10 @@ from rebake import __version__
 from rebake.errors import RebakeError, UsageError
 from rebake.server.replies import VERSION_HEADER
 
+CALLER = "rebake.caller"
+"""In the scope of a request from afar: the name of its token."""
+FROM_AFAR = "from_afar"
+"""In the document of a request from afar: true."""
 MAX_BODY_BYTES = 4 << 20
 
 
@@ -33,7 +37,10 @@ def check_version(request: Request) -> None:
 
 
 async def body_of(request: Request) -> dict[str, Any]:
-    """The JSON object in the body; an empty body is an empty object. Raises: UsageError."""
+    """The JSON object in the body; an empty body is an empty object. Who came from afar is named by the token.
+
+    Raises: UsageError.
+    """
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
@@ -45,6 +52,11 @@ async def body_of(request: Request) -> dict[str, Any]:
         raise UsageError("request-not-json", f"expected a JSON object as the body: {error}") from error
     if not isinstance(doc, dict):
         raise UsageError("request-not-json", f"expected a JSON object as the body, found {type(doc).__name__}")
+    caller = request.scope.get(CALLER)
+    if caller is not None:
+        doc[FROM_AFAR] = True
+        said = doc.get("requested_by")
+        doc["requested_by"] = f"{caller}, who says {said}" if said else str(caller)
     return doc
 
 

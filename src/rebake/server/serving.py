@@ -17,9 +17,12 @@ from starlette.types import ASGIApp
 from rebake import __version__
 from rebake.core.clock import iso
 from rebake.core.home import Home
+from rebake.errors import Permanent
 from rebake.server.api import api_app
 from rebake.server.dashboard import Dashboard
 from rebake.server.ports import Application, Doc
+from rebake.server.team import Certificate, Open, doors
+from rebake.server.wanted import Wanted
 
 HOME_CHECK_SECONDS = 5.0
 _GRACE_SECONDS = 2
@@ -46,33 +49,41 @@ class _Server(uvicorn.Server):
         self._told_to_end.set()
 
 
-def _server(app: ASGIApp) -> _Server:
-    return _Server(
-        uvicorn.Config(
-            app,
-            http="h11",
-            ws="none",
-            loop="asyncio",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            date_header=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
+def _server(app: ASGIApp, certificate: Certificate | None = None) -> _Server:
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
     )
+    config.load()
+    config.ssl = None if certificate is None else certificate.context
+    return _Server(config)
 
 
 class Agent:
     """The running agent: knows who it is, opens the dashboard when asked, ends when told."""
 
-    def __init__(self, home: Home, application: Application) -> None:
+    def __init__(self, home: Home, application: Application, wanted: Wanted | None = None) -> None:
         self._home = home
+        self._wanted = wanted or Wanted()
+        self._doors: list[Open] = []
         self._application = application
         self._since = time.time()
         self._ended = asyncio.Event()
         self._servers: list[tuple[_Server, asyncio.Task[None]]] = []
         self._dashboard: tuple[int, str] | None = None
+
+    @property
+    def urls(self) -> list[str]:
+        """Where it listens beside its Unix socket, in the order of `Wanted`: the API, the probes."""
+        return [door.url for door in self._doors]
 
     def facts(self) -> Doc:
         return {
@@ -102,8 +113,8 @@ class Agent:
         self._dashboard = (dashboard.port, dashboard.url)
         return dashboard.url
 
-    def _serve(self, app: ASGIApp, listener: socket.socket) -> None:
-        server = _server(app)
+    def _serve(self, app: ASGIApp, listener: socket.socket, certificate: Certificate | None = None) -> None:
+        server = _server(app, certificate)
         task = asyncio.create_task(server.serve(sockets=[listener]))
         task.add_done_callback(lambda _: self._ended.set())  # a server that ends by itself ends the agent, visibly
         self._servers.append((server, task))
@@ -114,10 +125,26 @@ class Agent:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), HOME_CHECK_SECONDS)
                 return
+            self._renew()
         logging.getLogger("rebake.agent").warning("%s is gone", self._home.root)
 
+    def _renew(self) -> None:
+        for door in self._doors:
+            try:
+                if door.certificate is not None:
+                    door.certificate.renew()
+            except Permanent as error:
+                logging.getLogger("rebake.agent").error("%s (%s)", error.problem, error.where)
+
     async def run(self, listener: socket.socket, ready: Callable[[], None]) -> None:
-        """Serve until `stop`. `ready` is called once callers are answered."""
+        """Serve until `stop`. `ready` is called once callers are answered.
+
+        Raises: UsageError, Permanent where it cannot listen as it is wanted.
+        """
+        self._doors = doors(self._wanted, self._application, self)
+        for door in self._doors:
+            self._serve(door.app, door.listener, door.certificate)
+            logging.getLogger("rebake.agent").info("listens on %s", door.url)
         self._serve(api_app(self._application, self), listener)
         ready()  # the socket listens already: who connects now waits for a moment and is answered
         await self._end()

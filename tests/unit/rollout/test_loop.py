@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rebake.core.clock import Clock, SystemClock
-from rebake.rollout.loop import Loop, Tick
+from rebake.errors import Transient
+from rebake.rollout.loop import HANGS_SECONDS, Loop, Tick
 from rebake.testing.simulated import ManualClock
 
 LATER = 3600.0
@@ -147,3 +149,31 @@ def test_what_was_planned_by_a_clock_that_was_set_back_is_due() -> None:
         loop.wake("shop/c")
         for _ in ("shop/a", "shop/b", "shop/c"):
             assert looked.acquire(timeout=DEADLINE)
+
+
+def test_the_pulse_tells_looks_failures_and_a_look_that_hangs() -> None:
+    began, go_on, done = threading.Event(), threading.Event(), threading.Semaphore(0)
+
+    def tick(key: str, _asked: bool) -> float:
+        if key == "shop/a":
+            began.set()
+            assert go_on.wait(DEADLINE)
+        done.release()
+        if key == "shop/b":
+            raise Transient("ledger-busy", "the ledger is busy")
+        return time.time() + LATER
+
+    with running(tick, "shop/a", "shop/b") as loop:
+        assert began.wait(DEADLINE)
+        assert done.acquire(timeout=DEADLINE)
+        before = loop.pulse()
+        hanging = dataclasses.replace(before, oldest=("shop/a", HANGS_SECONDS + 1))
+        go_on.set()
+        assert done.acquire(timeout=DEADLINE)
+    assert before.oldest is not None
+    assert before.oldest[0] == "shop/a"
+    assert before.problem is None
+    assert hanging.problem == "a look at shop/a takes 121 s"
+    after = loop.pulse()
+    assert (after.looks >= 2, after.failed >= 1, after.oldest) == (True, True, None)
+    assert after.problem == "a thread of the engine has ended"

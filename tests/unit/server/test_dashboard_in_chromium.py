@@ -20,6 +20,7 @@ from tests.cli.fake import (
 )
 
 from rebake.cli.client import Client
+from rebake.core.home import Home
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -52,8 +53,8 @@ def test_what_a_person_sees(tmp_path: Path) -> None:
         ),
         environment_view(environment="empty", stable=None, route={}, last=None),
     ]
-    with served(tmp_path / "home", application) as home:
-        url = Client(home.agent_socket).call("POST", "/v1/dashboard", {})["url"]
+    with served(tmp_path / "home", application):
+        url = Client(Home(tmp_path / "home").agent_socket).call("POST", "/v1/dashboard", {})["url"]
         page = seen(url, tmp_path / "profile")
     assert "<title>rebake</title>" in page
     assert ">live</p>" in page

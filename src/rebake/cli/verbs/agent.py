@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,8 +16,10 @@ from rebake.cli.output import emit_json, line
 from rebake.cli.session import Session
 from rebake.core.agent_lock import lock_holder
 from rebake.errors import UsageError
+from rebake.server.wanted import Wanted
 
 _PATIENCE_SECONDS = 5.0
+_FILE = click.Path(path_type=Path, dir_okay=False, exists=True, resolve_path=False)
 _SHOWN = ("running", "pid", "socket", "version", "since")
 
 
@@ -57,22 +60,36 @@ def _tell(facts: dict[str, Any], as_json: bool) -> int:
 @json_option
 def status(*, as_json: bool) -> int:
     """Say whether the agent runs."""
-    return _tell(_facts(Session()), as_json)
+    return _tell(_facts(Session(here=True)), as_json)
 
 
 @command.command()
-@click.option("--foreground", is_flag=True, help="Be the agent, for a supervisor such as systemd.")
+@click.option("--foreground", is_flag=True, help="Be the agent, for a supervisor such as systemd or Kubernetes.")
+@click.option("--serve", metavar="HOST:PORT", help="Be a team's server: its API for whoever has a token.")
+@click.option("--tokens", type=_FILE, metavar="FILE", help="Who is let in: a line NAME TOKEN for each.")
+@click.option("--certificate", type=_FILE, metavar="FILE", help="PEM certificate of the server, with its chain.")
+@click.option("--key", type=_FILE, metavar="FILE", help="Its private key.")
+@click.option("--probes", metavar="HOST:PORT", help="Serve /livez, /readyz and /metrics there.")
 @json_option
-def start(*, foreground: bool, as_json: bool) -> int:
+def start(*, foreground: bool, as_json: bool, **wanted: Any) -> int:
     """Start the agent, if it does not run, and wait until it answers."""
-    session = Session()
+    session = Session(here=True)
+    asked = Wanted(**wanted)
     if foreground:
-        _become(session)
+        _become(session, asked)
+    if asked != Wanted():
+        raise UsageError(
+            "server-in-foreground",
+            "expected --foreground beside what a server needs, found none",
+            where="--serve, --probes",
+            remedy="add --foreground: a server is kept by a supervisor",
+        )
     session.get("/v1/agent")  # starts it, or puts this version in the place of an older one
     return _tell(_facts(session), as_json)
 
 
-def _become(session: Session) -> None:
+def _become(session: Session, wanted: Wanted) -> None:
+    wanted.check()
     if (pid := lock_holder(session.home.agent_lock)) is not None:
         raise UsageError(
             "agent-already-running",
@@ -81,7 +98,7 @@ def _become(session: Session) -> None:
             remedy="rebake agent stop",
         )
     agent_process.make_home(session.home)
-    command = [*agent_process.COMMAND, "--home", str(session.home.root)]
+    command = [*agent_process.COMMAND, "--home", str(session.home.root), *wanted.words()]
     sys.stdout.flush()
     os.execv(command[0], command)
 
@@ -90,7 +107,7 @@ def _become(session: Session) -> None:
 @json_option
 def stop(*, as_json: bool) -> int:
     """End the agent. Nothing that serves stops; what is under way goes on when it is started again."""
-    session = Session()
+    session = Session(here=True)
     pid = agent_process.stop(session.home)
     if as_json:
         emit_json(_facts(session))

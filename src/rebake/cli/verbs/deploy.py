@@ -66,8 +66,10 @@ def command(
         assert group is not None
         return together.deploy(session, group, detach=detach, again=again, as_json=as_json)
     described = workshop.read_file(session.home, file)
-    request = workshop.rollout_request(described, environment)
+    request = workshop.rollout_request(described, environment, from_afar=session.remote is not None)
     digest = _release(session, described, release, as_json)
+    if session.remote is not None:
+        request |= workshop.handed_over(session.home, described, digest, lambda text: notice(f"  {text}"))
     document = {**request, "release": digest, "requested_by": requested_by(), "again": again}
     try:
         view = session.post("/v1/rollouts", document)
