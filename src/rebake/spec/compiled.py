@@ -18,7 +18,10 @@ from typing import Any
 from rebake import __version__
 from rebake.core.atomic import write_atomic
 
-_RULES = ("model.py", "fields.py", "plan.py", "rules.py", "metric_rules.py", "worker_rules.py", "load.py")
+_RULES = (
+    *("model.py", "fields.py", "plan.py", "rules.py", "load.py"),
+    *("kubernetes_rules.py", "metric_rules.py", "worker_rules.py"),
+)
 KEPT = 64
 """Files remembered at most; the oldest go first."""
 

@@ -344,6 +344,48 @@ def _read_name(value: Any) -> str:
     return text
 
 
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+_HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+_OBJECT = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+def _read_object_name(value: Any) -> str:
+    """The name of an object of a cluster. Source: Kubernetes, "Object Names and IDs", DNS subdomain names."""
+    text = read_text(value)
+    if not _OBJECT.fullmatch(text):
+        raise mistaken("wrong-name", "a name of lower-case letters, digits, dots and hyphens", found=f'"{text[:70]}"')
+    return text
+
+
+def _read_hostname(value: Any) -> str:
+    text = read_text(value)
+    if not _HOST.fullmatch(text) or len(text) > 253:
+        remedy = f"did you mean {text.lower()}?" if _HOST.fullmatch(text.lower()) else None
+        expected = "a host name such as shop.example or *.shop.example"
+        raise mistaken("wrong-hostname", expected, found=f'"{text[:70]}"', remedy=remedy)
+    return text
+
+
+def _read_label(value: Any) -> str:
+    """A label's value. Source: Kubernetes, "Labels and Selectors"."""
+    text = read_text(value)
+    if text and not _LABEL.fullmatch(text):
+        expected = "up to 63 letters, digits, dots, hyphens and underscores, the first and last no sign"
+        raise mistaken("wrong-label", expected, found=f'"{text[:70]}"')
+    return text
+
+
+def _read_label_name(value: Any) -> str:
+    """A label's name, with a prefix if any; those of rebake and of Kubernetes are taken."""
+    text = read_text(value)
+    prefix, slash, name = text.rpartition("/")
+    if not _LABEL.fullmatch(name) or (slash and not _OBJECT.fullmatch(prefix)):
+        raise mistaken("wrong-label", "a label such as team or example.com/team", found=f'"{text[:70]}"')
+    if prefix in ("rebake.dev", "app.kubernetes.io") or prefix.endswith("kubernetes.io"):
+        raise mistaken("wrong-label", "a label of your own", found=f"{text}, which rebake or Kubernetes sets")
+    return text
+
+
 def _read_variable(value: Any) -> str:
     text = read_text(value)
     if not VARIABLE.fullmatch(text):
@@ -475,6 +517,10 @@ def one_of(code: str, known: Sequence[str], what: str, remedy: str) -> Callable[
 Text = Annotated[str, Rule(read_text, {"type": ["string", "number"]})]
 Filled = Annotated[str, Rule(_read_filled, {"type": ["string", "number"], "minLength": 1})]
 Name = Annotated[str, Rule(_read_name, {"type": ["string", "number"], "pattern": f"^{NAME.pattern}$"})]
+ObjectName = Annotated[str, Rule(_read_object_name, {"type": "string", "pattern": f"^{_OBJECT.pattern}$"})]
+Hostname = Annotated[str, Rule(_read_hostname, {"type": "string", "pattern": r"^(\*\.)?[a-z0-9.-]+$"})]
+LabelName = Annotated[str, Rule(_read_label_name, {"type": "string", "pattern": r"^[A-Za-z0-9./_-]+$"})]
+LabelValue = Annotated[str, Rule(_read_label, {"type": ["string", "number"]})]
 Variable = Annotated[str, Rule(_read_variable, {"type": "string", "pattern": f"^{VARIABLE.pattern}$"})]
 UrlPath = Annotated[str, Rule(_read_url_path, {"type": "string", "pattern": r"^/\S*$"})]
 AbsolutePath = Annotated[str, Rule(_read_absolute, {"type": "string", "pattern": "^/"})]

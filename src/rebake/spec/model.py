@@ -19,9 +19,13 @@ from rebake.spec.fields import (
     Cron,
     Day,
     Filled,
+    Hostname,
+    LabelName,
+    LabelValue,
     Listen,
     Moment,
     Name,
+    ObjectName,
     Opening,
     Query,
     Selector,
@@ -40,11 +44,10 @@ from rebake.spec.fields import (
     wholes,
 )
 
-PLATFORMS = ("local", "docker")
+PLATFORMS = ("local", "docker", "kubernetes")
 """Platforms that this version deploys to; each has a block of settings of its own name."""
 
 OTHER_PLATFORMS = (
-    "kubernetes",
     "aws-ec2",
     "aws-ecs",
     "aws-cloudformation",
@@ -564,16 +567,100 @@ class Docker(Part):
     """Whether an instance in which somebody opened an exec session counts as changed, and is replaced."""
 
 
+class KubernetesGateway(Part):
+    """The Gateway (Gateway API) by which users come, shared with others."""
+
+    name: ObjectName
+    """The Gateway's name."""
+    namespace: Name | None = None
+    """Its namespace; by default the environment's own."""
+    section: ObjectName | None = None
+    """The listener of the Gateway to attach to; by default every one that lets us."""
+    hostnames: tuple[Hostname, ...] = ()
+    """The names users call, such as shop.example or *.shop.example; by default those of the listener."""
+
+
+class KubernetesAutoscale(Part):
+    """A fleet grows with its load, from `instances` up to `max`."""
+
+    max: Annotated[int, wholes(2, 1000)]
+    """The most pods of a fleet."""
+    cpu: Annotated[int, shares("1%", "100%")] = 7000
+    """The processor use, as a share of run.resources.cpu, that pods are added to hold."""
+
+
+class KubernetesTraffic(Part):
+    """Where the judge reads what became of users' requests: a Prometheus server that watches the gateway."""
+
+    prometheus: WebUrl
+    """Where the server is; its API is asked at /api/v1/query below it."""
+    from_: Literal["envoy-gateway", "istio", "nginx-gateway", "own"] = Field("envoy-gateway", alias="from")
+    """Whose series are read. `own`: the service's own, by the three queries below."""
+    requests: CounterQuery | None = None
+    """own: a counter of requests as it stands, with the placeholders of judge.metrics."""
+    errors: CounterQuery | None = None
+    """own: the counter of those that failed."""
+    latency: CounterQuery | None = None
+    """own: the counters of a histogram of durations in seconds, by `le`."""
+    token_file: AbsolutePath | None = None
+    """A file with a bearer token, on the machine of the agent."""
+    timeout: Annotated[int, durations("100ms", "1m")] = 5000
+    """How long an answer may take."""
+
+
+class Kubernetes(Part):
+    """What only the platform `kubernetes` knows."""
+
+    context: Filled | None = None
+    """The context of the kubeconfig; by default its current one, or the account of the pod that the agent runs in."""
+    kubeconfig: Filled | None = None
+    """The kubeconfig, on the machine of the agent; by default $KUBECONFIG, else the pod's account, else
+    ~/.kube/config."""
+    namespace: Name | None = None
+    """Where everything is made; by default the context's namespace."""
+    registry: Annotated[str, Field(pattern=r"^[^@\s]+/[^:@\s]+$"), BeforeValidator(_repository)] | None = None
+    """The repository that releases are pushed to and nodes pull from; by default bake.repository."""
+    pull_secret: ObjectName | None = None
+    """A Secret of the namespace with which nodes pull from the registry."""
+    gateway: KubernetesGateway | None = None
+    """The Gateway that users come by. Without one the route is the Service's selector: blue-green and all-at-once
+    only."""
+    canary_by: Literal["weights", "instances"] = "weights"
+    """What a share of canary and linear is. `weights`: of the requests, by the gateway. `instances`: of the pods behind
+    one Service, which needs no gateway."""
+    kind: Literal["deployment", "statefulset"] = "deployment"
+    """What a fleet is: a Deployment, or a StatefulSet, whose pods have names that stay."""
+    autoscale: KubernetesAutoscale | None = None
+    """A HorizontalPodAutoscaler for each fleet; without it a fleet has just its instances."""
+    service_account: ObjectName | None = None
+    """The service account of the pods, whose token they are given; by default none is."""
+    user: Annotated[int, wholes(1, 2_147_483_647)] | None = None
+    """The user id that instances run as; by default the image's own user, or 65532 where that is root or has no
+    number."""
+    writable: tuple[AbsolutePath, ...] = ()
+    """Folders inside the container that are empty and writable in each instance."""
+    scratch: Annotated[int, sizes("1MiB")] | None = None
+    """The most that the scratch folder, and each of the writable ones, may hold; 256MiB by default."""
+    labels: dict[LabelName, LabelValue] = {}
+    """Labels that the pods bear besides rebake's own."""
+    traffic: KubernetesTraffic | None = None
+    """Where the judge reads what became of users' requests; without it a rollout has no evidence, and asks a person."""
+
+
 class Environment(Part):
     """A place where the service runs."""
 
     platform: Annotated[
-        Literal["local", "docker"],
-        BeforeValidator(one_of("platform-not-available", OTHER_PLATFORMS, "platform", "write local or docker")),
+        Literal["local", "docker", "kubernetes"],
+        BeforeValidator(
+            one_of("platform-not-available", OTHER_PLATFORMS, "platform", "write local, docker or kubernetes")
+        ),
     ]
-    """What raises the fleets. `local`: processes of this machine. `docker`: containers of this machine."""
+    """What raises the fleets. `local`: processes of this machine. `docker`: containers of this machine. `kubernetes`:
+    pods of a cluster."""
     listen: Listen | None = None
-    """The address users call; required, but for a worker or a job, which have none."""
+    """The address users call; required, but for a worker or a job, which have none, and on `kubernetes`, where users
+    call the gateway or the Service."""
     schedule: Schedule | None = None
     """When a job is run; required for a job."""
     instances: Annotated[int, wholes(1, 1000)] = 2
@@ -622,6 +709,8 @@ class Environment(Part):
     """Settings of the platform `local`."""
     docker: Docker = Docker()
     """Settings of the platform `docker`."""
+    kubernetes: Kubernetes = Kubernetes()
+    """Settings of the platform `kubernetes`."""
 
 
 class Spec(Part):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from rebake.core.units import FULL
 from rebake.judge.metric_rules import Ask, CommandAsk, EndpointAsk, MetricRule, PrometheusAsk
+from rebake.kubernetes.names import users_service
 from rebake.release import manifest
 from rebake.rollout import plan
 from rebake.rollout.gates import zone_of
@@ -84,7 +86,7 @@ def plan_for(spec: model.Spec, environment: str, folder: Path | None = None) -> 
         platform=chosen.platform,
         run=manifest.contract_in(run_contract(spec), manifest.Settings(env=dict(chosen.env))),
         instances=chosen.instances if spec.run.kind != "job" else 1,
-        listen=chosen.listen or "",
+        listen=_listen(spec, environment, chosen),
         strategy=strategy,
         checks=_checks(spec, chosen, folder),
         judge=_judge(spec.run.kind, chosen.judge, folder),
@@ -102,8 +104,26 @@ def plan_for(spec: model.Spec, environment: str, folder: Path | None = None) -> 
         sticky=_sticky(chosen.sticky),
         drift_interval_ms=chosen.drift_interval,
         schedule=_schedule(chosen.schedule),
-        platform_settings=getattr(chosen, chosen.platform).model_dump(mode="json", exclude_defaults=True),
+        platform_settings=_platform_settings(spec, chosen),
     )
+
+
+def _listen(spec: model.Spec, environment: str, chosen: model.Environment) -> str:
+    """Where users call; empty for what nobody calls."""
+    if chosen.platform != "kubernetes" or spec.run.kind != "http":
+        return chosen.listen or ""
+    block = chosen.kubernetes
+    hostnames = block.gateway.hostnames if block.gateway else ()
+    return hostnames[0] if hostnames else users_service(spec.service, environment, block.namespace)
+
+
+def _platform_settings(spec: model.Spec, chosen: model.Environment) -> dict[str, Any]:
+    """The platform's own block as it is written, without what is the default anyway."""
+    block: dict[str, Any] = getattr(chosen, chosen.platform).model_dump(mode="json", exclude_defaults=True)
+    if chosen.platform == "kubernetes":
+        block.setdefault("registry", spec.bake.repository)
+        block["instances"] = chosen.instances
+    return block
 
 
 def _schedule(chosen: model.Schedule | None) -> plan.Schedule | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rebake.core.units import FULL, format_share, parse_share
-from rebake.spec import worker_rules
+from rebake.spec import kubernetes_rules, worker_rules
 from rebake.spec.fields import VARIABLE, split_listen
 from rebake.spec.metric_rules import metric_findings
 from rebake.spec.model import BUILDERS, PLATFORMS
@@ -369,8 +369,14 @@ def kinds(data: Any, _: LineOf) -> Iterator[Finding]:
     yield from worker_rules.kinds(data)
 
 
+def clusters(data: Any, _: LineOf) -> Iterator[Finding]:
+    """What a cluster needs, and what its route cannot do."""
+    yield from kubernetes_rules.findings(data)
+
+
 RULES = (
     kinds,
+    clusters,
     builder_keys,
     command_variables,
     check_kinds,

@@ -53,6 +53,8 @@ def _of_http(data: Any) -> Iterator[Finding]:
     for name, environment in _mapping(data, "environments").items():
         if not isinstance(environment, dict) or any(nearest(str(key), ["listen"]) for key in environment):
             continue
+        if environment.get("platform") == "kubernetes":  # see kubernetes_rules
+            continue
         problem = "expected the key listen, which has no default, found no such key"
         remedy = "what nobody calls: run.kind: worker or job"
         yield Finding("missing-key", ("environments", name, "listen"), problem, remedy)

@@ -1,0 +1,1 @@
+"""Fleets as Deployments and StatefulSets of a cluster; `platform.KubernetesPlatform` is the door."""

@@ -1,0 +1,142 @@
+"""`platform: kubernetes`: what the file may say of a cluster, and what it cannot ask of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from rebake.errors import SpecError
+from rebake.kubernetes.settings import Autoscale, Gateway, Traffic, settings_from
+from rebake.spec.load import parse
+from rebake.spec.plan import plan_for
+
+FILE = """\
+service: shop
+bake:
+  builder: python
+  base: python:3.12-slim
+  repository: registry.example/shop
+run:
+  command: [python, -m, shop]
+  resources: {cpu: 0.5}
+environments:
+  production:
+    platform: kubernetes
+    instances: 3
+    strategy: canary
+    kubernetes:
+      gateway: {name: public, namespace: infra, section: https, hostnames: [shop.example]}
+"""
+
+
+def test_a_whole_block_reaches_the_adapter_as_it_is_written() -> None:
+    block = """
+      context: prod-eu
+      kubeconfig: /etc/kube/config
+      namespace: shop
+      registry: registry.example/other
+      pull_secret: registry
+      kind: statefulset
+      canary_by: instances
+      autoscale: {max: 10, cpu: 60%}
+      service_account: shop
+      user: 1000
+      writable: [/var/cache]
+      scratch: 64MiB
+      labels: {team: shop, cost/centre: 12}
+      traffic: {prometheus: "http://prometheus:9090", from: own, requests: $requests, timeout: 2s}
+"""
+    text = FILE.replace("\n      gateway", f"{block}      gateway")
+    plan = plan_for(parse(text.replace("requests: $requests", "requests: shop_requests_total")), "production")
+    settings = settings_from(plan.platform_settings)
+    assert (settings.context, settings.kubeconfig, settings.namespace) == ("prod-eu", "/etc/kube/config", "shop")
+    assert (settings.registry, settings.pull_secret, settings.kind) == (
+        "registry.example/other",
+        "registry",
+        "statefulset",
+    )
+    assert settings.gateway == Gateway("public", "infra", "https", ("shop.example",))
+    assert (settings.autoscale, settings.canary_by) == (Autoscale(10, 6000), "instances")
+    assert (settings.service_account, settings.user, settings.writable) == ("shop", 1000, ("/var/cache",))
+    assert (settings.scratch_bytes, dict(settings.labels)) == (64 << 20, {"team": "shop", "cost/centre": "12"})
+    assert settings.traffic == Traffic("http://prometheus:9090", "own", requests="shop_requests_total", timeout_ms=2000)
+    assert settings.instances == 3
+
+
+def test_what_the_file_leaves_out_is_filled_in() -> None:
+    plan = plan_for(parse(FILE.replace("section: https, ", "")), "production")
+    settings = settings_from(plan.platform_settings)
+    assert (settings.registry, settings.kind, settings.autoscale) == ("registry.example/shop", "deployment", None)
+    assert (plan.listen, plan.routed, plan.shield) == ("shop.example", True, False)
+
+
+def test_without_a_gateway_users_call_the_service() -> None:
+    text = FILE.replace("strategy: canary", "strategy: blue-green")
+    text = text[: text.index("      gateway")] + "      namespace: prod\n"
+    assert plan_for(parse(text), "production").listen == "shop-production.prod:80"
+
+
+def test_a_worker_on_a_cluster_has_no_route() -> None:
+    text = FILE.replace("run:\n", "run:\n  kind: worker\n")
+    text = text[: text.index("    kubernetes:\n      gateway")] + "    kubernetes: {namespace: prod}\n"
+    plan = plan_for(parse(text), "production")
+    assert (plan.listen, plan.kind) == ("", "worker")
+
+
+@dataclass
+class Case:
+    code: str
+    key: str
+    was: str
+    now: str
+    says: str = ""
+
+
+CASES = [
+    Case("not-on-kubernetes", "listen", "instances: 3", "listen: 127.0.0.1:80", "the gateway's host name"),
+    Case("not-on-kubernetes", "sticky", "instances: 3", "sticky: true", "keeps no callers together"),
+    Case("not-on-kubernetes", "shield", "instances: 3", "shield: true", "asks no other fleet"),
+    Case("registry-missing", "kubernetes", "  repository: registry.example/shop\n", "", "that the cluster's nodes"),
+    Case("needs-a-gateway", "strategy", "gateway: {name: public, namespace: infra, section: https,"
+         " hostnames: [shop.example]}", "namespace: prod", "with canary, found none"),
+    Case("autoscale-needs-cpu", "kubernetes.autoscale", "  resources: {cpu: 0.5}\n", "", ""),
+    Case("key-does-nothing", "kubernetes.traffic.errors", "      gateway",
+         '      traffic: {prometheus: "http://p:9090", errors: e_total}\n      gateway', "only with from: own"),
+    Case("missing-key", "kubernetes.traffic.requests", "      gateway",
+         '      traffic: {prometheus: "http://p:9090", from: own}\n      gateway', "the query requests"),
+    Case("wrong-hostname", "kubernetes.gateway.hostnames[0]", "[shop.example]", "[Shop.Example]", "a host name"),
+    Case("wrong-label", "kubernetes.labels.team", "      gateway", "      labels: {team: a b}\n      gateway", "sign"),
+    Case("wrong-name", "kubernetes.gateway.name", "name: public", "name: Public", "lower-case"),
+    Case("out-of-range", "kubernetes.user", "      gateway", "      user: 0\n      gateway", "from 1"),
+    Case("wrong-reference", "kubernetes.registry", "      gateway", "      registry: r.io/a:1\n      gateway", "tag"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.code}-{case.key}")
+def test_what_a_cluster_cannot_do_is_refused_by_name(case: Case) -> None:
+    scaled = FILE.replace("      gateway", "      autoscale: {max: 5}\n      gateway")
+    text = FILE if case.code != "autoscale-needs-cpu" else scaled
+    assert case.was in text
+    with pytest.raises(SpecError) as caught:
+        parse(text.replace(case.was, case.now, 1))
+    found = {(m.code, m.key) for m in caught.value.mistakes}
+    assert found == {(case.code, f"environments.production.{case.key}")}
+    assert case.says in caught.value.mistakes[0].problem
+
+
+def test_labels_of_others_and_jobs_are_refused() -> None:
+    with pytest.raises(SpecError, match="1 mistake") as caught:
+        parse(FILE.replace("      gateway", "      labels: {rebake.dev/fleet: a}\n      gateway"))
+    assert caught.value.mistakes[0].code == "wrong-label"
+    text = FILE.replace("run:\n", "run:\n  kind: job\n").replace("instances: 3", "schedule: {every: 1h}")
+    with pytest.raises(SpecError) as caught:
+        parse(text)
+    assert "job-not-here" in {m.code for m in caught.value.mistakes}
+
+
+def test_a_share_of_instances_needs_no_gateway() -> None:
+    text = FILE[: FILE.index("      gateway")] + "      canary_by: instances\n"
+    assert parse(text).environments["production"].kubernetes.canary_by == "instances"
+    with pytest.raises(SpecError):
+        parse(text.replace("strategy: canary", "strategy: shadow"))
