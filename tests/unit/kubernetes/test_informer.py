@@ -1,4 +1,4 @@
-"""The watch in memory: it follows, survives breaks and forgotten versions, and never goes back behind our own writes."""
+"""The watch in memory: follows, survives breaks and forgotten versions, never goes back behind our own writes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -50,6 +51,10 @@ def _values(informer: Informer) -> dict[str, str]:
     return {one["metadata"]["name"]: one["data"]["value"] for one in informer.of("shop", "production")}
 
 
+def _known(informer: Informer, name: str) -> bool:
+    return name in _values(informer)
+
+
 def _asked(cluster: Cluster, verb: str) -> int:
     return sum(one.attempt.verb == verb for one in cluster.asked)
 
@@ -78,7 +83,7 @@ def test_a_watch_that_breaks_goes_on_where_it_was(cluster: Cluster, client: Kube
     for name in ("a", "b", "c"):
         cluster.faults.cut_watches()
         client.create(CONFIG_MAPS, "default", _map(name))
-        _until(lambda name=name: name in _values(informer))
+        _until(partial(_known, informer, name))
     assert _asked(cluster, "list") == 1
 
 
