@@ -57,6 +57,7 @@ def bake(home: Home, file: Compiled, folder: Path, progress: Callable[[str], Non
         run=run_contract_of(file.run),
         exclude=(*file.bake["exclude"], *_own_home(home, folder / file.bake["source"])),
         base=_base(folder, file.bake["base"]),
+        extras=tuple(file.bake["extras"]),
         build=file.bake["build"],
         dockerfile=file.bake["dockerfile"],
     )

@@ -24,6 +24,7 @@ class BakeRequest:
     Attributes:
         source: folder that holds the source; relative to the caller's working directory or absolute.
         exclude: patterns in the syntax of `.dockerignore`, applied after that file's own.
+        extras: `python`: optional dependencies that are wanted.
         build: `node`: the name of the script in package.json that makes what is served; None for none.
         dockerfile: `dockerfile`: the file, relative to the source.
         wheels: `python`: the platform that compiled wheels are chosen for, as uv names it; empty: this machine's own.
@@ -35,6 +36,7 @@ class BakeRequest:
     run: RunContract
     exclude: tuple[str, ...] = ()
     base: str = "host"
+    extras: tuple[str, ...] = ()
     build: str | None = None
     dockerfile: str = "Dockerfile"
     wheels: str = ""

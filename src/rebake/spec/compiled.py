@@ -92,6 +92,7 @@ def _compile(file: Path) -> Compiled:
             "source": spec.bake.source,
             "exclude": list(spec.bake.exclude),
             "base": spec.bake.base,
+            "extras": list(spec.bake.extras),
             "build": spec.bake.build,
             "dockerfile": spec.bake.dockerfile,
             "repository": spec.bake.repository,

@@ -129,6 +129,8 @@ class Bake(Part):
     repository: Annotated[str, Field(pattern=r"^[^@\s]+/[^:@\s]+$"), BeforeValidator(_repository)] | None = None
     """Where `rebake bake --push` puts releases, and from where a deploy fetches one that is not here: a repository of a
     registry, such as `registry.example.com/team/shop`."""
+    extras: tuple[Filled, ...] = ()
+    """python: optional dependencies of pyproject.toml that go in, such as `postgresql`."""
     build: Filled | None = None
     """node: the script of package.json that is run after the install, such as `build`."""
     dockerfile: Filled = "Dockerfile"

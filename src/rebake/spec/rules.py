@@ -56,7 +56,7 @@ def items(data: Any, *path: str) -> list[Any]:
 # --- bake, run, checks -----------------------------------------------------------------------------------------------
 
 
-_BUILDER_OF = {"build": "node", "dockerfile": "dockerfile"}
+_BUILDER_OF = {"extras": "python", "build": "node", "dockerfile": "dockerfile"}
 """Keys of bake that only one builder knows."""
 _WITH_COMMAND = ("static", "dockerfile", "image")
 """Builders that know what to run."""

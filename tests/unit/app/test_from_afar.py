@@ -15,7 +15,7 @@ from rebake.app.releases import Releases
 from rebake.app.secret_values import secret_versions
 from rebake.core.home import Home
 from rebake.errors import Refused, UsageError
-from rebake.judge.metric_rules import CommandAsk, MetricRule
+from rebake.judge.metric_rules import CommandAsk, MetricRule, PrometheusAsk
 from rebake.release.manifest import Health, RunContract
 from rebake.release.store import Store
 from rebake.rollout.plan import Plan
@@ -41,6 +41,29 @@ def test_nobody_from_afar_starts_processes_on_the_servers_machine() -> None:
         refuse_of_this_machine(AFAR, _plan("docker", command))
     assert [refusal.value.code for refusal in (process, program)] == ["server-platform", "server-command"]
     assert program.value.where == "judge.metrics.depth"
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({"kubeconfig": "/root/.kube/config"}, "kubeconfig"),
+        ({"traffic": {"prometheus": "http://of.the.caller", "token_file": "/run/token"}}, "traffic.token_file"),
+    ],
+)
+def test_nobody_from_afar_has_a_file_of_the_server_sent_somewhere(settings: dict[str, Any], where: str) -> None:
+    asked = replace(_plan("kubernetes"), platform_settings=settings)
+    refuse_of_this_machine({}, asked)
+    with pytest.raises(Refused) as refusal:
+        refuse_of_this_machine(AFAR, asked)
+    assert (refusal.value.code, refusal.value.where) == ("server-file", f"environments.production.kubernetes.{where}")
+
+
+def test_a_metrics_token_is_none_of_the_servers_files() -> None:
+    metric = MetricRule("rate", PrometheusAsk("http://of.the.caller", query="up", token_file="/run/token"))
+    refuse_of_this_machine({}, _plan("docker", metric))
+    with pytest.raises(Refused) as refusal:
+        refuse_of_this_machine(AFAR, _plan("docker", metric))
+    assert (refusal.value.code, refusal.value.where) == ("server-file", "judge.metrics.rate.token_file")
 
 
 class Vault:

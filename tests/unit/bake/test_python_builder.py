@@ -211,6 +211,32 @@ def test_uv_lock_comes_first_and_its_development_group_stays_out(
     assert tools.count("uv", "pip", "install") == 0
 
 
+EXTRA = PROJECT.replace("beta", "alpha<2") + '[project.optional-dependencies]\nSome_Thing = ["beta"]\n'
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_extras_that_are_wanted_go_in(python: Python, source: Path, *, locked: bool) -> None:
+    write(source, {"pyproject.toml": EXTRA, "src/guestbook/cli.py": "1"})
+    if locked:
+        done = SystemTools().run(["uv", "lock", "--offline", "--python", sys.executable], cwd=source)
+        assert done.status == 0, done.stderr
+    assert python(source).release.packages == (Package("alpha", "1.0"),)
+    with_it = python(source, extras=("some-thing", "Some_Thing")).release.packages
+    assert with_it == (Package("alpha", "1.0"), Package("beta", "1.0"))
+    assert python(source).release.packages == (Package("alpha", "1.0"),)
+    with pytest.raises(BakeError, match="'other'; it has Some_Thing") as caught:
+        python(source, extras=("other",))
+    assert (caught.value.code, caught.value.where) == ("extra-unknown", "bake.extras")
+
+
+@pytest.mark.parametrize("files", [{"requirements.txt": "beta\n"}, {"app.py": "1"}])
+def test_extras_of_what_has_none_are_refused(python: Python, source: Path, files: dict[str, str]) -> None:
+    write(source, files)
+    with pytest.raises(BakeError) as caught:
+        python(source, extras=("some-thing",))
+    assert (caught.value.code, caught.value.where) == ("extras-not-locked", "bake.extras")
+
+
 def test_pylock_comes_before_requirements(python: Python, source: Path, wheels: Path) -> None:
     digest = hashlib.sha256((wheels / "alpha-1.0-py3-none-any.whl").read_bytes()).hexdigest()
     lock = f"""

@@ -22,6 +22,7 @@ from rebake.bake.builders.python_interpreter import Interpreter, find_interprete
 from rebake.bake.builders.python_lock import (
     PythonLock,
     all_hashed,
+    check_extras,
     find_lock,
     flatten,
     local_digest,
@@ -57,10 +58,13 @@ class PythonBuilder:
         return Runtime("python", self._interpreter(request).minor)
 
     def inputs(self, request: BakeRequest) -> Mapping[str, Any] | None:
+        """Raises: BakeError `extra-unknown`, `extras-not-locked`."""
         lock = find_lock(request.source)
+        check_extras(request.source, lock, request.extras)
         if lock is None:
             return None
-        return {**lock_inputs(lock), **({"wheels": request.wheels} if request.wheels else {})}
+        wanted = {"wheels": request.wheels, "extras": sorted(set(request.extras))}
+        return {**lock_inputs(lock), **{name: value for name, value in wanted.items() if value}}
 
     def resolve(self, request: BakeRequest, progress: Progress) -> Resolution | None:
         """Raises: BakeError `dependencies-failed` with uv's words."""
@@ -128,8 +132,9 @@ class PythonBuilder:
         else:
             progress(f"resolving the dependencies of {lock.kind}: they are not locked")
             command = ["uv", "pip", "compile", lock.kind, "--generate-hashes", *_platform(request)]
+        extras = [word for extra in sorted(set(request.extras)) for word in ("--extra", extra)]
         done = self._tools.run(
-            [*command, "--no-header", "--no-annotate", "--python", python], cwd=lock.source, env=_CLEAN
+            [*command, *extras, "--no-header", "--no-annotate", "--python", python], cwd=lock.source, env=_CLEAN
         )
         _must(done, "resolve", lock.kind)
         return portable(done.stdout, lock.source)

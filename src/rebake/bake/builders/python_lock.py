@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,34 @@ def read_project(source: Path) -> dict[str, Any]:
             remedy="correct the line named",
         ) from error
     return project if isinstance(project, dict) else {}
+
+
+def check_extras(source: Path, lock: PythonLock | None, extras: Sequence[str]) -> None:
+    """Whether what is wanted can be had. Raises: BakeError `extra-unknown`, `extras-not-locked`."""
+    if not extras:
+        return
+    if lock is None or lock.kind not in ("uv.lock", "pyproject.toml"):
+        raise BakeError(
+            "extras-not-locked",
+            f"expected dependencies in uv.lock or pyproject.toml, of which extras are chosen, "
+            f"found {lock.kind if lock is not None else 'none'}",
+            where="bake.extras",
+            remedy="run `uv lock`; or name the packages in the file that is there, and remove `extras`",
+        )
+    known = {_normal(name): name for name in read_project(source).get("optional-dependencies", {})}
+    for extra in extras:
+        if _normal(extra) not in known:
+            raise BakeError(
+                "extra-unknown",
+                f"pyproject.toml has no optional dependencies {extra!r}; it has {', '.join(known.values()) or 'none'}",
+                where="bake.extras",
+                remedy="correct `bake.extras` in rebake.yaml",
+            )
+
+
+def _normal(name: str) -> str:
+    """Source: packaging.python.org, "Name normalization"."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def requirement_lines(text: str) -> list[str]:
