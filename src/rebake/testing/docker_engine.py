@@ -11,10 +11,10 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,7 +47,9 @@ class DockerEngine:
         Raises: NoEngine.
         """
         self._daemon, self._client = _programs()
-        self.folder = Path(tempfile.mkdtemp(prefix="rebake-dk-", dir="/tmp"))
+        # Its name is containerd's namespace too, which takes no underscore at its end, as tempfile sometimes gives.
+        self.folder = Path("/tmp") / f"rebake-dk-{secrets.token_hex(4)}"
+        self.folder.mkdir(mode=0o700)
         self.socket = self.folder / "docker.sock"
         self._live_restore = live_restore
         self._process: subprocess.Popen[bytes] | None = None
