@@ -66,6 +66,11 @@ def fleet_name(service: str, environment: str, revision: str, fleet: str) -> str
     return f"{bounded(f'{service}-{environment}', _FLEET_LONGEST - len(tail) - 1)}-{tail}"
 
 
+def route_name(service: str, environment: str, fleet: str) -> str:
+    """A fleet's Service, by which the route reaches it."""
+    return f"{bounded(f'{service}-{environment}', _LONGEST - 9)}-{_digest(fleet, 8)}"
+
+
 def lead_name(service: str, environment: str) -> str:
     """Where the newest token of the environment's engine stands."""
     return f"{bounded(f'{service}-{environment}', _LONGEST - 5)}-lead"

@@ -29,6 +29,9 @@ SOAK_LOOK_SECONDS = 0.5
 """How often a soak is looked at, and a rollout that a gate in time holds before anything of it is raised: that may
 last for hours, and costs little that way."""
 
+STUCK_LOOK_SECONDS = 0.5
+"""How often a route is looked at of which the balancer itself says why it does not serve it."""
+
 _WITH_CANDIDATE = frozenset(
     {
         State.LAUNCHING,
@@ -184,8 +187,10 @@ def _settle_route(draft: Draft) -> None:
     if world.route is not None and environment.served == version:
         found = {f: format_share(w) for f, w in world.route.weights.items()}
         draft.note("drift", {"route": environment.key, "expected": _shares(environment), "found": found})
+        draft.update(served=None)  # noted once, however long it takes until it is served again
     draft.actions.append(ApplyRoute(f"route:{version}", wanted))
-    draft.wake(draft.now + 0.02)
+    stuck = world.route is not None and world.route.problem
+    draft.wake(draft.now + (STUCK_LOOK_SECONDS if stuck else 0.02))
 
 
 def _blind(draft: Draft, wanted: EnvironmentRoute) -> bool:

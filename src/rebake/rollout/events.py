@@ -309,6 +309,15 @@ def _ready(look: Look) -> Seen | None:
     return None
 
 
+def _not_served(look: Look) -> Seen | None:
+    """The balancer itself says why it does not serve the route, and has said so for long."""
+    route = look.world.route
+    if route is None or not route.problem or look.in_state_seconds <= LATE_SECONDS:
+        return None
+    said = f"the route is written, and not served after {LATE_SECONDS:g}s: {route.problem}"
+    return Seen(Event.BLOCKED, said, "correct what the sentence names, then deploy again")
+
+
 def _check_failed(look: Look) -> Seen | None:
     for check in look.plan.checks:
         job = look.world.jobs.get(check_id(look.rollout, check.name))
@@ -569,7 +578,7 @@ RULES: Mapping[State, Sequence[Rule]] = {
     State.PREPARING: (_group_returns, _prepared),
     State.LAUNCHING: (_blocked, _cannot_start, _group_returns, _ready),
     State.CHECKING: (_blocked, _cannot_start, _check_failed, _group_returns, _resumed, _checks_passed),
-    State.SHIFTING: (_blocked, _harmful, _candidate_lost, _group_returns, _stable_broken, _shifted),
+    State.SHIFTING: (_blocked, _harmful, _candidate_lost, _group_returns, _stable_broken, _shifted, _not_served),
     State.HOLDING: (
         *(_blocked, _harmful, _candidate_lost, _group_returns),
         *(_stable_broken, _resumed, _agreed, _hold),

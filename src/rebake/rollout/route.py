@@ -63,11 +63,13 @@ def weights(environment: Environment) -> dict[str, int]:
 
 def drained(leaving: Leaving, world: World, now: float) -> bool:
     """A fleet has drained when it had no weight for a moment and the balancer says that no request is in flight, or its
-    deadline passed."""
+    deadline passed. Where the balancer does not know, only time tells."""
     if leaving.idle_since is None or now - leaving.idle_since < LINGER_SECONDS:
         return False
-    active = world.route.active.get(leaving.fleet.id, 0) if world.route is not None else 0
-    return (world.route_known and active == 0) or now - leaving.idle_since >= leaving.drain_seconds
+    route = world.route
+    active = route.active.get(leaving.fleet.id, 0) if route is not None else 0
+    counted = world.route_known and (route is None or route.counts)
+    return (counted and active == 0) or now - leaving.idle_since >= leaving.drain_seconds
 
 
 def mirror_of(environment: Environment) -> Mirror | None:

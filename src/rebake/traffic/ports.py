@@ -111,6 +111,8 @@ class RouteObservation:
         counters: by fleet, cumulative within one `epoch`.
         epoch: changes whenever cumulative counters may have started again from zero.
         listening: the listener of `listen` is open.
+        counts: it counts requests, also those in flight; where it does not, `active` and `counters` say nothing.
+        problem: why the wish is not served, in the balancer's own words; empty when it is, or will be in a moment.
     """
 
     version: str | None
@@ -121,6 +123,8 @@ class RouteObservation:
     counters: Mapping[str, Counters] = field(default_factory=dict)
     epoch: str = ""
     listening: bool = False
+    counts: bool = True
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

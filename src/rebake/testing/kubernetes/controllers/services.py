@@ -15,10 +15,15 @@ from rebake.testing.kubernetes.special import is_ready
 from rebake.testing.kubernetes.status import Json
 
 SERVICE_NAME = "kubernetes.io/service-name"
+MANAGED_BY, SLICE_CONTROLLER = "endpointslice.kubernetes.io/managed-by", "endpointslice-controller.k8s.io"
 
 
 class EndpointSlices:
-    """One slice for each Service with a selector; real ones are split at a hundred endpoints."""
+    """One slice for each Service with a selector, with the Service's labels; real ones are split at a hundred
+    endpoints.
+
+    Source: Kubernetes, `pkg/controller/endpointslice/reconciler.go`, `setEndpointSliceLabels`.
+    """
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -40,13 +45,15 @@ class EndpointSlices:
         ]
         wish = {"endpoints": [_endpoint(service, one) for one in pods], "ports": _ports(service, pods)}
         held = next(iter(self._world.owned(kinds.ENDPOINT_SLICES, service)), None)
+        labels = {**service["metadata"].get("labels", {}), SERVICE_NAME: name, MANAGED_BY: SLICE_CONTROLLER}
         if held is None:
-            labels = {SERVICE_NAME: name, "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}
             metadata = {"generateName": f"{name}-", "labels": labels, "ownerReferences": [owner_reference(service)]}
             item = {"metadata": metadata, "addressType": "IPv4", **wish}
             self._world.create(kinds.ENDPOINT_SLICES, namespace, item)
-        elif {one: held.get(one) for one in wish} != wish:
-            self._world.update(kinds.ENDPOINT_SLICES, {**copy.deepcopy(held), **wish})
+        elif {one: held.get(one) for one in wish} != wish or held["metadata"]["labels"] != labels:
+            changed = {**copy.deepcopy(held), **wish}
+            changed["metadata"]["labels"] = labels
+            self._world.update(kinds.ENDPOINT_SLICES, changed)
 
 
 def _endpoint(service: Json, pod: Json) -> Json:

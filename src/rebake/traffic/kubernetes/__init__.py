@@ -1,0 +1,1 @@
+"""The route of a cluster: an HTTPRoute of the Gateway API whose weights move, or one Service whose selector moves."""

@@ -1,0 +1,360 @@
+"""`KubernetesRouter`: the traffic port on a cluster, by a gateway's weights or a Service's selector.
+
+What it decides: in which order objects are written, and when an effect comes too late. What it leaves to others: what
+the objects say (`documents`), and what they show (`reading`).
+
+The order of every change:
+1. pods that left the wish are told not to serve, and those that came (again) to serve;
+2. the Service of each fleet is there;
+3. the route, once each fleet that is to get its first users has somebody who would answer them;
+4. Services of fleets that left, and had no weight, go.
+
+The route's object keeps the wish and the token that came with it. It is changed only as it was read (by its version),
+so that of two engines the one with the older token is refused, however late it comes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rebake.errors import LedgerConflict, Permanent, Transient
+from rebake.kubernetes import names
+from rebake.kubernetes.clusters import ClusterLink, Clusters
+from rebake.kubernetes.faults import Absent, Stale, Taken
+from rebake.kubernetes.resources import ENDPOINT_SLICES, HTTP_ROUTES, PODS, SERVICES, Json, Kind
+from rebake.kubernetes.settings import KubernetesSettings, Wishes, settings_from
+from rebake.ledger.fencing import Tokens
+from rebake.ledger.ports import Fence
+from rebake.traffic.kubernetes import documents, reading
+from rebake.traffic.kubernetes.reading import Seen
+from rebake.traffic.ports import EnvironmentRoute, RouteObservation, Samples
+
+TRIES = 5
+"""How often one call reads an object again that somebody else changed at the same moment."""
+CONTESTED = 5
+CONTESTED_SECONDS = 60.0
+"""So many changes by others within this time are put back at once; then only so often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where one environment's route is."""
+
+    service: str
+    environment: str
+    settings: KubernetesSettings
+    link: ClusterLink
+    namespace: str
+
+    @property
+    def kind(self) -> Kind:
+        """Of the object that is the route."""
+        return SERVICES if self.settings.gateway is None else HTTP_ROUTES
+
+    @property
+    def other_kind(self) -> Kind:
+        return HTTP_ROUTES if self.settings.gateway is None else SERVICES
+
+    @property
+    def name(self) -> str:
+        return names.environment_name(self.service, self.environment)
+
+    @property
+    def where(self) -> str:
+        return f"{self.kind.resource} {self.namespace}/{self.name}"
+
+
+class KubernetesRouter:
+    """The routes of every environment on a cluster. Nothing is asked before the first call.
+
+    Args:
+        wishes: what each environment's file asks of its cluster.
+        now: monotonic seconds.
+    """
+
+    def __init__(self, clusters: Clusters, wishes: Wishes, now: Callable[[], float] = time.monotonic) -> None:
+        self._clusters, self._wishes, self._now = clusters, wishes, now
+        self._tokens = Tokens()
+        self._put_back: dict[tuple[str, str], list[float]] = {}
+
+    # The port
+
+    def apply(self, route: EnvironmentRoute, *, fence: Fence | None = None) -> None:
+        """Hand the whole route over; see the module for the order.
+
+        Raises:
+            LedgerConflict: `lease-lost`.
+            Permanent: `route-not-ours`, `route-kind-changed`, `gateway-needed`, and what the API server refuses.
+            Transient: `fleet-not-reachable`, `route-contested`; the API server does not answer.
+        """
+        self._tokens.check(fence)
+        ground = self._ground(route.service, route.environment)
+        if ground is None:
+            raise Transient("route-unknown", f"nobody knows the cluster of {route.service}/{route.environment}")
+        _refuse_shares(ground, route)
+        for _ in range(TRIES):
+            try:
+                self._apply(ground, route, fence)
+            except (Stale, Taken) as error:
+                stale = error
+                self._read_again(ground)
+                continue
+            return
+        raise Transient("route-contested", stale.problem, where=ground.where, retry_after_seconds=1.0)
+
+    def observe(self, service: str, environment: str) -> RouteObservation | None:
+        """What the cluster shows. Raises: PlatformError when its API server has not answered for a while."""
+        ground = self._ground(service, environment)
+        return None if ground is None else reading.observation(self._seen(ground))
+
+    def remove(self, service: str, environment: str, *, fence: Fence | None = None) -> None:
+        """Take the route and the Services of its fleets away."""
+        self._tokens.check(fence)
+        ground = self._ground(service, environment)
+        if ground is None:
+            return
+        seen = self._seen(ground)
+        if seen.route is not None and _is_ours(seen.route):
+            _refuse_late(seen.route, fence, ground.where)
+            self._delete(ground, ground.kind, seen.route)
+        for one in seen.services:
+            if _role(one) == "fleet":
+                self._delete(ground, SERVICES, one)
+
+    def samples(self, _service: str, _environment: str, _cursor: Mapping[str, Any] | None, /) -> Samples | None:
+        """A cluster's route keeps no records of its own."""
+        return None
+
+    def forget_samples(self, _service: str, _environment: str, _cursor: Mapping[str, Any], /) -> None:
+        """There is nothing of ours to forget."""
+
+    # Applying
+
+    def _apply(self, ground: Ground, route: EnvironmentRoute, fence: Fence | None) -> None:
+        seen = self._seen(ground)
+        if seen.route is not None:
+            if not _is_ours(seen.route):
+                raise _not_ours(ground)
+            _refuse_late(seen.route, fence, ground.where)
+        self._refuse_other_kind(ground)
+        before = {} if seen.route is None else reading.possible_weights(seen)
+        wish = documents.wish_of(route, before)
+        kept = documents.wish_in(seen.route)
+        token = 0 if fence is None else fence.token
+        same = kept is not None and documents.is_same(kept, wish)
+        changed = same and not reading.is_written(seen, wish)
+        if same and not changed and kept is not None:
+            wish = kept  # what was before it is still what was before it
+        self._label_pods(ground, seen, kept, wish)
+        self._raise_services(ground, seen, wish)
+        if same and not changed and token <= documents.token_in(seen.route):
+            return
+        if changed:
+            self._refuse_contested(ground)
+        self._refuse_unreachable(ground, seen, wish, before)
+        self._write_route(ground, seen, wish, max(token, documents.token_in(seen.route)))
+        if changed:
+            self._put_back.setdefault((route.service, route.environment), []).append(self._now())
+        self._sweep(ground, seen, wish, before)
+
+    def _label_pods(self, ground: Ground, seen: Seen, kept: documents.Wish | None, wish: documents.Wish) -> None:
+        """Serving or not, for pods that had a place in the route or have one. A pod that never had one serves as it was
+        made, so that it does where no engine lives."""
+        listed = {i for one in wish.fleets for i in one.instances}
+        had = set() if kept is None else {i for one in kept.fleets for i in one.instances}
+        for pod in seen.pods:
+            instance = reading.instance_of(pod)
+            serving = (pod["metadata"].get("labels") or {}).get(names.SERVING)
+            wanted = "true" if instance in listed else "false" if instance in had else serving
+            if wanted is not None and wanted != serving:
+                body: Json = {"metadata": {"labels": {names.SERVING: wanted}, "uid": pod["metadata"]["uid"]}}
+                written = ground.link.client.patch(PODS, ground.namespace, pod["metadata"]["name"], body)
+                if written is not None:
+                    self._informer(ground, PODS).wrote(written)
+
+    def _raise_services(self, ground: Ground, seen: Seen, wish: documents.Wish) -> None:
+        found = {one["metadata"]["name"]: one for one in seen.services}
+        _, services = reading.wanted_objects(seen, wish, 0)
+        for wanted in services:
+            held = found.get(wanted["metadata"]["name"])
+            if held is None:
+                written = ground.link.client.create(SERVICES, ground.namespace, wanted)
+            elif not reading.holds_spec(wanted, held):
+                written = ground.link.client.apply(SERVICES, ground.namespace, wanted)
+            else:
+                continue
+            self._informer(ground, SERVICES).wrote(written)
+
+    def _write_route(self, ground: Ground, seen: Seen, wish: documents.Wish, token: int) -> None:
+        wanted, _ = reading.wanted_objects(seen, wish, token)
+        if seen.route is None:
+            written = ground.link.client.create(ground.kind, ground.namespace, wanted)
+        else:
+            wanted["metadata"]["resourceVersion"] = seen.route["metadata"]["resourceVersion"]
+            written = ground.link.client.apply(ground.kind, ground.namespace, wanted)
+        self._informer(ground, ground.kind).wrote(written)
+
+    def _sweep(self, ground: Ground, seen: Seen, wish: documents.Wish, before: Mapping[str, int]) -> None:
+        """Services of fleets that nobody can be sent to any more, by the route of before or by this one."""
+        kept = {*wish.weights, *(fleet for fleet, weight in before.items() if weight)}
+        fleets = reading.services_of(seen)
+        for one in seen.services:
+            fleet = fleets.get(one["metadata"]["name"])
+            if fleet is not None and fleet not in kept:
+                self._delete(ground, SERVICES, one)
+
+    def _delete(self, ground: Ground, kind: Kind, item: Json) -> None:
+        """The very object that was seen; one that is gone already is gone."""
+        metadata = item["metadata"]
+        ground.link.client.delete(kind, ground.namespace, metadata["name"], uid=metadata["uid"])
+        self._informer(ground, kind).removed(item)
+
+    # Refusals
+
+    def _refuse_other_kind(self, ground: Ground) -> None:
+        """Callers of a Service do not come by a gateway of themselves, nor the other way round."""
+        try:
+            other = self._get(ground, ground.other_kind)
+        except Absent:
+            return  # a cluster without the Gateway API has no route of that kind
+        if other is None or not _is_ours(other) or _role(other) != "users":
+            return
+        was, is_ = ("a gateway", "none") if ground.settings.gateway is None else ("no gateway", "one")
+        raise Permanent(
+            "route-kind-changed",
+            f"{ground.service}/{ground.environment} is reached by {was}, and the file now names {is_}",
+            where=ground.where,
+            remedy=f"rebake down {ground.environment}, then deploy; or leave kubernetes: gateway as it was",
+        )
+
+    def _refuse_unreachable(self, ground: Ground, seen: Seen, wish: documents.Wish, before: Mapping[str, int]) -> None:
+        """Users are sent to a fleet only once its Service has somebody who answers, while others do."""
+        others = any(weight and reading.is_ready(seen, fleet) for fleet, weight in before.items())
+        for one in wish.fleets:
+            if one.weight and not before.get(one.fleet) and others and not reading.is_ready(seen, one.fleet):
+                service = names.route_name(ground.service, ground.environment, one.fleet)
+                raise Transient(
+                    "fleet-not-reachable",
+                    f"expected a ready endpoint of Service {service} before its first user, found none",
+                    where=ground.where,
+                    retry_after_seconds=0.2,
+                )
+
+    def _refuse_contested(self, ground: Ground) -> None:
+        """Put a change of somebody else back, unless it comes again and again: then seldom, and said aloud."""
+        key, now = (ground.service, ground.environment), self._now()
+        recent = [at for at in self._put_back.get(key, ()) if 0 <= now - at < CONTESTED_SECONDS]
+        self._put_back[key] = recent
+        if len(recent) < CONTESTED:
+            return
+        live = ground.link.client.get(ground.kind, ground.namespace, ground.name)
+        owner = reading.foreign_owner(live) if live is not None else ""
+        raise Transient(
+            "route-contested",
+            f"the route was put back {CONTESTED} times within {CONTESTED_SECONDS:g}s, and is changed again"
+            + (f" by {owner}" if owner else ""),
+            where=ground.where,
+            remedy="let whoever writes these fields leave this object to rebake",
+            retry_after_seconds=CONTESTED_SECONDS / 4,
+        )
+
+    # What is known
+
+    def _ground(self, service: str, environment: str) -> Ground | None:
+        """None where no plan says in which cluster it is."""
+        doc = self._wishes.settings(service, environment)
+        if not doc:
+            return None
+        settings = settings_from(doc)
+        link = self._clusters.link(settings)
+        return Ground(service, environment, settings, link, link.namespace(settings))
+
+    def _informer(self, ground: Ground, kind: Kind) -> Any:
+        return ground.link.informer(kind, ground.namespace)
+
+    def _of(self, ground: Ground, kind: Kind) -> list[Json]:
+        informer = self._informer(ground, kind)
+        informer.fresh()
+        found: list[Json] = informer.of(ground.service, ground.environment)
+        return found
+
+    def _get(self, ground: Ground, kind: Kind) -> Json | None:
+        """What our watch knows of the object of the environment's name; a stranger's is asked for."""
+        return next((one for one in self._of(ground, kind) if one["metadata"]["name"] == ground.name), None)
+
+    def _seen(self, ground: Ground) -> Seen:
+        try:
+            route = self._get(ground, ground.kind)
+        except Absent as error:
+            raise _no_gateway_api(ground) from error
+        return Seen(
+            ground.service,
+            ground.environment,
+            ground.namespace,
+            ground.settings.gateway,
+            route,
+            self._of(ground, SERVICES),
+            self._of(ground, ENDPOINT_SLICES),
+            self._of(ground, PODS),
+        )
+
+    def _read_again(self, ground: Ground) -> None:
+        """Somebody wrote first: what is there now is asked for, the watch may be late."""
+        live = ground.link.client.get(ground.kind, ground.namespace, ground.name)
+        if live is None:
+            return
+        if not _is_ours(live):
+            raise _not_ours(ground)
+        self._informer(ground, ground.kind).wrote(live)
+
+
+def _role(item: Json) -> str:
+    return str((item["metadata"].get("labels") or {}).get(documents.ROLE, ""))
+
+
+def _is_ours(item: Json) -> bool:
+    return bool((item["metadata"].get("labels") or {}).get(names.MANAGED) == names.MANAGER)
+
+
+def _refuse_late(item: Json, fence: Fence | None, where: str) -> None:
+    newest = documents.token_in(item)
+    if fence is not None and fence.token < newest:
+        raise LedgerConflict(
+            "lease-lost",
+            f"an effect on {fence.key} came with token {fence.token}, after one with token {newest}",
+            where=where,
+            remedy="another engine has taken over and goes on; nothing needs to be done",
+        )
+
+
+def _refuse_shares(ground: Ground, route: EnvironmentRoute) -> None:
+    """A Service's selector gives all users to one fleet."""
+    shares = [one.weight_basis_points for one in route.fleets if one.weight_basis_points]
+    if ground.settings.gateway is None and (len(shares) > 1 or route.mirror is not None):
+        raise Permanent(
+            "gateway-needed",
+            "expected one fleet with all users, as a Service has no shares, found several",
+            where=ground.where,
+            remedy="write kubernetes: {gateway: {name: …}}, or strategy: blue-green",
+        )
+
+
+def _not_ours(ground: Ground) -> Permanent:
+    return Permanent(
+        "route-not-ours",
+        f"expected no {ground.kind.name} {ground.name}, or one that rebake made, found somebody else's",
+        where=ground.where,
+        remedy=f"kubectl delete {ground.kind.plural} {ground.name} -n {ground.namespace}, if nobody needs it",
+    )
+
+
+def _no_gateway_api(ground: Ground) -> Permanent:
+    return Permanent(
+        "gateway-api-missing",
+        f"expected a cluster with {HTTP_ROUTES.resource} ({HTTP_ROUTES.version}), found none",
+        where=ground.where,
+        remedy="install the Gateway API and a controller for it, or leave kubernetes: gateway out",
+    )

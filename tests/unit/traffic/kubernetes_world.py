@@ -1,0 +1,180 @@
+"""A cluster with a gateway and a few pods of ours, and the router under test."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from rebake.kubernetes import names
+from rebake.kubernetes.clusters import Clusters
+from rebake.kubernetes.resources import HTTP_ROUTES, PODS, SERVICES, Json
+from rebake.testing.kubernetes import Cluster
+from rebake.testing.kubernetes.access import ADMIN_TOKEN
+from rebake.traffic.kubernetes.router import KubernetesRouter
+from rebake.traffic.ports import Endpoint, EnvironmentRoute, FleetRoute, RouteObservation
+
+SERVICE, ENVIRONMENT = "shop", "production"
+NAMESPACE = "default"
+NAME = "shop-production"
+GATEWAY = {"gateway": {"name": "public", "namespace": "default", "hostnames": ["shop.example"]}}
+T = TypeVar("T")
+
+
+class Wished:
+    """What the file says; of every environment the same."""
+
+    def __init__(self, doc: Mapping[str, Any]) -> None:
+        self.doc = {"instances": 2, "namespace": NAMESPACE, **doc}
+
+    def settings(self, _service: str, _environment: str) -> Mapping[str, Any]:
+        return self.doc
+
+    def environments(self, _service: str) -> tuple[str, ...]:
+        return (ENVIRONMENT,)
+
+
+class RouteWorld:
+    """Attributes: admin: speaks to the API server as somebody else than rebake."""
+
+    def __init__(self, cluster: Cluster, kubeconfig: Path, doc: Mapping[str, Any]) -> None:
+        self.cluster = cluster
+        self.admin = httpx.Client(base_url=cluster.url, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
+        self.wished = Wished(doc)
+        self.kubeconfig = kubeconfig
+        self.seconds = 0.0
+        self.clusters, self.router = self.new_router()
+        self.pods: dict[str, list[str]] = {}
+        listener = {"name": "web", "port": 80, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}}
+        body = {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "Gateway",
+            "metadata": {"name": "public"},
+            "spec": {"gatewayClassName": "emulated", "listeners": [listener]},
+        }
+        if "gateway" in doc:
+            path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{NAMESPACE}/gateways"
+            self.admin.post(path, json=body).raise_for_status()
+
+    def new_router(self) -> tuple[Clusters, KubernetesRouter]:
+        """As after a restart: with nothing remembered."""
+        clusters = Clusters({"KUBECONFIG": str(self.kubeconfig)})
+        return clusters, KubernetesRouter(clusters, self.wished, lambda: self.seconds)
+
+    def restart(self) -> None:
+        self.clusters.close()
+        self.clusters, self.router = self.new_router()
+
+    def close(self) -> None:
+        self.clusters.close()
+        self.admin.close()
+
+    # Pods
+
+    def raise_fleet(self, fleet: str, count: int = 2, labels: Mapping[str, str] | None = None) -> list[str]:
+        """Pods of a fleet that run, each with its place. Returns the instances."""
+        had = self.pods.setdefault(fleet, [])
+        made = [f"{fleet}-{n}" for n in range(len(had) + 1, len(had) + 1 + count)]
+        for instance in made:
+            marks = {**names.fleet_labels(SERVICE, ENVIRONMENT, fleet), names.SERVING: "true"}
+            container = {"name": "main", "image": f"web-{fleet}", "ports": [{"name": "http", "containerPort": 8080}]}
+            body = {
+                "metadata": {"name": instance, "labels": {**marks, names.INSTANCE: instance, **(labels or {})}},
+                "spec": {"containers": [container]},
+            }
+            self.admin.post(PODS.path(NAMESPACE), json=body).raise_for_status()
+        had += made
+        self.until(lambda: all(self.pod(one)["status"].get("podIP") for one in made))
+        return made
+
+    def pod(self, name: str) -> Json:
+        found: Json = self.admin.get(PODS.path(NAMESPACE, name)).raise_for_status().json()
+        return found
+
+    def serving(self, name: str) -> str:
+        return str(self.pod(name)["metadata"]["labels"][names.SERVING])
+
+    # The route
+
+    def fleet(self, fleet: str, weight: int, instances: list[str] | None = None) -> FleetRoute:
+        chosen = self.pods[fleet] if instances is None else instances
+        return FleetRoute(fleet, tuple(Endpoint(i, f"{self.pod(i)['status']['podIP']}:8080") for i in chosen), weight)
+
+    def route(self, *fleets: FleetRoute, preview: str | None = None) -> EnvironmentRoute:
+        return EnvironmentRoute(SERVICE, ENVIRONMENT, "shop.example", fleets, preview=preview)
+
+    def observe(self) -> RouteObservation | None:
+        return self.router.observe(SERVICE, ENVIRONMENT)
+
+    def served(self, route: EnvironmentRoute) -> RouteObservation:
+        """Apply as an engine does, until it is read back whole."""
+
+        def whole() -> RouteObservation | None:
+            found = self.observe()
+            return found if found is not None and found.version == route.version else None
+
+        self.router.apply(route)
+        return self.until(whole)
+
+    def healthy(self, fleet: str) -> bool:
+        found = self.observe()
+        return found is not None and found.healthy.get(fleet) == frozenset(self.pods[fleet])
+
+    def shifted(self, route: EnvironmentRoute) -> RouteObservation:
+        """As `served`, each fleet found healthy first."""
+        idle = [FleetRoute(one.fleet, one.endpoints, 0) for one in route.fleets]
+        now = self.observe()
+        if now is None:
+            self.served(self.route(*idle))
+        self.until(lambda: all(self.healthy(one.fleet) for one in route.fleets))
+        return self.served(route)
+
+    def shares(self) -> dict[str, float]:
+        """By fleet, who really gets which requests; `""`: nobody."""
+        services = {names.route_name(SERVICE, ENVIRONMENT, fleet): fleet for fleet in self.pods}
+        found = self.cluster.gateway.shares(NAMESPACE, NAME)
+        return {services.get(name, name): round(share, 6) for name, share in found.items()}
+
+    def live(self, gateway: bool = True) -> Json:
+        kind = HTTP_ROUTES if gateway else SERVICES
+        found: Json = self.admin.get(kind.path(NAMESPACE, NAME)).raise_for_status().json()
+        return found
+
+    def force(self, body: Json, manager: str = "argo") -> None:
+        """Somebody else applies a part of the HTTPRoute."""
+        whole = {"apiVersion": HTTP_ROUTES.api_version, "kind": "HTTPRoute", "metadata": {"name": NAME}, **body}
+        self.admin.patch(
+            HTTP_ROUTES.path(NAMESPACE, NAME),
+            params={"fieldManager": manager, "force": "true"},
+            json=whole,
+            headers={"Content-Type": "application/apply-patch+yaml"},
+        ).raise_for_status()
+
+    def writes(self) -> int:
+        return sum(one.attempt.verb in ("create", "patch", "update", "delete") for one in self.cluster.asked)
+
+    def until(self, condition: Callable[[], T | None], seconds: float = 20.0) -> T:
+        """Let controllers and watches come to rest until it is so. The cluster's own time stands still."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.cluster.settle()
+            found = condition()
+            if found:
+                return found
+            assert time.monotonic() < deadline, f"not so within {seconds:g}s: {found!r}"
+            threading.Event().wait(0.002)
+
+
+@contextmanager
+def world(folder: Path, doc: Mapping[str, Any]) -> Iterator[RouteWorld]:
+    with Cluster() as cluster:
+        made = RouteWorld(cluster, cluster.write_kubeconfig(folder / "kubeconfig"), doc)
+        try:
+            yield made
+        finally:
+            made.close()
