@@ -13,7 +13,7 @@ from rebake.platforms.docker.platform import DockerPlatform
 from rebake.platforms.docker.requests import container_name
 from rebake.platforms.model import Instance
 from rebake.release.manifest import Release
-from rebake.testing.conformance.platform import PlatformBench, PlatformConformance
+from rebake.testing.conformance.platform import PlatformBench, PlatformConformance, get
 from rebake.testing.docker_engine import DockerEngine
 
 
@@ -29,6 +29,9 @@ class DockerBench(Containers):
         blob.chmod(0o644)
         blob.write_bytes(blob.read_bytes().replace(b"damaged", b"DAMAGED"))
         return release
+
+    def get(self, instance: Instance, path: str = "/") -> tuple[int, str]:
+        return get(instance, path)
 
     def crash(self, instance: Instance) -> None:
         self.engine.docker("kill", container_name(self.home.tag, instance.id))

@@ -15,7 +15,7 @@ from rebake.core.home import Home
 from rebake.platforms.local.platform import LocalPlatform
 from rebake.platforms.model import Instance
 from rebake.release.manifest import Health, Release, RunContract
-from rebake.testing.conformance.platform import PlatformBench, PlatformConformance, eventually
+from rebake.testing.conformance.platform import PlatformBench, PlatformConformance, eventually, get
 from rebake.testing.releases import TinyStore, tar_of
 
 
@@ -62,6 +62,9 @@ class LocalBench:
     def crash(self, instance: Instance) -> None:
         assert instance.pid is not None
         os.kill(instance.pid, signal.SIGKILL)
+
+    def get(self, instance: Instance, path: str = "/") -> tuple[int, str]:
+        return get(instance, path)
 
     def close(self) -> None:
         """Leave no process behind, whatever the test did."""

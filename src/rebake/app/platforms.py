@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from rebake.app.registries import Publisher
 from rebake.core.clock import Clock
 from rebake.core.home import Home
 from rebake.errors import UsageError
+from rebake.kubernetes.clusters import Clusters
 from rebake.platforms.docker.platform import DockerPlatform
 from rebake.platforms.findings import Finding
+from rebake.platforms.kubernetes.platform import KubernetesPlatform
 from rebake.platforms.local.platform import LocalPlatform
 from rebake.platforms.sources import SecretSource
 from rebake.release.manifest import Release
 from rebake.release.store import Store
 
-AnyPlatform = LocalPlatform | DockerPlatform
+AnyPlatform = LocalPlatform | DockerPlatform | KubernetesPlatform
 
 
 class Plans(Protocol):
@@ -42,29 +46,47 @@ class NoPlans:
         return ()
 
 
-class _DockerWishes:
-    def __init__(self, plans: Plans) -> None:
-        self._plans = plans
+class _Wishes:
+    """What is wished for on one platform."""
+
+    def __init__(self, platform: str, plans: Plans) -> None:
+        self._platform, self._plans = platform, plans
 
     def settings(self, service: str, environment: str, /) -> Mapping[str, Any]:
-        return self._plans.settings("docker", service, environment)
+        return self._plans.settings(self._platform, service, environment)
 
     def environments(self, service: str, /) -> Sequence[str]:
-        return self._plans.environments("docker", service)
+        return self._plans.environments(self._platform, service)
 
 
 class Platforms:
-    """Every platform over one home. `close` ends none of their instances."""
+    """Every platform over one home. `close` ends none of their instances.
+
+    Args:
+        clusters: shared with the routes of clusters; by default of this object alone.
+    Attributes:
+        clusters: closed with it.
+    """
 
     def __init__(
-        self, home: Home, releases: Store, vault: SecretSource, plans: Plans, clock: Clock | None = None
+        self,
+        home: Home,
+        releases: Store,
+        vault: SecretSource,
+        plans: Plans,
+        clock: Clock | None = None,
+        *,
+        clusters: Clusters | None = None,
     ) -> None:
         def writable(service: str, environment: str) -> Sequence[Path]:
             return [Path(folder) for folder in plans.settings("local", service, environment).get("writable", ())]
 
         local = LocalPlatform(home, releases, vault, clock, writable=writable)
-        docker = DockerPlatform(home, releases, vault, clock, wishes=_DockerWishes(plans))
-        self.by_name: Mapping[str, AnyPlatform] = {"local": local, "docker": docker}
+        docker = DockerPlatform(home, releases, vault, clock, wishes=_Wishes("docker", plans))
+        self.clusters = clusters or Clusters()
+        publisher, wishes = Publisher(releases, os.environ), _Wishes("kubernetes", plans)
+        kubernetes = KubernetesPlatform(home, publisher, vault, self.clusters, clock, wishes=wishes)
+        self.by_name: Mapping[str, AnyPlatform] = {"local": local, "docker": docker, "kubernetes": kubernetes}
 
     def tell(self, on_change: Callable[[str, str], None]) -> None:
         """Who is told (service, environment) when health or liveness changed."""
@@ -81,6 +103,7 @@ class Platforms:
     def close(self) -> None:
         for platform in self.by_name.values():
             platform.close()
+        self.clusters.close()
 
 
 def refuse_base(platform: str, release: Release) -> None:

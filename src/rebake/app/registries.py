@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from rebake.bake.ports import ImageSource, Memo, Progress
+from rebake.platforms.kubernetes.ports import Published
 from rebake.release.blobs import Pin
-from rebake.release.reference import Reference
+from rebake.release.reference import Reference, parse_repository
 from rebake.release.store import Store
 
 if TYPE_CHECKING:
@@ -73,3 +74,23 @@ class _Images:
         from rebake.registry.images import RegistryImages, Shelf
 
         return RegistryImages(Shelf(self._store, self._memo, self._client)).image(reference, pin, progress)
+
+
+class Publisher:
+    """Puts releases into registries for platforms whose nodes pull them. See `platforms.kubernetes.ports.Publisher`."""
+
+    def __init__(self, store: Store, environ: Mapping[str, str]) -> None:
+        self._store, self._environ = store, environ
+
+    def publish(self, digest: str, repository: str, progress: Progress, /) -> Published:
+        """Send what is missing. A release that is not in the store must be there already."""
+        from rebake.registry.repository import Repository
+
+        place = parse_repository(repository)
+        with Registries(self._environ) as registries:
+            if self._store.holds(digest):
+                registries.push(self._store, digest, place, progress)
+                config = self._store.read_json(self._store.read_json(digest)["config"]["digest"])
+                return Published(f"{place.name}@{digest}", str((config.get("config") or {}).get("User") or ""))
+            Repository(registries.client(place.registry), place.repository).manifest(digest)
+        return Published(f"{place.name}@{digest}")

@@ -60,6 +60,11 @@ class Home:
         return self.root / "containers"
 
     @property
+    def clusters(self) -> Path:
+        """What the `kubernetes` platform keeps here: where fleets are, and logs of instances that are gone."""
+        return self.root / "clusters"
+
+    @property
     def data(self) -> Path:
         """`$REBAKE_DATA` of every environment, `SERVICE/ENVIRONMENT` below it: what outlives releases."""
         return self.root / "data"

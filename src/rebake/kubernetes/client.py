@@ -159,17 +159,25 @@ class KubeClient:
             return None
 
     def delete(
-        self, kind: Kind, namespace: str, name: str, *, uid: str = "", grace_seconds: int | None = None
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        *,
+        uid: str = "",
+        version: str = "",
+        grace_seconds: int | None = None,
     ) -> Json | None:
         """Delete it, with all that it owns after it. What it is now; None where it is gone.
 
         Args:
-            uid: only the object that has it.
+            uid, version: only the object that has them; refused (Stale) if it is another one by now.
             grace_seconds: of a pod; None for its own.
         """
         options: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
-        if uid:
-            options["preconditions"] = {"uid": uid}
+        conditions = {"uid": uid, "resourceVersion": version}
+        if uid or version:
+            options["preconditions"] = {name: value for name, value in conditions.items() if value}
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
         try:

@@ -58,6 +58,10 @@ class PlatformBench(Protocol):
         """End the instance behind the platform's back."""
         ...
 
+    def get(self, instance: Instance, path: str = "/") -> tuple[int, str]:
+        """Ask one instance, past any route: status and body. Raises: ConnectionRefusedError when nobody is there."""
+        ...
+
 
 @dataclass
 class Fleet:
@@ -115,7 +119,7 @@ def eventually(look: Callable[[], T | None], otherwise: Callable[[], str]) -> T:
 
 
 def get(instance: Instance, path: str = "/") -> tuple[int, str]:
-    """Ask one instance directly."""
+    """Ask one instance of this machine directly."""
     assert instance.address is not None
     connection = http.client.HTTPConnection(instance.address, timeout=10)
     try:
@@ -146,19 +150,19 @@ class PlatformConformance:
         instance = fleet.launched(fleet.bench.release("blue"))
         assert (instance.state, instance.was_healthy, instance.exit, instance.detail) == ("running", True, None, None)
         assert instance.started_at > 0
-        assert get(instance) == (200, "blue")
+        assert fleet.bench.get(instance) == (200, "blue")
 
     def test_preparing_twice_is_the_same_as_once(self, fleet: Fleet) -> None:
         release = fleet.bench.release("twice")
         fleet.bench.platform.prepare(release, lambda _: None)
         fleet.bench.platform.prepare(release, lambda _: None)
-        assert get(fleet.launched(release)) == (200, "twice")
+        assert fleet.bench.get(fleet.launched(release)) == (200, "twice")
 
     def test_a_release_is_prepared_from_several_threads_at_once(self, fleet: Fleet) -> None:
         release = fleet.bench.release("threads")
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda _: fleet.bench.platform.prepare(release, lambda _: None), range(4)))
-        assert get(fleet.launched(release)) == (200, "threads")
+        assert fleet.bench.get(fleet.launched(release)) == (200, "threads")
 
     def test_a_damaged_release_is_refused_by_name(self, fleet: Fleet) -> None:
         with pytest.raises(Permanent) as refusal:
@@ -169,7 +173,7 @@ class PlatformConformance:
     def test_an_unprepared_release_can_be_launched(self, fleet: Fleet) -> None:
         spec = fleet.spec(fleet.bench.release("unprepared"))
         fleet.bench.platform.launch(spec)
-        assert get(fleet.until(spec.id, lambda i: i.healthy is True)) == (200, "unprepared")
+        assert fleet.bench.get(fleet.until(spec.id, lambda i: i.healthy is True)) == (200, "unprepared")
 
     def test_launching_the_same_id_twice_starts_it_once(self, fleet: Fleet) -> None:
         spec = fleet.spec(fleet.bench.release("once"))
@@ -253,7 +257,7 @@ class PlatformConformance:
         instance = fleet.launched(fleet.bench.release("retired"))
         fleet.gone(instance.id)
         with pytest.raises(ConnectionRefusedError):
-            get(instance)
+            fleet.bench.get(instance)
 
     def test_retiring_says_stopping_and_can_be_repeated(self, fleet: Fleet) -> None:
         instance = fleet.launched(fleet.bench.release("repeated"))

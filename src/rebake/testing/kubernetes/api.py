@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -85,6 +85,7 @@ class Api:
         served: the resources there are; a test may take some away.
         asked: every request, in the order of their answers.
         defects: of the emulator, which a request brought to light.
+        ask_pod: what a pod answers to GET of a path; None where nothing listens.
     """
 
     store: Store
@@ -95,6 +96,7 @@ class Api:
     now: Callable[[], float]
     served: list[Resource]
     logs: Logs = field(default_factory=dict)
+    ask_pod: Callable[[Json, str], tuple[int, str] | None] = lambda _pod, _path: None
     asked: list[Asked] = field(default_factory=list)
     defects: list[Exception] = field(default_factory=list)
 
@@ -146,8 +148,9 @@ class Api:
             namespace = ""
             if resource.namespaced and parts[0] == "namespaces" and len(parts) > 2:
                 namespace, parts = parts[1], parts[2:]
-            if parts[0] == resource.plural and len(parts) <= 3:
+            if parts[0] == resource.plural and (len(parts) <= 3 or parts[2] == "proxy"):
                 name, subresource = ([*parts, "", ""])[1:3]
+                parts = parts[:3]
                 placed = not resource.namespaced or not name or namespace
                 known = not subresource or subresource in resource.subresources
                 if placed and known and "" not in parts:
@@ -172,7 +175,9 @@ class Api:
     def _checked(self, request: Request, attempt: Attempt, user: User) -> Answer:
         self.access.check(user, attempt)
         accept = request.headers.get("accept", "*/*")
-        if attempt.subresource != "log" and not any(one in accept for one in ("json", "*/*", "application/*")):
+        if attempt.subresource not in {"log", "proxy"} and not any(
+            one in accept for one in ("json", "*/*", "application/*")
+        ):
             said = "only the following media types are accepted: " + ", ".join(_BODIES)
             raise ApiError(406, "NotAcceptable", said)
         if attempt.resource is None:
@@ -205,6 +210,8 @@ class Api:
 
     def _verb(self, request: Request, at: Attempt) -> Answer:
         resource = _resource(at)
+        if at.subresource == "proxy":
+            return self._proxy(at)
         if at.subresource in {"scale", "eviction", "log"}:
             return self._special(request, at)
         if at.verb == "watch":
@@ -229,6 +236,18 @@ class Api:
         if at.verb == "deletecollection":
             return _json(self.deleter.delete_all(resource, at.namespace, request.query, how))
         return _json(self.deleter.delete(resource, at.namespace, at.name, how))
+
+    def _proxy(self, at: Attempt) -> Answer:
+        """What a pod itself answers. Source: Kubernetes, "Access Services Running on Clusters"."""
+        name, _, _port = at.name.partition(":")
+        pod = self.writer.current(replace(at, name=name).place)
+        path = "/" + at.path.partition(f"/{at.name}/proxy")[2].lstrip("/")
+        answered = self.ask_pod(pod, path)
+        if answered is None:
+            address = pod.get("status", {}).get("podIP", "")
+            said = f"error trying to reach service: dial tcp {address}: connect: connection refused"
+            raise ApiError(503, "ServiceUnavailable", said)
+        return Answer(answered[0], answered[1].encode(), "text/plain; charset=utf-8")
 
     def _special(self, request: Request, at: Attempt) -> Answer:
         item = self.writer.current(at.place)
@@ -269,7 +288,7 @@ def _allowed(attempt: Attempt) -> bool:
         return attempt.verb == "create"
     if attempt.subresource == "eviction":
         return attempt.verb == "create"
-    if attempt.subresource == "log":
+    if attempt.subresource in {"log", "proxy"}:
         return attempt.verb == "get"
     if attempt.subresource:
         return attempt.verb in _OBJECT_VERBS

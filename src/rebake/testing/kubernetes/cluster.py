@@ -69,6 +69,7 @@ class Cluster:
         self._api = Api(self.store, self._writer, deleter, self._access, self.faults, self.clock.now, served)
         self._world = World(self.store, self._writer, deleter, self.clock.now, self._api.logs)
         self._kubelet = Kubelet(self._world)
+        self._api.ask_pod = self._kubelet.answer
         self.targets = Targets(self._world, self._kubelet.accepts)
         self.gateway = GatewayController(self._world, self.targets)
         self._controllers: tuple[Controller, ...] = (

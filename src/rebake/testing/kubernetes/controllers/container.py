@@ -77,10 +77,12 @@ class Run:
         if self.running:
             if behaviour.exits is not None and now >= self.started_at + behaviour.exits_after_seconds:
                 self.end(now, behaviour.exits)
-            elif (
-                not behaviour.ready and "readinessProbe" in container and now >= self._first_probe(container, behaviour)
-            ):
-                yield Told("Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503", True)
+            elif "readinessProbe" in container and now >= self._first_probe(container, behaviour):
+                status = probe_status(container, behaviour)
+                if not 200 <= status < 400:
+                    yield Told(
+                        "Unhealthy", f"Readiness probe failed: HTTP probe failed with statuscode: {status}", True
+                    )
         if self.ended_at is not None:
             if now < self.ended_at + self.pause:
                 text = f"back-off {self.pause:g}s restarting failed container={self.name}"
@@ -132,7 +134,8 @@ class Run:
         """Without a readiness probe a container that runs is ready."""
         if not self.running or "readinessProbe" not in container:
             return self.running
-        return behaviour.ready and now >= self._first_probe(container, behaviour)
+        well = 200 <= probe_status(container, behaviour) < 400
+        return well and now >= self._first_probe(container, behaviour)
 
     def due(self, behaviour: Behaviour, container: Json) -> float | None:
         """When something changes by itself."""
@@ -143,6 +146,13 @@ class Run:
         if self.running and "readinessProbe" in container:
             return self._first_probe(container, behaviour)
         return self.failed_pull_at + FIRST_PAUSE_SECONDS if self.failed_pull_at is not None else None
+
+
+def probe_status(container: Json, behaviour: Behaviour) -> int:
+    """What a container answers to the kubelet."""
+    if not behaviour.ready:
+        return 503
+    return behaviour.answer(container["readinessProbe"].get("httpGet", {}).get("path", "/"))[0]
 
 
 def stamp(at: float) -> str:

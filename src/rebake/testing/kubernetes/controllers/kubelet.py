@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from rebake.testing.kubernetes import resources as kinds
@@ -39,6 +39,8 @@ class Behaviour:
         log: what it writes when it starts.
         stop_seconds: from the end of preStop to its end.
         digest: of the image that really runs; by default the one that the image names, or one made of its name.
+        answers: status and body by path, to the kubelet's probe and to who asks through the API server; 200 and nothing
+            for others.
     """
 
     schedulable: bool = True
@@ -52,6 +54,10 @@ class Behaviour:
     log: tuple[str, ...] = ("listening",)
     stop_seconds: float = 0.5
     digest: str = ""
+    answers: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+
+    def answer(self, path: str) -> tuple[int, str]:
+        return self.answers.get(path, (200, ""))
 
 
 Chooses = Callable[[Json], bool]
@@ -116,6 +122,10 @@ class Kubelet:
         if place is None or not all(run.running for run in place.runs.values()):
             return False
         return not place.signalled_at or self._world.now() < place.signalled_at
+
+    def answer(self, pod: Json, path: str) -> tuple[int, str] | None:
+        """What a pod answers to GET; None where nobody listens."""
+        return self.behaviour(pod).answer(path) if self.accepts(pod["metadata"]["uid"]) else None
 
     def _schedule(self, pod: Json) -> None:
         behaviour, now = self.behaviour(pod), self._world.writer.time()

@@ -1,0 +1,71 @@
+"""What the cluster's events say of pods that do not serve: asked for seldom, and only of those."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from rebake.kubernetes.clusters import ClusterLink
+from rebake.kubernetes.resources import EVENTS, PODS, Json
+from rebake.platforms.kubernetes.reasons import brings_a_node, last_word
+
+OFTEN_SECONDS = 5.0
+_KEPT = 1000
+
+
+class Words:
+    """Safe from several threads. Args: tick: seconds that only grow."""
+
+    def __init__(self, tick: Callable[[], float] = time.monotonic) -> None:
+        self._tick = tick
+        self._said: dict[str, tuple[str | None, float]] = {}
+        self._patient: set[str] = set()
+        self._wanted: dict[str, None] = {}
+        self._lock = threading.Lock()
+
+    def of(self, pod: Json) -> str | None:
+        """The last word; asked for anew where it is old."""
+        uid = str(pod["metadata"]["uid"])
+        with self._lock:
+            text, at = self._said.get(uid, (None, -OFTEN_SECONDS))
+            if self._tick() - at >= OFTEN_SECONDS:
+                self._wanted[uid] = None
+            return text
+
+    def patient(self) -> set[str]:
+        """Pods for which an autoscaler said that it brings a node."""
+        with self._lock:
+            return set(self._patient)
+
+    def wanted(self) -> bool:
+        return bool(self._wanted)
+
+    def ask(self, link: ClusterLink, namespace: str, pods: list[Json], path: str) -> bool:
+        """Ask about those of these pods that somebody wants to know of. Returns: whether there is news.
+
+        Raises: PlatformError.
+        """
+        news = False
+        for pod in pods:
+            uid = str(pod["metadata"]["uid"])
+            with self._lock:
+                wanted = self._wanted.pop(uid, 0) is None
+            if wanted:
+                news = self._ask(link, namespace, pod, uid, path) or news
+        return news
+
+    def _ask(self, link: ClusterLink, namespace: str, pod: Json, uid: str, path: str) -> bool:
+        name = pod["metadata"]["name"]
+        chosen = f"involvedObject.kind={PODS.name},involvedObject.name={name}"
+        events, _ = link.client.find(EVENTS, namespace, fields=chosen)
+        mine = [one for one in events if (one.get("involvedObject") or {}).get("uid") in (uid, None)]
+        text = last_word(mine, path)
+        with self._lock:
+            before = self._said.get(uid, (None, 0.0))[0]
+            self._said[uid] = text, self._tick()
+            while len(self._said) > _KEPT:
+                del self._said[next(iter(self._said))]
+            if brings_a_node(mine):
+                self._patient.add(uid)
+        return text != before
