@@ -1,6 +1,6 @@
 """A namespace of a cluster, releases in a registry, and `kubernetes` platforms over both, for tests.
 
-Without `KUBECONFIG` the cluster is the emulated one. With it, it is the one that it names; `REBAKE_TEST_REGISTRY` is then
+Without `KUBECONFIG` the cluster is the emulated one. With it, it is the one it names; `REBAKE_TEST_REGISTRY` is then
 a repository that this machine can push to and its nodes can pull from.
 """
 
