@@ -144,3 +144,21 @@ def test_a_writer_that_stands_still_inside_a_transaction_does_not_keep_the_other
 )
 def test_the_place_of_a_ledger_is_named_without_its_password(url: str) -> None:
     assert place(url.format(WRONG)) == "postgresql://ada@db/rebake"
+
+
+def test_a_connection_that_the_server_forgot_is_made_anew(
+    postgresql: PostgresqlServer, guarded: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it was not used for a while. One used a moment ago is used unasked: that is told, and then it works."""
+    ledger = open_ledger(guarded(PASSWORD))
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'guarded'"
+    _note(ledger)
+    postgresql.sql(end)
+    _refused(ledger.head, "ledger-unreachable")
+    assert ledger.head()[0] == 1
+    postgresql.sql(end)
+    monkeypatch.setattr("rebake.ledger.database.engine.PROVEN_SECONDS", 0.0)
+    assert ledger.head()[0] == 1
+    _note(ledger)
+    assert ledger.head()[0] == 2
+    ledger.close()

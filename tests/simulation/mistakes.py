@@ -425,12 +425,22 @@ def hold_before_the_first_user_only(patch: Patch) -> None:
     patch.setattr(journey, "shut", lambda _look: None)
 
 
+def take_every_later_look_for_a_quiet_one(patch: Patch) -> None:
+    patch.setattr(driving, "alike", lambda _before, world: not world.commands)
+
+
+def take_a_freeze_in_a_second_late(patch: Patch) -> None:
+    patch.setattr(Engine, "_decide", lambda _self, memory, world, now: deciding.decide(memory.environment, world, now))
+
+
 def wait_for_a_clock_that_was_set_back(patch: Patch) -> None:
     patch.setattr(present, "_past", lambda at, _now: at)
     patch.setattr(deciding, "in_the_present", lambda environment, _now: environment)
 
 
 MISTAKES: dict[Callable[[Patch], None], int] = {
+    take_every_later_look_for_a_quiet_one: 20,
+    take_a_freeze_in_a_second_late: 100,
     lose_what_an_undo_goes_back_to: 20,
     ignore_an_undo_in_the_soak: 100,
     undo_to_a_revision_in_quarantine: 150,

@@ -1,7 +1,7 @@
 """Stopping the line: a person's freezes, asked for, lifted and listed.
 
-A freeze is a document of the ledger that every engine of the database reads at each look, so it needs no engine to be
-taken in: it counts from the moment it is written down, also for environments of other homes.
+A freeze is a document of the ledger that every engine of the database reads before a look does anything, so it needs no
+engine to be taken in: it counts from the moment it is written down, also for environments of other homes.
 """
 
 from __future__ import annotations

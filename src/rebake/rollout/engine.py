@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import inf
 from zlib import crc32
 
 from rebake.core.codec import load
@@ -27,6 +29,7 @@ from rebake.rollout.looks import CALM_SECONDS, Looks
 from rebake.rollout.memory import LEASE_SECONDS, Memory, Ports
 from rebake.rollout.observing import Observer
 from rebake.rollout.places import is_vacant, platform_of
+from rebake.rollout.quiet import alike, is_quiet
 from rebake.rollout.route import desired_route, weights
 from rebake.rollout.view import Doc, environment_view, rollout_view
 from rebake.rollout.world import Command, Environment, Place, World
@@ -179,8 +182,13 @@ class Engine:
             if asked:
                 self._unread.add(key)
             commands = self._commands(key) if key in self._unread else ()
+            before = memory.world
             world = self._observer.observe(memory, commands, now)
-            decision = decide(memory.environment, world, now)
+            if memory.quiet_since is not None and now >= memory.quiet_since and alike(before, world):
+                decision = Decision(memory.environment, wake_at=inf)
+            else:
+                decision = self._decide(memory, world, now)
+                memory.quiet_since = now if is_quiet(memory.environment, world, decision) else None
             try:
                 changed = self._record(key, memory, world, decision, now)
                 acted = self._actor.act(memory, decision.actions)
@@ -202,6 +210,18 @@ class Engine:
         if acted or memory.recording.behind:
             return now
         return max(now, min(decision.wake_at, self._next_look(memory, now)))
+
+    def _decide(self, memory: Memory, world: World, now: float) -> Decision:
+        """What to do. Before anything is done, people's freezes are read anew: one that was just asked for holds it."""
+        decision = decide(memory.environment, world, now)
+        idle = decision.environment is memory.environment and not decision.actions
+        if idle or memory.environment.rollout is None:
+            return decision
+        freezes = self._observer.freezes(memory.environment)
+        if freezes == world.freezes:
+            return decision
+        memory.world = replace(world, freezes=freezes)
+        return decide(memory.environment, memory.world, now)
 
     def _next_look(self, memory: Memory, now: float) -> float:
         """When to look again at an environment in which nothing is under way: within its drift interval."""

@@ -200,7 +200,7 @@ def _unwell(fleet: Fleet, members: Sequence[Instance], now: float) -> Fleet:
     return fleet if known else replace(fleet, sick=sick, starting=starting)
 
 
-def _all_is_well(fleet: Fleet, members: Sequence[Instance], wanted: int) -> bool:
+def all_is_well(fleet: Fleet, members: Sequence[Instance], wanted: int) -> bool:
     """The usual look, which finds all that is wanted, healthy and as released, and nothing under way: told at once."""
     if fleet.failures or fleet.leaving or fleet.sick or fleet.pending or fleet.starting or len(members) != wanted:
         return False
@@ -212,7 +212,7 @@ def keep(fleet: Fleet, world: World, now: float, wanted: int) -> Kept:
     if not world.instances_known:
         return Kept(fleet)
     members = world.of(fleet.id)
-    if _all_is_well(fleet, members, wanted):
+    if all_is_well(fleet, members, wanted):
         return Kept(fleet)
     failed = _settle_failures(fleet, members, now)
     drift = _note_drift(failed.fleet, members)

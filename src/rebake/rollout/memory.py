@@ -96,6 +96,7 @@ class Memory:
 
     Attributes:
         stale: the ledger may know more than this, or less: it is read again before it is used.
+        quiet_since: of the look that found nothing to do; None when there is something to do, or to wait for.
     """
 
     environment: Environment
@@ -105,6 +106,7 @@ class Memory:
     attempts: dict[str, Attempt] = field(default_factory=dict)
     blocked: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     stale: bool = False
+    quiet_since: float | None = None
     fence: Fence | None = None
     fence_until: float = 0.0
     inspect_at: float = 0.0

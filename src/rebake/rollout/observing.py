@@ -22,6 +22,9 @@ from rebake.rollout.world import Command, Environment, Freeze, Job, Mate, Rollou
 from rebake.traffic.ports import RouteObservation
 
 TAIL_LINES = 20
+FREEZES_SECONDS = 1.0
+"""People's freezes are read so often for looks at rollouts, once for all of them; before anything is done they are read
+anew."""
 
 
 class Observer:
@@ -35,6 +38,7 @@ class Observer:
         self.ports = ports
         self._inspections = inspections
         self._next_look = next_look
+        self._freezes: tuple[float, tuple[Freeze, ...]] | None = None
 
     def observe(self, memory: Memory, commands: tuple[Command, ...], now: float) -> World:
         environment = memory.environment
@@ -64,7 +68,7 @@ class Observer:
             commands=commands,
             log_tails=self._log_tails(memory, instances, jobs),
             mates=self._mates(rollout),
-            freezes=self.freezes(environment) if asked or rollout is not None else (),
+            freezes=self.freezes(environment, None if asked else now) if asked or rollout is not None else (),
             looked_away=not 0 <= now - memory.looked_at <= self.ports.lease_seconds,
         )
         memory.looked_at = now
@@ -110,9 +114,14 @@ class Observer:
         docs = self.ports.ledger.list("quarantine", f"{environment.key}/")
         return frozenset(str(doc["revision"]) for _, doc in docs)
 
-    def freezes(self, environment: Environment) -> tuple[Freeze, ...]:
-        found = (load(Freeze, doc) for _, doc in self.ports.ledger.list("freeze"))
-        return tuple(freeze for freeze in found if freeze.scope in ("*", environment.key))
+    def freezes(self, environment: Environment, now: float | None = None) -> tuple[Freeze, ...]:
+        """Those that concern an environment. `now`: what was read within the last second will do."""
+        known = self._freezes
+        if now is None or known is None or not 0 <= now - known[0] < FREEZES_SECONDS:
+            read_at = self.ports.clock.now()  # before they are read: never taken for newer than they are
+            found = tuple(load(Freeze, doc) for _, doc in self.ports.ledger.list("freeze"))
+            known = self._freezes = (read_at, found)
+        return tuple(freeze for freeze in known[1] if freeze.scope in ("*", environment.key))
 
     def _mates(self, rollout: Rollout | None) -> tuple[Mate, ...]:
         """What the other members of its group wrote down, whichever engine leads them."""

@@ -13,7 +13,7 @@ from rebake.rollout.memory import Memory
 from rebake.rollout.view import rollout_view
 from rebake.rollout.world import Environment, Mate, Rollout, World
 
-SAVE_JUDGE_SECONDS = 2.0
+SAVE_JUDGE_SECONDS = 4.0
 """How often the judge's memory is kept while nothing else is written."""
 
 

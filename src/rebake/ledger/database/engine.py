@@ -6,18 +6,23 @@ import errno
 import os
 import sqlite3
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from rebake.errors import Permanent, UsageError
 from rebake.ledger.database.faults import translated
 
 BUSY_SECONDS = 10.0
 """How long a writer waits for another before it is told that the ledger is busy."""
+PROVEN_SECONDS = 2.0
+"""A connection to a server that was used so lately is used again unasked: to ask takes as long as to read."""
 
 WRITES = {"rebake_writes": True}
 """Execution options of a connection whose transaction writes."""
@@ -89,7 +94,6 @@ def _postgresql(url: URL) -> Engine:
     try:
         engine = create_engine(
             url,
-            pool_pre_ping=True,  # a connection that a restarted server forgot is made anew before it is used
             pool_size=8,
             max_overflow=8,
             isolation_level="READ COMMITTED",
@@ -105,7 +109,25 @@ def _postgresql(url: URL) -> Engine:
         ) from error
     event.listen(engine, "connect", _greet)
     event.listen(engine, "begin", _begin_on_server)
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", partial(_prove, engine.dialect))
     return engine
+
+
+def _note_use(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _prove(dialect: Dialect, connection: Any, record: ConnectionPoolEntry, _proxy: object) -> None:
+    """Ask whether a connection still stands that was not used for a while: one that a restarted server forgot is made
+    anew before it is used. Source: SQLAlchemy manual, "Custom / Legacy Pessimistic Ping"."""
+    used_at = record.info.get("used_at")
+    if used_at is None or time.monotonic() - used_at < PROVEN_SECONDS:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:
+        raise InvalidatePoolError from error
 
 
 def _greet(connection: Any, _record: object) -> None:

@@ -32,6 +32,7 @@ class DatabaseLedger:
         """
         self._engine = engine
         self._where = shown(engine.url)
+        self._reads = READS_ONCE | ({"isolation_level": "AUTOCOMMIT"} if engine.dialect.name == "postgresql" else {})
         # Writers of one process queue here, in order; SQLite's own queue is a poll that can starve one of them.
         self._turn = threading.Lock()
         with translated(self._where):
@@ -44,7 +45,7 @@ class DatabaseLedger:
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         """For one statement."""
-        with translated(self._where), self._engine.connect().execution_options(**READS_ONCE) as connection:
+        with translated(self._where), self._engine.connect().execution_options(**self._reads) as connection:
             yield connection
 
     @contextmanager
