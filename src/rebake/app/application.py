@@ -91,9 +91,8 @@ class App(GroupDesk):
         changes = Changes()
         place = place_of(home)
         owner = f"home:{place.id}"  # the home's lock lets one agent live: its successor takes its leases over at once
-        by_name = platforms.by_name
-        routers, places = dict.fromkeys(by_name, edge), dict.fromkeys(by_name, place)
-        ports = Ports(ledger, by_name, routers, jobs, clock, releases.release, owner, places, sources=sources)
+        routers, places = platforms.routers(edge), platforms.places(place)
+        ports = Ports(ledger, platforms.by_name, routers, jobs, clock, releases.release, owner, places, sources=sources)
         engine = Engine(ports, changes.add)
         loop = self._loop = Loop(engine.tick, clock)
         self._closers.append(loop.close)

@@ -19,6 +19,9 @@ from rebake.platforms.local.platform import LocalPlatform
 from rebake.platforms.sources import SecretSource
 from rebake.release.manifest import Release
 from rebake.release.store import Store
+from rebake.rollout.world import Place
+from rebake.traffic.kubernetes.router import KubernetesRouter
+from rebake.traffic.ports import TrafficRouter
 
 AnyPlatform = LocalPlatform | DockerPlatform | KubernetesPlatform
 
@@ -68,6 +71,8 @@ class Platforms:
         clusters: closed with it.
     """
 
+    _CLUSTERS = "kubernetes"
+
     def __init__(
         self,
         home: Home,
@@ -84,9 +89,22 @@ class Platforms:
         local = LocalPlatform(home, releases, vault, clock, writable=writable)
         docker = DockerPlatform(home, releases, vault, clock, wishes=_Wishes("docker", plans))
         self.clusters = clusters or Clusters()
-        publisher, wishes = Publisher(releases, os.environ), _Wishes("kubernetes", plans)
+        publisher, wishes = Publisher(releases, os.environ), _Wishes(self._CLUSTERS, plans)
         kubernetes = KubernetesPlatform(home, publisher, vault, self.clusters, clock, wishes=wishes)
-        self.by_name: Mapping[str, AnyPlatform] = {"local": local, "docker": docker, "kubernetes": kubernetes}
+        self.by_name: Mapping[str, AnyPlatform] = {"local": local, "docker": docker, self._CLUSTERS: kubernetes}
+        self._cluster_router = KubernetesRouter(self.clusters, wishes, clock)
+
+    def routers(self, edge: TrafficRouter) -> Mapping[str, TrafficRouter]:
+        """Who moves the users of each platform's environments.
+
+        Args:
+            edge: of this machine.
+        """
+        return {name: self._cluster_router if name == self._CLUSTERS else edge for name in self.by_name}
+
+    def places(self, home: Place) -> Mapping[str, Place]:
+        """The platforms that act in a home; a cluster is the same from everywhere."""
+        return {name: home for name in self.by_name if name != self._CLUSTERS}
 
     def tell(self, on_change: Callable[[str, str], None]) -> None:
         """Who is told (service, environment) when health or liveness changed."""
@@ -101,6 +119,7 @@ class Platforms:
         return [finding for platform in self.by_name.values() for finding in platform.doctor()]
 
     def close(self) -> None:
+        self._cluster_router.close()
         for platform in self.by_name.values():
             platform.close()
         self.clusters.close()

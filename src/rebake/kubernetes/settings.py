@@ -37,7 +37,7 @@ class Traffic:
     """Where the judge's numbers come from.
 
     Attributes:
-        source: whose series: `envoy-gateway`, `istio`, `nginx-gateway` or `own`.
+        source: whose series: `envoy-gateway`, `istio`, `nginx-gateway`, `traefik` or `own`.
         requests, errors, latency: queries of `own`.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from rebake.traffic.ports import Sample, Samples, TrafficRouter
 
 FORGET_SECONDS = 5.0
 """How often the route is told which records nobody will read again."""
+RATE_SECONDS = 60.0
 MOST_READINGS = 4
 """Readings in one look; what is left then is read in the next, which comes at once."""
 
@@ -24,6 +26,8 @@ Cursor = Mapping[str, Any]
 class Recording:
     """Attributes:
     cursor: place up to which records were read.
+    problem: why the last look could read none; empty when it could.
+    recent: the time and number of the requests that were read last.
     kept: place up to which they are judged in what the ledger keeps; None while nothing is judged.
     behind: more was waiting when the last look ended.
     hour: what each fleet's users met in the last hour.
@@ -32,6 +36,8 @@ class Recording:
     cursor: Cursor | None = None
     kept: Cursor | None = None
     behind: bool = False
+    problem: str = ""
+    recent: deque[tuple[int, int]] = field(default_factory=deque)
     hour: Hour = field(default_factory=Hour)
     _forgot_at: float = 0.0
 
@@ -42,19 +48,30 @@ class Recording:
         """
         found: list[Sample] = []
         self.behind = False
-        with contextlib.suppress(RebakeError):
+        try:
             for _ in range(MOST_READINGS):
                 part = router.samples(environment.service, environment.environment, self.cursor)
                 if part is None:
                     return None
                 found += part.samples
                 self.cursor, self.behind = part.cursor, part.more
+                if found:
+                    self.problem = ""
                 if not part.more:
                     break
+        except RebakeError as error:
+            self.problem = error.problem
         for sample in found:
             for fleet, arm in sample.fleets.items():
                 self.hour.add(sample.at, fleet, arm)
+            self.recent.append((sample.at, sum(arm.n for arm in sample.fleets.values())))
         return Samples(tuple(found), self.cursor or {}, self.behind)
+
+    def rate(self, now: float) -> float:
+        """Requests per second of the last while, as far as they were read."""
+        while self.recent and now - self.recent[0][0] > RATE_SECONDS:
+            self.recent.popleft()
+        return sum(n for _, n in self.recent) / RATE_SECONDS
 
     def forget(self, router: TrafficRouter, environment: Environment, now: float, *, judged: bool) -> None:
         """Let the route remove what was read; of a rollout that is judged only what lies before its kept evidence."""

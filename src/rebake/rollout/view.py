@@ -266,6 +266,8 @@ def problems(environment: Environment, world: World) -> list[str]:
         found.append("the platform cannot be observed now; nothing is changed meanwhile (rebake doctor)")
     if not world.route_known:
         found.append("the edge does not answer; it is being restarted (rebake doctor)")
+    if world.unread and environment.rollout is not None:
+        found.append(f"what became of users' requests cannot be read, so nothing is judged: {world.unread}")
     if world.route is not None and world.route.problem:
         found.append(f"the route is not served: {world.route.problem}")
     stable = environment.stable

@@ -325,6 +325,7 @@ class World:
         succeeded: `environment/release` of every release of this service that succeeded somewhere.
         verdict: the judge's latest word on the rollout under way.
         requests_per_second: of the whole environment, roughly; 0 when unknown.
+        unread: why the route's records could not be read; empty when they could.
         freezes: people's freezes that concern this environment.
         mates: what the other members of the rollout's group wrote down.
         looked_away: the look before this one is longer ago than a lease, or unknown: what was seen then may have
@@ -341,6 +342,7 @@ class World:
     succeeded: frozenset[str] = frozenset()
     verdict: Verdict | None = None
     requests_per_second: float = 0.0
+    unread: str = ""
     commands: tuple[Command, ...] = ()
     log_tails: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     looked_away: bool = False

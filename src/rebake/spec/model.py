@@ -596,7 +596,7 @@ class KubernetesTraffic(Part):
 
     prometheus: WebUrl
     """Where the server is; its API is asked at /api/v1/query below it."""
-    from_: Literal["envoy-gateway", "istio", "nginx-gateway", "own"] = Field("envoy-gateway", alias="from")
+    from_: Literal["envoy-gateway", "istio", "nginx-gateway", "traefik", "own"] = Field("envoy-gateway", alias="from")
     """Whose series are read. `own`: the service's own, by the three queries below."""
     requests: CounterQuery | None = None
     """own: a counter of requests as it stands, with the placeholders of judge.metrics."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from tests.prometheus import prometheus
 from tests.unit.judge.metered_service import Metered, metered
 
 from rebake.errors import Permanent, PlatformError, Transient
@@ -19,10 +20,11 @@ from rebake.judge.metric_readings import CohortName, Side
 from rebake.judge.metric_rules import REQUESTS, Ask, CommandAsk, EndpointAsk, MetricRule, PrometheusAsk
 from rebake.judge.ports import Cohort, Question
 from rebake.judge.selectors import alternatives, filled, parse_selector, placeholders_in
-from rebake.judge.sources.asking import Answer
 from rebake.judge.sources.command import CommandSource
 from rebake.judge.sources.endpoint import EndpointSource
-from rebake.judge.sources.prometheus import PrometheusSource, paired, series_in
+from rebake.judge.sources.prometheus import PrometheusSource, paired
+from rebake.prometheus.api import series_in
+from rebake.prometheus.asking import Answer
 
 MANUAL = Path(__file__).parents[3] / "docs" / "metrics.md"
 
@@ -212,21 +214,10 @@ def _wait(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 
 @pytest.mark.real
 def test_a_real_prometheus_says_what_its_targets_count(tmp_path: Path, two: tuple[Metered, Metered]) -> None:
-    program = shutil.which("prometheus")
-    if program is None:
-        pytest.skip("needs prometheus: apt-get install prometheus")
     stable, candidate = two
-    targets = f"['{stable.address}', '{candidate.address}']"
-    scrape = f"[{{job_name: t, static_configs: [{{targets: {targets}}}]}}]"
-    config = f"global: {{scrape_interval: 1s}}\nscrape_configs: {scrape}\n"
-    (tmp_path / "p.yml").write_text(config)
-    address = _free_address()
     stable.jobs.labels("done").inc(8)
     candidate.jobs.labels("failed").inc(2)
-    arguments = [f"--config.file={tmp_path}/p.yml", f"--storage.tsdb.path={tmp_path}/data"]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen([program, *arguments, f"--web.listen-address={address}"], stderr=log, stdout=log)
-    try:
+    with prometheus(tmp_path, [stable.address, candidate.address]) as address:
         matched = 'jobs_total{instance=~"$instances"'
         share = PrometheusAsk(f"http://{address}/", hits=f'{matched}, state="failed"}}', total=f"{matched}}}")
         sides = {"stable": {"s": stable.address}, "candidate": {"c": candidate.address}}
@@ -242,9 +233,6 @@ def test_a_real_prometheus_says_what_its_targets_count(tmp_path: Path, two: tupl
             PrometheusSource().read(
                 question(PrometheusAsk(f"http://{address}", hits="no", total="jobs_total"), **sides)
             )
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def _answers(asked: Question) -> bool:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
+from rebake.core.clock import SystemClock
 from rebake.kubernetes import names
 from rebake.kubernetes.clusters import Clusters
 from rebake.kubernetes.resources import HTTP_ROUTES, PODS, SERVICES, Json
 from rebake.testing.kubernetes import Cluster
 from rebake.testing.kubernetes.access import ADMIN_TOKEN
+from rebake.testing.simulated import ManualClock
+from rebake.traffic.kubernetes.records import Read
 from rebake.traffic.kubernetes.router import KubernetesRouter
 from rebake.traffic.ports import Endpoint, EnvironmentRoute, FleetRoute, RouteObservation
 
@@ -42,12 +46,14 @@ class Wished:
 class RouteWorld:
     """Attributes: admin: speaks to the API server as somebody else than rebake."""
 
-    def __init__(self, cluster: Cluster, kubeconfig: Path, doc: Mapping[str, Any]) -> None:
+    def __init__(
+        self, cluster: Cluster, kubeconfig: Path, doc: Mapping[str, Any], clock: ManualClock | SystemClock | None = None
+    ) -> None:
         self.cluster = cluster
         self.admin = httpx.Client(base_url=cluster.url, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
         self.wished = Wished(doc)
         self.kubeconfig = kubeconfig
-        self.seconds = 0.0
+        self.clock = clock or ManualClock()
         self.clusters, self.router = self.new_router()
         self.pods: dict[str, list[str]] = {}
         listener = {"name": "web", "port": 80, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}}
@@ -64,7 +70,17 @@ class RouteWorld:
     def new_router(self) -> tuple[Clusters, KubernetesRouter]:
         """As after a restart: with nothing remembered."""
         clusters = Clusters({"KUBECONFIG": str(self.kubeconfig)})
-        return clusters, KubernetesRouter(clusters, self.wished, lambda: self.seconds)
+        return clusters, KubernetesRouter(clusters, self.wished, self.clock, self.submit)
+
+    @staticmethod
+    def submit(read: Callable[[], Read]) -> Future[Read]:
+        """Readings are made at once."""
+        future: Future[Read] = Future()
+        try:
+            future.set_result(read())
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
     def restart(self) -> None:
         self.clusters.close()
@@ -171,9 +187,9 @@ class RouteWorld:
 
 
 @contextmanager
-def world(folder: Path, doc: Mapping[str, Any]) -> Iterator[RouteWorld]:
+def world(folder: Path, doc: Mapping[str, Any], clock: ManualClock | SystemClock | None = None) -> Iterator[RouteWorld]:
     with Cluster() as cluster:
-        made = RouteWorld(cluster, cluster.write_kubeconfig(folder / "kubeconfig"), doc)
+        made = RouteWorld(cluster, cluster.write_kubeconfig(folder / "kubeconfig"), doc, clock)
         try:
             yield made
         finally:

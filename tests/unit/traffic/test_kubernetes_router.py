@@ -255,9 +255,12 @@ def test_a_fight_is_not_endless_and_names_the_other_side(shop: RouteWorld) -> No
     rules = shop.live()["spec"]["rules"]
     rules[0]["backendRefs"][0]["weight"] = 1
 
-    def fight() -> None:
+    def forced() -> None:
         shop.force({"spec": {"rules": rules}})
-        shop.until(lambda: (seen := shop.observe()) is not None and seen.version is None)
+        shop.until(lambda: (seen := shop.observe()) is not None and seen.weights["s1"] == 4)
+
+    def fight() -> None:
+        forced()
         shop.router.apply(route)
 
     for _ in range(5):
@@ -267,9 +270,8 @@ def test_a_fight_is_not_endless_and_names_the_other_side(shop: RouteWorld) -> No
     assert contested.value.retry_after_seconds > 10
     other = _dealt(shop, 0)
     shop.served(other)  # a new wish is never held up, least of all the way back
-    shop.seconds += 61
-    shop.force({"spec": {"rules": rules}})
-    shop.until(lambda: (seen := shop.observe()) is not None and seen.version is None)
+    shop.clock.advance(61)  # type: ignore[union-attr]
+    forced()
     shop.served(other)
 
 

@@ -11,7 +11,7 @@ from rebake.errors import Transient
 from rebake.judge.metric_readings import CohortName, Side
 from rebake.judge.metric_rules import CommandAsk
 from rebake.judge.ports import Cohort, Question
-from rebake.judge.sources.asking import refused
+from rebake.prometheus.asking import refused
 
 NO_DATA = 75
 """Exit code by which a program says that it does not know. Source: sysexits(3), EX_TEMPFAIL."""

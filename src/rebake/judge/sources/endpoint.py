@@ -14,7 +14,7 @@ from rebake.judge.metric_readings import CohortName, Pair, Side
 from rebake.judge.metric_rules import REQUESTS, EndpointAsk
 from rebake.judge.ports import Question
 from rebake.judge.selectors import Selector, parse_selector
-from rebake.judge.sources.asking import Answer, ask, refused
+from rebake.prometheus.asking import Answer, ask, refused
 
 AT_A_TIME = 8
 ACCEPT = "application/openmetrics-text;version=1.0.0;q=0.9,text/plain;version=0.0.4;q=0.8"

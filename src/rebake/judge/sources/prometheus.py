@@ -1,26 +1,18 @@
-"""Metrics from a Prometheus server, or from whatever speaks its query API (Thanos, Mimir, VictoriaMetrics).
-
-Source: Prometheus 2.42, HTTP API, "Instant queries" and "Expression query result formats".
-"""
+"""Metrics from a Prometheus server."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
 
 from rebake.core.clock import Clock, SystemClock
 from rebake.core.units import format_duration
-from rebake.errors import Transient
 from rebake.judge.metric_readings import CohortName, Pair, Side
 from rebake.judge.metric_rules import REQUESTS, PrometheusAsk
 from rebake.judge.ports import Cohort, Question
 from rebake.judge.selectors import alternatives, filled
-from rebake.judge.sources.asking import Answer, ask, refused
-
-Series = list[tuple[dict[str, str], float]]
+from rebake.prometheus.api import Series, Server
+from rebake.prometheus.asking import refused
 
 # --- pure ------------------------------------------------------------------------------------------------------------
 
@@ -38,43 +30,6 @@ def values_of(question: Question, name: CohortName, cohort: Cohort) -> dict[str,
         "environment": question.environment,
         "interval": format_duration(question.rule.interval_ms),
     }
-
-
-def form_of(query: str, at: float, timeout_ms: int) -> str:
-    """The body of an instant query: evaluated at one moment, the same for all queries of a reading."""
-    return urlencode({"query": query, "time": f"{at:.3f}", "timeout": f"{timeout_ms}ms"})
-
-
-def series_in(answer: Answer, query: str) -> Series:
-    """The series of an instant vector, or the one of a scalar.
-
-    Raises: Permanent `metric-refused` for a query that is wrong; Transient when the server cannot answer it now.
-    """
-    doc = _document(answer, query)
-    data = doc.get("data") or {}
-    kind, result = data.get("resultType"), data.get("result")
-    if kind == "scalar" and isinstance(result, list):
-        return [({}, float(result[1]))]
-    if kind != "vector" or not isinstance(result, list):
-        remedy = "let the query give an instant vector: no range such as [5m] at its end, no text"
-        raise refused(f"expected a vector, found a {kind} for {query}", remedy)
-    return [(dict(one["metric"]), float(one["value"][1])) for one in result if "value" in one]
-
-
-def _document(answer: Answer, query: str) -> dict[str, Any]:
-    try:
-        doc = json.loads(answer.text)
-    except ValueError:
-        doc = None
-    if not isinstance(doc, dict):
-        remedy = "let url name a Prometheus server: its API is asked at URL/api/v1/query"
-        raise refused(f"expected Prometheus' JSON, found status {answer.status} with {answer.text[:60]!r}", remedy)
-    if doc.get("status") == "success":
-        return doc
-    said = f"{doc.get('errorType')}: {doc.get('error')}"
-    if answer.status in (400, 401, 403, 404, 422):
-        raise refused(f"Prometheus refuses {query}: {said}", "correct the query in rebake.yaml")
-    raise Transient("metric-not-answered", f"Prometheus cannot answer {query} now: {said}", retry_after_seconds=1.0)
 
 
 def unit_of(labels: Mapping[str, str]) -> str:
@@ -131,12 +86,11 @@ class PrometheusSource:
         cohorts = question.cohorts.items()
         return {n: self._query(question, filled(query or "", values_of(question, n, c)), at) for n, c in cohorts}
 
-    def _query(self, question: Question, query: str, at: float) -> Series:
+    @staticmethod
+    def _query(question: Question, query: str, at: float) -> Series:
         wanted = question.rule.ask
         assert isinstance(wanted, PrometheusAsk)
-        headers = {"Content-Type": "application/x-www-form-urlencoded", **_authorisation(wanted)}
-        url, body = f"{wanted.url.rstrip('/')}/api/v1/query", form_of(query, at, wanted.timeout_ms)
-        return series_in(ask(url, wanted.timeout_ms, method="POST", headers=headers, body=body), query)
+        return Server(wanted.url, wanted.timeout_ms, wanted.token_file).series(query, at)
 
 
 def _refuse_never_hit(wanted: PrometheusAsk, hits: Mapping[CohortName, Series]) -> None:
@@ -146,13 +100,3 @@ def _refuse_never_hit(wanted: PrometheusAsk, hits: Mapping[CohortName, Series]) 
         return
     remedy = "if it is not born before the first event, write: hits: (…) or vector(0)"
     raise refused(f"no series of either cohort for hits: {wanted.hits}", remedy)
-
-
-def _authorisation(wanted: PrometheusAsk) -> dict[str, str]:
-    if wanted.token_file is None:
-        return {}
-    try:
-        token = Path(wanted.token_file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise refused(f"the token cannot be read from {wanted.token_file}: {error}", "correct token_file") from error
-    return {"Authorization": f"Bearer {token}"}

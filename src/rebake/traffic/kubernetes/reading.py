@@ -147,6 +147,31 @@ def is_ready(seen: Seen, fleet: str) -> bool:
     return any(found for _, found in _endpoints(seen.slices, names.route_name(seen.service, seen.environment, fleet)))
 
 
+def setting_of(seen: Seen) -> str:
+    """A name of the weights that are written, which comes again for no other writing."""
+    assert seen.route is not None
+    metadata = seen.route["metadata"]
+    chosen = "" if seen.gateway is not None else (seen.route["spec"].get("selector") or {}).get(names.FLEET, "")
+    return f"{metadata['uid']}/{metadata.get('generation', 0)}{chosen}"
+
+
+def addresses(seen: Seen, fleets: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Fleet, pod and `IP:PORT` of every pod of these fleets that has an address, oldest first."""
+    labels = {names.label_value(one): one for one in fleets}
+    found = []
+    for pod in sorted(seen.pods, key=lambda one: str(one["metadata"].get("creationTimestamp", ""))):
+        fleet = labels.get((pod["metadata"].get("labels") or {}).get(names.FLEET, ""))
+        ip, port = (pod.get("status") or {}).get("podIP"), _port(pod)
+        if fleet is not None and ip and port:
+            found.append((fleet, str(pod["metadata"]["name"]), f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"))
+    return found
+
+
+def _port(pod: Json) -> int | None:
+    rows = [row for one in pod["spec"].get("containers") or () for row in one.get("ports") or ()]
+    return next((int(row["containerPort"]) for row in rows if row.get("name") == names.PORT), None)
+
+
 def instance_of(pod: Json) -> str | None:
     found = (pod["metadata"].get("labels") or {}).get(names.INSTANCE)
     return None if found is None else str(found)

@@ -15,11 +15,12 @@ so that of two engines the one with the older token is refused, however late it 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from rebake.core.clock import Clock, SystemClock
 from rebake.errors import LedgerConflict, Permanent, Transient
 from rebake.kubernetes import names
 from rebake.kubernetes.clusters import ClusterLink, Clusters
@@ -30,13 +31,21 @@ from rebake.ledger.fencing import Tokens
 from rebake.ledger.ports import Fence
 from rebake.traffic.kubernetes import documents, reading
 from rebake.traffic.kubernetes.reading import Seen
+from rebake.traffic.kubernetes.records import Records, Submit
+from rebake.traffic.kubernetes.templates import Subject
 from rebake.traffic.ports import EnvironmentRoute, RouteObservation, Samples
 
 TRIES = 5
 """How often one call reads an object again that somebody else changed at the same moment."""
+READERS = 4
+"""Readings of records at a time."""
 CONTESTED = 5
 CONTESTED_SECONDS = 60.0
 """So many changes by others within this time are put back at once; then only so often."""
+
+
+Place = tuple[str, str]
+"""Service and environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +81,19 @@ class KubernetesRouter:
 
     Args:
         wishes: what each environment's file asks of its cluster.
-        now: monotonic seconds.
+        submit: has a reading of records made beside the looks; by default by threads of its own.
     """
 
-    def __init__(self, clusters: Clusters, wishes: Wishes, now: Callable[[], float] = time.monotonic) -> None:
-        self._clusters, self._wishes, self._now = clusters, wishes, now
+    def __init__(
+        self, clusters: Clusters, wishes: Wishes, clock: Clock | None = None, submit: Submit | None = None
+    ) -> None:
+        self._clusters, self._wishes, self._clock = clusters, wishes, clock or SystemClock()
         self._tokens = Tokens()
-        self._put_back: dict[tuple[str, str], list[float]] = {}
+        self._put_back: dict[Place, list[float]] = {}
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="rebake-records")
+        self._submit: Submit = submit or self._pool.submit
+        self._records: dict[Place, Records] = {}
+        self._addresses: dict[Place, dict[str, tuple[str, str]]] = {}
 
     # The port
 
@@ -108,7 +123,13 @@ class KubernetesRouter:
     def observe(self, service: str, environment: str) -> RouteObservation | None:
         """What the cluster shows. Raises: PlatformError when its API server has not answered for a while."""
         ground = self._ground(service, environment)
-        return None if ground is None else reading.observation(self._seen(ground))
+        if ground is None:
+            return None
+        seen = self._seen(ground)
+        found = reading.observation(seen)
+        if ground.settings.traffic is not None and seen.route is not None:
+            self._records_of(ground).see(found, reading.setting_of(seen))
+        return found
 
     def remove(self, service: str, environment: str, *, fence: Fence | None = None) -> None:
         """Take the route and the Services of its fleets away."""
@@ -124,12 +145,24 @@ class KubernetesRouter:
             if _role(one) == "fleet":
                 self._delete(ground, SERVICES, one)
 
-    def samples(self, _service: str, _environment: str, _cursor: Mapping[str, Any] | None, /) -> Samples | None:
-        """A cluster's route keeps no records of its own."""
-        return None
+    def samples(self, service: str, environment: str, cursor: Mapping[str, Any] | None) -> Samples | None:
+        """What Prometheus says of users' requests since `cursor`; None where the file names no server.
+
+        A first cursor begins now: which weights were in force before is not known. Raises: see `Records.read`.
+        """
+        ground = self._ground(service, environment)
+        if ground is None or ground.settings.traffic is None:
+            return None
+        seen = self._seen(ground)
+        subjects = [] if seen.route is None else self._subjects(ground, seen)
+        return self._records_of(ground).read(ground.settings.traffic, subjects, cursor)
 
     def forget_samples(self, _service: str, _environment: str, _cursor: Mapping[str, Any], /) -> None:
-        """There is nothing of ours to forget."""
+        """Prometheus forgets by itself."""
+
+    def close(self) -> None:
+        """End what reads beside the looks."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     # Applying
 
@@ -157,7 +190,7 @@ class KubernetesRouter:
         self._refuse_unreachable(ground, seen, wish, before)
         self._write_route(ground, seen, wish, max(token, documents.token_in(seen.route)))
         if changed:
-            self._put_back.setdefault((route.service, route.environment), []).append(self._now())
+            self._put_back.setdefault((route.service, route.environment), []).append(self._clock.now())
         self._sweep(ground, seen, wish, before)
 
     def _label_pods(self, ground: Ground, seen: Seen, kept: documents.Wish | None, wish: documents.Wish) -> None:
@@ -245,7 +278,7 @@ class KubernetesRouter:
 
     def _refuse_contested(self, ground: Ground) -> None:
         """Put a change of somebody else back, unless it comes again and again: then seldom, and said aloud."""
-        key, now = (ground.service, ground.environment), self._now()
+        key, now = (ground.service, ground.environment), self._clock.now()
         recent = [at for at in self._put_back.get(key, ()) if 0 <= now - at < CONTESTED_SECONDS]
         self._put_back[key] = recent
         if len(recent) < CONTESTED:
@@ -260,6 +293,36 @@ class KubernetesRouter:
             remedy="let whoever writes these fields leave this object to rebake",
             retry_after_seconds=CONTESTED_SECONDS / 4,
         )
+
+    # Records
+
+    def _records_of(self, ground: Ground) -> Records:
+        key = ground.service, ground.environment
+        found = self._records.get(key)
+        return found if found is not None else self._records.setdefault(key, Records(self._clock, self._submit))
+
+    def _subjects(self, ground: Ground, seen: Seen) -> list[Subject]:
+        """The fleets of the route. A pod that is gone is remembered while its fleet is there: what it answered is read
+        after it has ended. An address has the fleet of its newest pod."""
+        key = ground.service, ground.environment
+        fleets = reading.services_of(seen)
+        known = self._addresses.setdefault(key, {})
+        for fleet, pod, address in reading.addresses(seen, fleets.values()):
+            known[address] = fleet, pod
+        for address in [one for one, (fleet, _) in known.items() if fleet not in fleets.values()]:
+            del known[address]
+        return [
+            Subject(
+                ground.service,
+                ground.environment,
+                ground.namespace,
+                ground.name,
+                fleet,
+                backend,
+                {pod: address for address, (owner, pod) in known.items() if owner == fleet},
+            )
+            for backend, fleet in sorted(fleets.items())
+        ]
 
     # What is known
 
