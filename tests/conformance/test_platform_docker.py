@@ -14,7 +14,7 @@ from rebake.platforms.docker.requests import container_name
 from rebake.platforms.model import Instance
 from rebake.release.manifest import Release
 from rebake.testing.conformance.platform import PlatformBench, PlatformConformance, get
-from rebake.testing.docker_engine import DockerEngine
+from rebake.testing.docker_engine import DockerEngine, NoEngine, PodmanEngine
 
 
 class DockerBench(Containers):
@@ -42,6 +42,25 @@ class TestDockerPlatform(PlatformConformance):
     @pytest.fixture
     def bench(self, docker_engine: DockerEngine, tmp_path: Path) -> Iterator[PlatformBench]:
         bench = DockerBench(tmp_path, docker_engine)
+        yield bench
+        bench.close()
+
+
+@pytest.fixture(scope="module")
+def podman_engine() -> Iterator[PodmanEngine]:
+    try:
+        engine = PodmanEngine()
+    except NoEngine as absent:
+        pytest.skip(str(absent))
+    with engine:
+        yield engine
+
+
+@pytest.mark.real
+class TestDockerPlatformOnPodman(PlatformConformance):
+    @pytest.fixture
+    def bench(self, podman_engine: PodmanEngine, tmp_path: Path) -> Iterator[PlatformBench]:
+        bench = DockerBench(tmp_path, podman_engine)
         yield bench
         bench.close()
 

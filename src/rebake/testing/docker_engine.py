@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import secrets
 import shutil
 import signal
@@ -46,7 +47,7 @@ class DockerEngine:
             live_restore: containers go on while the engine is away.
         Raises: NoEngine.
         """
-        self._daemon, self._client = _programs()
+        self._daemon, self._client = self._programs()
         # Its name is containerd's namespace too, which takes no underscore at its end, as tempfile sometimes gives.
         self.folder = Path("/tmp") / f"rebake-dk-{secrets.token_hex(4)}"
         self.folder.mkdir(mode=0o700)
@@ -119,6 +120,7 @@ class DockerEngine:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
+                env={**os.environ, **self._settings()},
                 start_new_session=True,  # a Ctrl-C at the terminal is for the tests, not for the engine
                 preexec_fn=end_with_parent,  # noqa: PLW1509 (one call into the kernel, nothing that locks)
             )
@@ -128,6 +130,18 @@ class DockerEngine:
                 tail = (self.folder / "log").read_text(errors="replace").splitlines()[-3:]
                 raise NoEngine("the engine does not start here: " + " | ".join(tail))
             time.sleep(0.05)
+
+    def _programs(self) -> tuple[str, str]:
+        """Daemon and client; that of Debian, since one that is first on the path may be of another age."""
+        daemon = shutil.which("dockerd") or shutil.which("dockerd", path=_PLACES)
+        client = _client()
+        if daemon is None or client is None or os.geteuid() != 0:
+            raise NoEngine(INSTALL)
+        return daemon, client
+
+    def _settings(self) -> Mapping[str, str]:
+        """What its environment says besides ours."""
+        return {}
 
     def _command_line(self) -> list[str]:
         folder, space = self.folder, self.folder.name
@@ -207,13 +221,8 @@ class DockerEngine:
         return self.docker("import", *options, "-", name, stdin=tar)
 
 
-def _programs() -> tuple[str, str]:
-    """Daemon and client. The client beside the daemon, since one that is first on the path may be of another age."""
-    daemon = shutil.which("dockerd") or shutil.which("dockerd", path=_PLACES)
-    client = next((c for c in ("/usr/bin/docker", shutil.which("docker")) if c and Path(c).exists()), None)
-    if daemon is None or client is None or os.geteuid() != 0:
-        raise NoEngine(INSTALL)
-    return daemon, client
+def _client() -> str | None:
+    return next((c for c in ("/usr/bin/docker", shutil.which("docker")) if c and Path(c).exists()), None)
 
 
 def _marked(mark: bytes) -> list[int]:
@@ -232,3 +241,36 @@ def _unmount(folder: Path) -> None:
     for place in sorted((line.split()[1] for line in lines), reverse=True):
         if place.startswith(f"{folder}/"):
             subprocess.run(["umount", "-l", place], capture_output=True, check=False)
+
+
+class PodmanEngine(DockerEngine):
+    """Podman's compatible socket, on storage of its own; the client is Docker's.
+
+    Source: podman-system-service(1), containers.conf(5), containers-storage.conf(5).
+    """
+
+    def _programs(self) -> tuple[str, str]:
+        daemon, client = shutil.which("podman"), _client()
+        if daemon is None or client is None or os.geteuid() != 0:
+            raise NoEngine("Podman is not here (on Debian, as root: apt-get install podman runc docker.io)")
+        return daemon, client
+
+    def _settings(self) -> Mapping[str, str]:
+        """Limits are ours: a machine may not allow the defaults. runc knows every arrangement of cgroups."""
+        hard = [resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)]
+        nofile, nproc = (4096 if most == resource.RLIM_INFINITY else min(most, 4096) for most in hard)
+        runtime = "runc" if shutil.which("runc") else "crun"
+        (self.folder / "containers.conf").write_text(
+            f'[containers]\ndefault_ulimits = ["nofile={nofile}:{nofile}", "nproc={nproc}:{nproc}"]\n'
+            f'[engine]\nruntime = "{runtime}"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+        )
+        (self.folder / "storage.conf").write_text(
+            f'[storage]\ndriver = "overlay"\ngraphroot = "{self.folder}/data"\nrunroot = "{self.folder}/run"\n'
+        )
+        return {
+            "CONTAINERS_CONF": str(self.folder / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(self.folder / "storage.conf"),
+        }
+
+    def _command_line(self) -> list[str]:
+        return [self._daemon, "system", "service", "--time", "0", self.host]

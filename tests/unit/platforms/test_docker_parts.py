@@ -207,6 +207,24 @@ def test_files_of_the_image_count_and_the_engines_own_mount_points_do_not() -> N
     ]
 
 
+_DROPPED = "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL NET_BIND_SERVICE SETFCAP SETGID SETPCAP SETUID SYS_CHROOT"
+PODMANS = [f"CAP_{name}" for name in _DROPPED.split()]
+
+
+def test_podman_tells_one_by_one_what_it_dropped_and_notes_who_the_container_is() -> None:
+    def by_podman(dropped: list[str]) -> dict[str, Any]:
+        found = inspected(CapDrop=dropped)
+        found["Config"]["Env"].append("container=podman")
+        return found
+
+    assert differences(by_podman(PODMANS)) == []
+    assert differences(by_podman(PODMANS[:-1])) == [("configuration", "CapDrop")]
+    assert differences(inspected(CapDrop=PODMANS)) == [("configuration", "CapDrop")], "Docker would say ALL"
+    changes = [{"Path": "/etc", "Kind": 0}, {"Path": "/etc/passwd", "Kind": 1}, {"Path": "/etc/group", "Kind": 0}]
+    assert drift.changed_files("i", changes, drift.mount_points(by_podman(PODMANS))) == []
+    assert len(drift.changed_files("i", changes, drift.mount_points(inspected()))) == 2
+
+
 ENDS = {
     "exit 3": {"Status": "exited", "ExitCode": 3},
     "killed by SIGKILL": {"Status": "exited", "ExitCode": 137},

@@ -21,6 +21,13 @@ _LIMITS = ("Memory", "MemorySwap", "NanoCpus", "PidsLimit")
 _SAFETY = ("ReadonlyRootfs", "Privileged", "CapDrop", "CapAdd", "SecurityOpt", "RestartPolicy")
 _OWN = ("/sbin/docker-init", "/dev/init", "/run/podman-init", "/dev/console", "/run/.containerenv", "/etc/mtab")
 """What the engines themselves put into a container's root."""
+_PODMANS = ("/etc/passwd", "/etc/group")
+"""Where Podman notes who a container runs as. Source: podman-run(1), --passwd."""
+_ALWAYS_THERE = frozenset(
+    {"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE"}
+    | {"SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"}
+)
+"""Capabilities that each engine gives unless told otherwise. Source: containers.conf(5), default_capabilities."""
 
 
 def container_drift(
@@ -42,9 +49,21 @@ def container_drift(
     if config.get("User", "") != request["User"]:
         yield Drift("configuration", f"{instance}: User", request["User"], str(config.get("User", "")))
     yield from _environment(instance, request, config, frozenset(secrets))
+    if _is_podmans(config) and request["HostConfig"].get("CapDrop") == ["ALL"]:
+        host = {**host, "CapDrop": _dropped(host.get("CapDrop") or ())}
     yield from _settings(instance, request["HostConfig"], host)
     yield from _network(instance, request["HostConfig"]["NetworkMode"], found)
     yield from _mounts(instance, request["HostConfig"], found)
+
+
+def _is_podmans(config: Mapping[str, Any]) -> bool:
+    return "container=podman" in (config.get("Env") or ())
+
+
+def _dropped(names: Iterable[str]) -> list[str]:
+    """Podman tells what it would have given and did not, one by one, where all was dropped."""
+    found = sorted(names)
+    return ["ALL"] if {name.removeprefix("CAP_") for name in found} >= _ALWAYS_THERE else found
 
 
 def _environment(
@@ -98,7 +117,8 @@ def mount_points(found: Mapping[str, Any]) -> set[str]:
     """Every path of the container's root that is a mount, or that the engine made itself."""
     host, config = found.get("HostConfig") or {}, found.get("Config") or {}
     places = {one["Destination"] for one in found.get("Mounts") or ()}
-    return places | set(host.get("Tmpfs") or {}) | set(_OWN) | {str(config.get("WorkingDir") or "/")}
+    engines = {*_OWN, *(_PODMANS if _is_podmans(config) else ())}
+    return places | set(host.get("Tmpfs") or {}) | engines | {str(config.get("WorkingDir") or "/")}
 
 
 def changed_files(instance: str, changes: Iterable[Mapping[str, Any]], places: Iterable[str]) -> list[Drift]:
