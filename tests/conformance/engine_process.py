@@ -118,7 +118,7 @@ def main(url: str, socket: str, owner: str, lease_seconds: str, stand_still: str
     loop = Loop(engine.tick, clock)
     engine.wake = loop.wake
     loop.start([KEY])
-    Patrol(ledger, lambda _: True, loop.wake).start()
+    Patrol(ledger, lambda _: True, engine.leads, loop.wake).start()
     print("ready", flush=True)
     sys.stdin.read()  # until the test lets go of the other end, however it ends
 

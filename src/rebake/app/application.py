@@ -102,7 +102,7 @@ class App(GroupDesk):
         edge.resume()
         known = engine.urgent_first()
         loop.start(known)
-        patrol = Patrol(ledger, self._ours, loop.wake, alone=where == home.database)
+        patrol = Patrol(ledger, self._ours, engine.leads, loop.wake, alone=where == home.database)
         self._closers.append(patrol.close)
         patrol.start()
         _LOG.info("%d environments", len(known))

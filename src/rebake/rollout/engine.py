@@ -101,6 +101,12 @@ class Engine:
             return memory.environment
         return self._homes.recall(key) or memory.environment
 
+    def leads(self, key: str) -> bool:
+        """Whether nobody else can have led this environment since it was read here."""
+        with self._lock:
+            known = self._memories.get(key)
+        return known is not None and self._is_led_here(known, self.ports.clock.now())
+
     def elsewhere(self, environment: Environment) -> Place | None:
         """The home that has an environment, when it is not this one."""
         return self._homes.elsewhere(environment)

@@ -12,6 +12,8 @@ from typing import Any
 from rebake.core.clock import iso
 from rebake.errors import BrokenInvariant, RebakeError
 
+HELD = "lease-held"
+"""Where several engines share the work, all but one hear it; nothing hinders anybody then."""
 CALM_SECONDS = 5.0
 """Looks that had nothing to write must be whole for so long before what failed is taken for mended: a judge's evidence
 is written every few seconds only."""
@@ -74,10 +76,16 @@ class Looks:
         return True
 
     def failed(self, key: str, error: Exception, now: float) -> bool:
-        """Note a look that could not be finished. Returns: whether views show something else now."""
+        """Note a look that could not be finished; one that another engine is to finish hinders nobody.
+
+        Returns: whether views show something else now.
+        """
         if not isinstance(error, RebakeError):
             error = BrokenInvariant(f"a look failed: {type(error).__name__}: {error}", where=key)
         first, known = key not in self._seen, self._stuck.get(key)
+        if error.code == HELD:
+            self._seen.add(key)
+            return first
         self._stuck[key] = Stuck(now if known is None else min(known.since, now), now, error)
         self._seen.add(key)
         return first or known is None or known.error.problem != error.problem

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from rebake.core.clock import Clock
 from rebake.errors import RebakeError
+from rebake.rollout.looks import HELD
 
 _LOG = logging.getLogger("rebake.engine")
 RETRY_SECONDS = 1.0
@@ -204,11 +205,12 @@ class Loop:
         try:
             return self._tick(key, asked)
         except RebakeError as error:
-            usual = error.code == "lease-held"  # where several engines share the work, all but one hear it
+            usual = error.code == HELD
             level = logging.DEBUG if usual else logging.WARNING
             _LOG.log(level, "%s: %s [%s]; next try in %gs", key, error.problem, error.code, RETRY_SECONDS)
         except Exception:
             _LOG.exception("%s: a tick failed; next try in %gs", key, RETRY_SECONDS)
+            usual = False
         with self._alarm:
-            self._failed += 1
+            self._failed += not usual
         return self._clock.now() + RETRY_SECONDS

@@ -8,7 +8,7 @@ import pytest
 
 from rebake.app.patrol import Patrol
 from rebake.errors import Transient
-from rebake.ledger.ports import Put
+from rebake.ledger.ports import Draft, Put
 from rebake.testing.simulated import MemoryLedger
 
 
@@ -18,12 +18,43 @@ def _ask(ledger: MemoryLedger, *keys: str) -> None:
 
 def test_what_waits_for_this_home_is_woken_once_a_look() -> None:
     ledger, woken = MemoryLedger(), list[str]()
-    patrol = Patrol(ledger, lambda key: key != "shop/elsewhere", woken.append)
+    patrol = Patrol(ledger, lambda key: key != "shop/elsewhere", lambda _: True, woken.append)
     patrol.look()
     assert woken == []
     _ask(ledger, "shop/production", "shop/production", "shop/elsewhere", "other/production")
     patrol.look()
     assert woken == ["other/production", "shop/production"]
+
+
+def _write(ledger: MemoryLedger, *environments: str) -> None:
+    ledger.commit([Draft("note", "shop", name, None, {}) for name in environments], at=1.0)
+
+
+def test_what_another_engine_wrote_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rebake.app.patrol.MOST_ENTRIES", 2)
+    ledger, woken = MemoryLedger(), list[str]()
+    _write(ledger, "before")
+    patrol = Patrol(ledger, lambda key: key != "shop/elsewhere", lambda key: key == "shop/mine", woken.append)
+    patrol.look()
+    assert woken == [], "an engine that begins looks at everything by itself"
+    _write(ledger, "staging", "mine", "elsewhere", "staging", "production")
+    patrol.look()
+    assert woken == ["shop/production", "shop/staging"]
+    patrol.look()
+    assert len(woken) == 2
+    _write(ledger, "production")
+    _ask(ledger, "shop/production", "shop/mine")
+    patrol.look()
+    assert woken[2:] == ["shop/mine", "shop/production"]
+
+
+def test_where_nobody_else_writes_there_are_no_news() -> None:
+    ledger, woken = MemoryLedger(), list[str]()
+    patrol = Patrol(ledger, lambda _: True, lambda _: False, woken.append, alone=True)
+    patrol.look()
+    _write(ledger, "production")
+    patrol.look()
+    assert woken == []
 
 
 def test_a_database_that_is_away_does_not_end_the_walk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +71,7 @@ def test_a_database_that_is_away_does_not_end_the_walk(monkeypatch: pytest.Monke
 
     ledger, woken = Away(), queue.Queue[str]()
     _ask(ledger, "shop/production")
-    patrol = Patrol(ledger, lambda _: True, woken.put)
+    patrol = Patrol(ledger, lambda _: True, lambda _: True, woken.put)
     patrol.start()
     assert woken.get(timeout=10) == "shop/production"
     patrol.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rebake.app.answers import Answers, Changes
-from rebake.errors import Permanent
+from rebake.errors import LedgerConflict, Permanent
+from rebake.rollout.engine import Engine
 from rebake.rollout.states import State
 from tests.unit.rollout.world import CANARY, KEY, Shop
 
@@ -124,3 +126,23 @@ def test_a_view_does_not_wait_for_ever(shop: Shop, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("rebake.app.answers.FIRST_LOOK_SECONDS", 0.01)
     answers = Answers(shop.start_engine(), Changes(), lambda _key: None)
     assert answers.status()["environments"][0]["stable"]["healthy"] == 0
+
+
+def test_an_engine_that_another_one_leads_is_not_hindered_and_tells_what_that_one_did(shop: Shop) -> None:
+    first = shop.engine
+    standby, refused = Engine(replace(first.ports, owner="another")), list[str]()
+    for _ in range(20):
+        shop.clock.advance(1.0)
+        shop.router.serve("shop", "production", 100)
+        first.tick(KEY)
+        try:
+            standby.tick(KEY)
+        except LedgerConflict as error:
+            refused.append(error.code)
+        told = standby.view(KEY)
+        assert (told["stuck"], told["rollout"]["state"]) == (None, first.view(KEY)["rollout"]["state"])
+    assert set(refused) == {"lease-held"}
+    assert (first.leads(KEY), standby.leads(KEY)) == (True, False)
+    shop.clock.advance(60.0)
+    standby.tick(KEY)
+    assert (first.leads(KEY), standby.leads(KEY)) == (False, True)
