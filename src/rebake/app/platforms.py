@@ -110,6 +110,7 @@ class Platforms:
         """Who is told (service, environment) when health or liveness changed."""
         for platform in self.by_name.values():
             platform.on_change = on_change
+        self._cluster_router.on_change = on_change
 
     def forget(self, digest: str) -> int:
         """Remove what was made of a release that the store has removed. Returns: bytes freed, as far as known."""

@@ -66,7 +66,6 @@ class KubernetesSettings:
     registry: str | None = None
     pull_secret: str | None = None
     gateway: Gateway | None = None
-    canary_by: Literal["weights", "instances"] = "weights"
     kind: Literal["deployment", "statefulset"] = "deployment"
     autoscale: Autoscale | None = None
     service_account: str | None = None
@@ -88,7 +87,6 @@ def settings_from(doc: Mapping[str, Any]) -> KubernetesSettings:
         registry=doc.get("registry"),
         pull_secret=doc.get("pull_secret"),
         gateway=_gateway(gateway) if gateway else None,
-        canary_by=doc.get("canary_by", "weights"),
         kind=doc.get("kind", "deployment"),
         autoscale=Autoscale(int(autoscale["max"]), int(autoscale.get("cpu", 7000))) if autoscale else None,
         service_account=doc.get("service_account"),

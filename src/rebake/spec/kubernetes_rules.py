@@ -8,7 +8,8 @@ from typing import Any
 from rebake.spec.report import Finding
 from rebake.spec.tree import Path
 
-_WEIGHTED = ("canary", "linear", "shadow")
+_WEIGHTED = ("canary", "linear")
+_UNSEEN = "nobody sees what becomes of a gateway's copies, so they prove nothing"
 _NEVER = {
     "listen": "users call the gateway's host name or the Service",
     "sticky": "the route of a cluster keeps no callers together",
@@ -51,13 +52,12 @@ def _route(environment: dict[str, Any], block: dict[str, Any], path: Path) -> It
             yield Finding("not-on-kubernetes", (*path, key), problem, "remove the line", True)
     strategy = environment.get("strategy", "blue-green")
     kind = next(iter(strategy), None) if isinstance(strategy, dict) else strategy
-    if kind not in _WEIGHTED or "gateway" in block:
-        return
-    by_instances = block.get("canary_by") == "instances" and kind != "shadow"
-    if not by_instances or "mirror" in _mapping(strategy, str(kind)):
+    if kind == "shadow" or "mirror" in _mapping(strategy, str(kind)):
+        problem = f"expected no copies of requests on kubernetes ({_UNSEEN}), found {kind} with them"
+        yield Finding("not-on-kubernetes", (*path, "strategy"), problem, "write strategy: canary, or blue-green")
+    elif kind in _WEIGHTED and "gateway" not in block:
         problem = f"expected a gateway, which can deal single requests, with {kind}, found none: a Service cannot"
-        other = "" if kind == "shadow" else ", or canary_by: instances"
-        remedy = f"write kubernetes: {{gateway: {{name: …}}}}, or strategy: blue-green{other}"
+        remedy = "write kubernetes: {gateway: {name: …}}, or strategy: blue-green"
         yield Finding("needs-a-gateway", (*path, "strategy"), problem, remedy)
 
 
@@ -71,6 +71,7 @@ def _block(block: dict[str, Any], run: dict[str, Any], path: Path) -> Iterator[F
         if key in traffic and not own:
             problem = f"expected {key} only with from: own, found it with another"
             yield Finding("key-does-nothing", (*path, "traffic", key), problem, "remove the line", True)
-    if own and "requests" not in traffic:
-        problem = "expected the query requests with from: own, found none"
-        yield Finding("missing-key", (*path, "traffic", "requests"), problem, "write requests: a counter, as it stands")
+    for key in ("requests", "errors"):  # who sees no failures would call everything healthy
+        if own and key not in traffic:
+            problem = f"expected the query {key} with from: own, found none"
+            yield Finding("missing-key", (*path, "traffic", key), problem, f"write {key}: a counter, as it stands")

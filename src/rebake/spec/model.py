@@ -627,9 +627,6 @@ class Kubernetes(Part):
     gateway: KubernetesGateway | None = None
     """The Gateway that users come by. Without one the route is the Service's selector: blue-green and all-at-once
     only."""
-    canary_by: Literal["weights", "instances"] = "weights"
-    """What a share of canary and linear is. `weights`: of the requests, by the gateway. `instances`: of the pods behind
-    one Service, which needs no gateway."""
     kind: Literal["deployment", "statefulset"] = "deployment"
     """What a fleet is: a Deployment, or a StatefulSet, whose pods have names that stay."""
     autoscale: KubernetesAutoscale | None = None

@@ -38,14 +38,13 @@ def test_a_whole_block_reaches_the_adapter_as_it_is_written() -> None:
       registry: registry.example/other
       pull_secret: registry
       kind: statefulset
-      canary_by: instances
       autoscale: {max: 10, cpu: 60%}
       service_account: shop
       user: 1000
       writable: [/var/cache]
       scratch: 64MiB
       labels: {team: shop, cost/centre: 12}
-      traffic: {prometheus: "http://prometheus:9090", from: own, requests: $requests, timeout: 2s}
+      traffic: {prometheus: "http://prometheus:9090", from: own, requests: $requests, errors: failed_total, timeout: 2s}
 """
     text = FILE.replace("\n      gateway", f"{block}      gateway")
     plan = plan_for(parse(text.replace("requests: $requests", "requests: shop_requests_total")), "production")
@@ -57,10 +56,11 @@ def test_a_whole_block_reaches_the_adapter_as_it_is_written() -> None:
         "statefulset",
     )
     assert settings.gateway == Gateway("public", "infra", "https", ("shop.example",))
-    assert (settings.autoscale, settings.canary_by) == (Autoscale(10, 6000), "instances")
+    assert settings.autoscale == Autoscale(10, 6000)
     assert (settings.service_account, settings.user, settings.writable) == ("shop", 1000, ("/var/cache",))
     assert (settings.scratch_bytes, dict(settings.labels)) == (64 << 20, {"team": "shop", "cost/centre": "12"})
-    assert settings.traffic == Traffic("http://prometheus:9090", "own", requests="shop_requests_total", timeout_ms=2000)
+    own = Traffic("http://prometheus:9090", "own", "shop_requests_total", "failed_total", timeout_ms=2000)
+    assert settings.traffic == own
     assert settings.instances == 3
 
 
@@ -104,7 +104,12 @@ CASES = [
     Case("key-does-nothing", "kubernetes.traffic.errors", "      gateway",
          '      traffic: {prometheus: "http://p:9090", errors: e_total}\n      gateway', "only with from: own"),
     Case("missing-key", "kubernetes.traffic.requests", "      gateway",
-         '      traffic: {prometheus: "http://p:9090", from: own}\n      gateway', "the query requests"),
+         '      traffic: {prometheus: "http://p:9090", from: own, errors: e_total}\n      gateway', "query requests"),
+    Case("missing-key", "kubernetes.traffic.errors", "      gateway",
+         '      traffic: {prometheus: "http://p:9090", from: own, requests: r_total}\n      gateway', "query errors"),
+    Case("not-on-kubernetes", "strategy", "strategy: canary", "strategy: shadow", "prove nothing"),
+    Case("not-on-kubernetes", "strategy", "strategy: canary", "strategy: {canary: {mirror: {share: 10%, for: 1m}}}",
+         "found canary with them"),
     Case("wrong-hostname", "kubernetes.gateway.hostnames[0]", "[shop.example]", "[Shop.Example]", "a host name"),
     Case("wrong-label", "kubernetes.labels.team", "      gateway", "      labels: {team: a b}\n      gateway", "sign"),
     Case("wrong-name", "kubernetes.gateway.name", "name: public", "name: Public", "lower-case"),
@@ -133,10 +138,3 @@ def test_labels_of_others_and_jobs_are_refused() -> None:
     with pytest.raises(SpecError) as caught:
         parse(text)
     assert "job-not-here" in {m.code for m in caught.value.mistakes}
-
-
-def test_a_share_of_instances_needs_no_gateway() -> None:
-    text = FILE[: FILE.index("      gateway")] + "      canary_by: instances\n"
-    assert parse(text).environments["production"].kubernetes.canary_by == "instances"
-    with pytest.raises(SpecError):
-        parse(text.replace("strategy: canary", "strategy: shadow"))

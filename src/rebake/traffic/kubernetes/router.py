@@ -15,7 +15,7 @@ so that of two engines the one with the older token is refused, however late it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +44,7 @@ CONTESTED_SECONDS = 60.0
 """So many changes by others within this time are put back at once; then only so often."""
 
 
+_KINDS = (HTTP_ROUTES, SERVICES, ENDPOINT_SLICES)
 Place = tuple[str, str]
 """Service and environment."""
 
@@ -82,6 +83,9 @@ class KubernetesRouter:
     Args:
         wishes: what each environment's file asks of its cluster.
         submit: has a reading of records made beside the looks; by default by threads of its own.
+
+    Attributes:
+        on_change: told (service, environment) when something of its route changed; on a watch's thread.
     """
 
     def __init__(
@@ -94,6 +98,8 @@ class KubernetesRouter:
         self._submit: Submit = submit or self._pool.submit
         self._records: dict[Place, Records] = {}
         self._addresses: dict[Place, dict[str, tuple[str, str]]] = {}
+        self.on_change: Callable[[str, str], None] | None = None
+        clusters.listen(self._heard)
 
     # The port
 
@@ -325,6 +331,12 @@ class KubernetesRouter:
         ]
 
     # What is known
+
+    def _heard(self, kind: Kind, item: Json) -> None:
+        labels = item["metadata"].get("labels") or {}
+        place = labels.get(names.SERVICE), labels.get(names.ENVIRONMENT)
+        if kind in _KINDS and self.on_change is not None and None not in place:
+            self.on_change(str(place[0]), str(place[1]))
 
     def _ground(self, service: str, environment: str) -> Ground | None:
         """None where no plan says in which cluster it is."""
