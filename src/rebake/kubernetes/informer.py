@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from rebake.errors import PlatformError, Transient
+from rebake.errors import Permanent, PlatformError, Transient
 from rebake.kubernetes.faults import Expired
 from rebake.kubernetes.names import ENVIRONMENT, OURS, SERVICE
 from rebake.kubernetes.resources import Json, Kind
@@ -68,7 +68,7 @@ class Informer:
         self._places: dict[Place, set[str]] = defaultdict(set)
         self._gone: dict[str, int] = {}  # by uid, the version at which it went
         self._lock = threading.RLock()
-        self._synced, self._over = threading.Event(), threading.Event()
+        self._synced, self._tried, self._over = threading.Event(), threading.Event(), threading.Event()
         self._error: PlatformError | None = None
         self._down_since: float | None = None
         self._version = ""  # of the newest list or event
@@ -86,6 +86,7 @@ class Informer:
         """Ends with the next event, or with its client's connections."""
         self._over.set()
         self._synced.set()
+        self._tried.set()
 
     def listen(self, heard: Heard) -> None:
         with self._lock:
@@ -96,7 +97,9 @@ class Informer:
     def fresh(self) -> None:
         """Return once there is something to read. Raises: PlatformError when nobody answers, or did not for a while."""
         self.start()
-        if not self._synced.wait(SYNC_SECONDS):
+        self._tried.wait(SYNC_SECONDS)
+        lasting = isinstance(self._error, Permanent)  # such as a kind of object that the cluster does not have
+        if not self._synced.wait(0.0 if lasting else SYNC_SECONDS):
             raise self._error or Transient("kubernetes-slow", f"no list of {self.kind.resource} yet")
         since = self._down_since
         if self._error is not None and since is not None and time.monotonic() - since >= STALE_SECONDS:
@@ -154,6 +157,7 @@ class Informer:
         if self._down_since is None:
             self._down_since = time.monotonic()
         self._error = error
+        self._tried.set()
         if error.code != "kubernetes-unreachable":
             self._version = ""
 
@@ -178,6 +182,7 @@ class Informer:
         self._version = version
         self._well()
         self._synced.set()
+        self._tried.set()
 
     def _follow(self) -> None:
         """Read one watch to its end. The version moves on with each event, so that a break loses none."""

@@ -47,7 +47,13 @@ class RouteWorld:
     """Attributes: admin: speaks to the API server as somebody else than rebake."""
 
     def __init__(
-        self, cluster: Cluster, kubeconfig: Path, doc: Mapping[str, Any], clock: ManualClock | SystemClock | None = None
+        self,
+        cluster: Cluster,
+        kubeconfig: Path,
+        doc: Mapping[str, Any],
+        clock: ManualClock | SystemClock | None,
+        *,
+        api: bool,
     ) -> None:
         self.cluster = cluster
         self.admin = httpx.Client(base_url=cluster.url, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
@@ -63,7 +69,7 @@ class RouteWorld:
             "metadata": {"name": "public"},
             "spec": {"gatewayClassName": "emulated", "listeners": [listener]},
         }
-        if "gateway" in doc:
+        if "gateway" in doc and api:
             path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{NAMESPACE}/gateways"
             self.admin.post(path, json=body).raise_for_status()
 
@@ -187,9 +193,12 @@ class RouteWorld:
 
 
 @contextmanager
-def world(folder: Path, doc: Mapping[str, Any], clock: ManualClock | SystemClock | None = None) -> Iterator[RouteWorld]:
-    with Cluster() as cluster:
-        made = RouteWorld(cluster, cluster.write_kubeconfig(folder / "kubeconfig"), doc, clock)
+def world(
+    folder: Path, doc: Mapping[str, Any], clock: ManualClock | SystemClock | None = None, *, api: bool = True
+) -> Iterator[RouteWorld]:
+    """Args: api: whether the cluster has the Gateway API."""
+    with Cluster(gateway=api) as cluster:
+        made = RouteWorld(cluster, cluster.write_kubeconfig(folder / "kubeconfig"), doc, clock, api=api)
         try:
             yield made
         finally:

@@ -422,3 +422,24 @@ def test_a_gateway_cannot_be_added_under_users_of_the_service(plain: RouteWorld)
     with pytest.raises(Permanent) as refused:
         plain.router.apply(_dealt(plain, 0))
     assert refused.value.code == "route-kind-changed"
+
+
+def test_a_cluster_without_the_gateway_api_does_what_a_service_can(tmp_path: Path) -> None:
+    with world(tmp_path, {}, api=False) as bare:
+        bare.raise_fleet("s1")
+        assert bare.shifted(bare.route(bare.fleet("s1", 10_000))).weights == {"s1": 10_000}
+
+
+def test_a_gateway_in_a_cluster_without_the_api_is_refused_at_once(tmp_path: Path) -> None:
+    with world(tmp_path, GATEWAY, api=False) as bare:
+        bare.raise_fleet("s1")
+        for call in (lambda: bare.router.apply(bare.route(bare.fleet("s1", 10_000))), bare.observe):
+            with pytest.raises(Permanent) as refused:
+                call()
+            assert refused.value.code == "gateway-api-missing"
+
+
+def test_a_role_without_rights_on_http_routes_is_enough_for_a_service(plain: RouteWorld) -> None:
+    forbidden = ApiError(403, "Forbidden", 'User "r" cannot get resource "httproutes" in API group "g"')
+    plain.cluster.faults.add(Fault(resource="httproutes", answer=forbidden, times=99))
+    assert plain.shifted(_dealt(plain, 0)).weights == {"s1": 10_000, "c1": 0}

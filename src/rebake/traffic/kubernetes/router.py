@@ -178,7 +178,8 @@ class KubernetesRouter:
             if not _is_ours(seen.route):
                 raise _not_ours(ground)
             _refuse_late(seen.route, fence, ground.where)
-        self._refuse_other_kind(ground)
+        else:
+            self._refuse_other_kind(ground)
         before = {} if seen.route is None else reading.possible_weights(seen)
         wish = documents.wish_of(route, before)
         kept = documents.wish_in(seen.route)
@@ -256,9 +257,9 @@ class KubernetesRouter:
     def _refuse_other_kind(self, ground: Ground) -> None:
         """Callers of a Service do not come by a gateway of themselves, nor the other way round."""
         try:
-            other = self._get(ground, ground.other_kind)
-        except Absent:
-            return  # a cluster without the Gateway API has no route of that kind
+            other = ground.link.client.get(ground.other_kind, ground.namespace, ground.name)
+        except Permanent:
+            return  # who may not read such a kind has none of it
         if other is None or not _is_ours(other) or _role(other) != "users":
             return
         was, is_ = ("a gateway", "none") if ground.settings.gateway is None else ("no gateway", "one")
