@@ -124,9 +124,11 @@ def hindrance(pod: Json, age_seconds: float, *, patient: bool = False) -> tuple[
 
 
 def refused(item: Json) -> str | None:
-    """Why the cluster makes no pods for a fleet: a quota, a policy, a permission; None when it does."""
+    """Why the cluster makes no pods for a fleet: a quota, a policy, a permission; None when it does, or has not looked
+    at the fleet since it was changed."""
     found = condition(item, "ReplicaFailure")
-    if found is None or found.get("status") != "True":
+    looked = (item.get("status") or {}).get("observedGeneration", 0) >= item["metadata"].get("generation", 0)
+    if found is None or found.get("status") != "True" or not looked:
         return None
     return _sentence(str(found.get("reason", "FailedCreate")), found.get("message"))
 

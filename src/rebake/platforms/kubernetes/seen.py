@@ -81,7 +81,8 @@ def _detail(fleet: FleetState, place: Place, pod: Json | None, now: float, word:
         return None
     age, health = now - place.at, fleet.record.spec.run.health
     kept_back = hindrance(pod, age)
-    last = kept_back[0] if kept_back is not None else word(pod) or "not ready yet"
+    said = word(pod)  # also where the pod itself says why: an autoscaler may say that it brings a node
+    last = kept_back[0] if kept_back is not None else said or "not ready yet"
     if not settled and age * 1000 > health.start_timeout_ms:
         return f"not healthy within {format_duration(health.start_timeout_ms)}: last: {last}"
     return last

@@ -24,6 +24,8 @@ from rebake.platforms.kubernetes.reasons import end_of, hindrance, is_ready, mai
 from rebake.platforms.kubernetes.records import FleetState, Place
 
 GONE = "its pod was deleted by somebody else"
+REFUSED_SECONDS = 2.0
+"""How long a refusal to make pods must stand: right after a change it may still be the one of before."""
 _LEAST_GRACE_SECONDS = 1
 
 
@@ -118,6 +120,9 @@ def _follow(
             pod = free.pop(0)
             place = replace(place, pod=str(pod["metadata"]["name"]), uid=str(pod["metadata"]["uid"]))
         elif why is not None and fleet.complete:
+            due = place.at + REFUSED_SECONDS
+            if now < due:
+                return place, due
             return replace(place, ended=f"could not be started: {why}"), math.inf
     if pod is None:
         return place, math.inf
