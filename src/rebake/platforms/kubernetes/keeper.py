@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from rebake.core.clock import Clock
@@ -14,6 +15,8 @@ Key = tuple[str, str]
 """Service and environment."""
 _LONGEST_WAIT_SECONDS = 0.5
 """Times are told by a clock that may be set on; so often it is looked at while something is due."""
+_GATHERED_SECONDS = 0.03
+"""How long a change waits for the next ones: launches of one fleet come together, and so do its pods."""
 _PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
 _LOG = logging.getLogger(__name__)
 
@@ -27,11 +30,11 @@ class Keeper:
 
     def __init__(self, clock: Clock, work: Callable[[Key], float]) -> None:
         self._clock, self._work = clock, work
-        self._told: dict[Key, None] = {}
+        self._told: dict[Key, float] = {}  # by key, when it is due on the monotonic clock
         self._due: list[tuple[float, Key]] = []
         self._pauses: dict[Key, float] = {}
         self._changed = threading.Condition()
-        self._over = False
+        self._over = self._busy = False
         self._thread: threading.Thread | None = None
 
     def tell(self, key: Key) -> None:
@@ -39,7 +42,7 @@ class Keeper:
         with self._changed:
             if self._over:
                 return
-            self._told[key] = None
+            self._told.setdefault(key, time.monotonic() + _GATHERED_SECONDS)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="rebake-kubernetes-keeper", daemon=True)
                 self._thread.start()
@@ -52,6 +55,12 @@ class Keeper:
         with self._changed:
             heapq.heappush(self._due, (when, key))
             self._changed.notify()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is told and nothing is being done; what is due later apart."""
+        with self._changed:
+            return not self._told and not self._busy
 
     def close(self) -> None:
         with self._changed:
@@ -80,14 +89,19 @@ class Keeper:
 
     def _next(self) -> Key | None:
         with self._changed:
+            self._busy = False
             while not self._over:
                 now = self._clock.now()
                 while self._due and self._due[0][0] <= now:
-                    self._told[heapq.heappop(self._due)[1]] = None
-                if self._told:
-                    key = next(iter(self._told))
-                    del self._told[key]
-                    return key
+                    self._told.setdefault(heapq.heappop(self._due)[1], time.monotonic())
                 wait = min(self._due[0][0] - now, _LONGEST_WAIT_SECONDS) if self._due else None
+                if self._told:
+                    key = next(iter(self._told))  # told first, so due first
+                    left = self._told[key] - time.monotonic()
+                    if left <= 0:
+                        del self._told[key]
+                        self._busy = True
+                        return key
+                    wait = left if wait is None else min(wait, left)
                 self._changed.wait(wait)
         return None

@@ -72,7 +72,7 @@ class KubernetesPlatform:
         self._wishes = wishes or NoWishes()
         self._spots = Spots(home.clusters / "places.json")
         self._logs = PodLogs(home.clusters / "logs")
-        self._words = Words()
+        self._words = Words(self._clock.now)
         self._well: set[str] = set()
         self._fleets = Fleets(self._clock, self._values, self._words.patient, self._seen_well)
         self._leads = Leads()

@@ -14,6 +14,8 @@ from rebake.platforms.model import Drift, Instance
 
 STRANGER = "stranger-"
 """Begins the names by which the engine knows pods that nobody asked for; the pod's name follows."""
+EVENTS_SECONDS = 3.0
+"""Events are asked for only where a pod takes longer than most do."""
 Word = Callable[[Json], str | None]
 """What the cluster's events last said of a pod."""
 
@@ -81,9 +83,11 @@ def _detail(fleet: FleetState, place: Place, pod: Json | None, now: float, word:
         return None
     age, health = now - place.at, fleet.record.spec.run.health
     kept_back = hindrance(pod, age)
-    said = word(pod)  # also where the pod itself says why: an autoscaler may say that it brings a node
+    late = not settled and age * 1000 > health.start_timeout_ms
+    # Also where the pod itself says why: an autoscaler may say that it brings a node.
+    said = word(pod) if late or settled or age >= EVENTS_SECONDS else None
     last = kept_back[0] if kept_back is not None else said or "not ready yet"
-    if not settled and age * 1000 > health.start_timeout_ms:
+    if late:
         return f"not healthy within {format_duration(health.start_timeout_ms)}: last: {last}"
     return last
 

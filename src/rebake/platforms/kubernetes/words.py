@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from rebake.kubernetes.clusters import ClusterLink
@@ -15,10 +14,10 @@ _KEPT = 1000
 
 
 class Words:
-    """Safe from several threads. Args: tick: seconds that only grow."""
+    """Safe from several threads. Args: now: seconds."""
 
-    def __init__(self, tick: Callable[[], float] = time.monotonic) -> None:
-        self._tick = tick
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
         self._said: dict[str, tuple[str | None, float]] = {}
         self._patient: set[str] = set()
         self._wanted: dict[str, None] = {}
@@ -28,8 +27,8 @@ class Words:
         """The last word; asked for anew where it is old."""
         uid = str(pod["metadata"]["uid"])
         with self._lock:
-            text, at = self._said.get(uid, (None, -OFTEN_SECONDS))
-            if self._tick() - at >= OFTEN_SECONDS:
+            text, at = self._said.get(uid, (None, float("-inf")))
+            if not 0 <= self._now() - at < OFTEN_SECONDS:
                 self._wanted[uid] = None
             return text
 
@@ -63,7 +62,7 @@ class Words:
         text = last_word(mine, path)
         with self._lock:
             before = self._said.get(uid, (None, 0.0))[0]
-            self._said[uid] = text, self._tick()
+            self._said[uid] = text, self._now()
             while len(self._said) > _KEPT:
                 del self._said[next(iter(self._said))]
             if brings_a_node(mine):

@@ -36,11 +36,18 @@ def _template(world: World, change: Callable[[Json], None]) -> None:
 
 def test_an_untouched_fleet_has_none_and_looking_costs_no_request(world: World) -> None:
     world.raised(world.spec(1), world.spec(2))
-    assert _inspected(world) == {"f1-1": [], "f1-2": []}
-    before = len(world.cluster.asked)
-    for _ in range(20):
+
+    def quiet() -> bool:
+        """Two looks with the cluster's time between them, and nothing was asked."""
+        before = len(world.cluster.asked)
         assert _inspected(world) == {"f1-1": [], "f1-2": []}
-    assert [one.attempt.what for one in world.cluster.asked[before:] if one.attempt.verb != "watch"] == []
+        world.cluster.advance(30)
+        assert _inspected(world) == {"f1-1": [], "f1-2": []}
+        return [one for one in world.cluster.asked[before:] if one.attempt.verb != "watch"] == []
+
+    world.until(quiet)
+    for _ in range(20):
+        assert quiet()
 
 
 def test_another_image_than_was_asked_for(world: World) -> None:

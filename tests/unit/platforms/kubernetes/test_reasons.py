@@ -8,7 +8,7 @@ import pytest
 
 from rebake.errors import PlatformError
 from rebake.kubernetes.resources import Json
-from rebake.platforms.kubernetes.reasons import end_of, hindrance, last_word
+from rebake.platforms.kubernetes.reasons import UNSCHEDULABLE_SECONDS, end_of, hindrance, last_word, refused
 from rebake.platforms.kubernetes.records import FleetRecord
 from rebake.platforms.model import Instance
 from rebake.release.manifest import Resources
@@ -33,6 +33,7 @@ def test_a_quota_that_is_used_up(world: World) -> None:
     assert world.one("f1-1") is not None
     world.gone("f1-2")
     world.http.delete(f"{CORE}/resourcequotas/small")
+    world.until(lambda: refused(world.deployments()[0]) is None)
     world.raised(world.spec(3))
 
 
@@ -85,9 +86,13 @@ def test_a_node_that_is_on_its_way_is_waited_for(world: World) -> None:
         "type": "Normal",
     }
     world.make(f"{CORE}/events", event)
-    world.until(lambda: pod["uid"] in world.platform._words.patient() or world.all() is None)
-    world.cluster.advance(60)
-    assert world.until_instance("f1-1", lambda i: True).state == "starting"
+
+    def waits(instance: Instance) -> bool:
+        """Longer than without that word."""
+        assert instance.state == "starting", instance
+        return world.cluster.clock.now() - instance.started_at > 3 * UNSCHEDULABLE_SECONDS
+
+    world.until_instance("f1-1", waits)
     world.behave("large", Behaviour())
     world.until_instance("f1-1", lambda i: i.healthy is True)
 
