@@ -51,11 +51,15 @@ _COLUMNS = "seq, at_ms, kind, service, environment, rollout, body, previous, has
 
 _VERIFY = """
 import resource, sys, time
-from rebake.ledger.database import open_ledger
+from rebake.ledger.database import open_ledger, spans
+if sys.argv[2] == "alone":
+    spans.processes = lambda: 1
 ledger = open_ledger(sys.argv[1])
 began = time.perf_counter()
 found = ledger.verify()
-print(found.entries, len(found.faults), time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+took = time.perf_counter() - began
+most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+print(found.entries, len(found.faults), took, most)
 """
 
 
@@ -168,7 +172,9 @@ def _measure(name: str, where: str, ledger: DatabaseLedger, insert: Insert, entr
     bar = {"bar": "2 × at the start", "ok": late <= 2 * early + 0.5}
     yield _row(f"{name}: status at {entries:,} entries", round(late, 3), "ms", f"{early:.3f} ms", late / early) | bar
     yield _row(f"{name}: newest 20 of the history", round(_history_ms(ledger), 3), "ms")
-    rate, memory = _verifying(where)
+    alone, _ = _verifying(where, "alone")
+    rate, memory = _verifying(where, "together")
+    yield _row(f"{name}: verify", round(rate), "entries a second", f"{alone:.0f} by one process", rate / alone)
     hashing = _hashes_a_second(ledger)
     yield _row(f"{name}: verify", round(rate), "entries a second", f"{hashing:.0f} hashes alone", rate / hashing)
     if name == "SQLite":
@@ -179,9 +185,10 @@ def _measure(name: str, where: str, ledger: DatabaseLedger, insert: Insert, entr
     yield _row(f"{name}: memory while verifying", round(memory), "MiB") | {"bar": 128, "ok": memory <= 128}
 
 
-def _verifying(where: str) -> tuple[float, float]:
-    """Entries a second, and the most memory of a process that does nothing else, in MiB."""
-    said = subprocess.run([sys.executable, "-c", _VERIFY, where], capture_output=True, text=True, check=True).stdout
+def _verifying(where: str, how: str) -> tuple[float, float]:
+    """Entries a second, and the most memory of one of the processes that do nothing else, in MiB."""
+    command = [sys.executable, "-c", _VERIFY, where, how]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     entries, faults, seconds, kibibytes = said.split()
     assert faults == "0", said
     return int(entries) / float(seconds), int(kibibytes) / 1024

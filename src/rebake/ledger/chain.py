@@ -83,14 +83,14 @@ class Reader:
 
     Args:
         expect_head: see `verify`.
+        after: number and hash of the entry before the first; those of the beginning, unless a span of it is read.
     """
 
-    def __init__(self, expect_head: str | None = None) -> None:
-        self.seq = 0
-        self.hash = GENESIS
+    def __init__(self, expect_head: str | None = None, *, after: tuple[int, str] = (0, GENESIS)) -> None:
+        self.seq, self.hash = after
         self.entries = 0
-        self._expect = expect_head
-        self._met_expected = expect_head in (None, GENESIS)
+        self.expected = expect_head
+        self.met_expected = expect_head in (None, GENESIS)
         self._faults: list[Fault] = []
         self._gaps: list[range] = []
         self._changed: list[Record] = []
@@ -102,7 +102,7 @@ class Reader:
             proofs: of each entry its number, its predecessor's hash, its own hash, and its text by `FORM`, put together
                 by the database: nothing is left to do but to hash it. None where it has no such text.
         """
-        seq, last, expected = self.seq, self.hash, self._met_expected
+        seq, last, expected = self.seq, self.hash, self.met_expected
         for number, previous, stored, text in proofs:
             seq += 1
             if text is None or number != seq or previous != last:
@@ -110,11 +110,17 @@ class Reader:
             if "sha256:" + hashlib.sha256(text).hexdigest() != stored:
                 return False
             last = stored
-            if stored == self._expect:
+            if stored == self.expected:
                 expected = True
         self.entries += len(proofs)
-        self.seq, self.hash, self._met_expected = seq, last, expected
+        self.seq, self.hash, self.met_expected = seq, last, expected
         return True
+
+    def stand(self, seq: int, last: str, *, entries: int, met_expected: bool) -> None:
+        """Go on over entries that others read and found whole, up to the one of this number and hash."""
+        self.entries += entries
+        self.seq, self.hash = seq, last
+        self.met_expected = self.met_expected or met_expected
 
     def read(self, records: Iterable[Record]) -> None:
         """Go on over the next entries, and find what is wrong with them."""
@@ -130,16 +136,16 @@ class Reader:
         self.entries += 1
         self.seq = seq
         self.hash = found
-        if found == self._expect:
-            self._met_expected = True
+        if found == self.expected:
+            self.met_expected = True
 
     def _examine(self, record: Record, recomputed: str | None) -> None:
         """Say what is wrong with an entry, then go on from it."""
         self.entries += 1
         if recomputed != record.hash:
             self._changed.append(record)
-        elif recomputed == self._expect:
-            self._met_expected = True
+        elif recomputed == self.expected:
+            self.met_expected = True
         if not isinstance(record.seq, int):
             return
         if record.seq <= self.seq:
@@ -171,8 +177,8 @@ class Reader:
         for gap in self._gaps:
             self._fault(gap.start, f"missing: {_span(gap.start, gap.stop - 1)}")
         self._check_head(head)
-        if not self._met_expected:
-            self._fault(self.seq, f"cut short or rewritten: no entry has the expected hash {self._expect}")
+        if not self.met_expected:
+            self._fault(self.seq, f"cut short or rewritten: no entry has the expected hash {self.expected}")
         faults = sorted(self._faults, key=lambda fault: fault.seq)
         if len(faults) > MOST_FAULTS:
             rest = len(faults) - MOST_FAULTS

@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError
 
 from rebake.core.home import Home
 from rebake.errors import Permanent, RebakeError, Transient, UsageError
-from rebake.ledger.database import DatabaseLedger, open_ledger, schema
+from rebake.ledger.database import DatabaseLedger, open_ledger, schema, spans
 from rebake.ledger.database.engine import make_engine
 from rebake.ledger.database.faults import translate
 from rebake.ledger.database.statements import after_prefix
@@ -35,8 +35,12 @@ def path(tmp_path: Path) -> Path:
     return Home(tmp_path / "home").database
 
 
-@pytest.fixture
-def ledger(path: Path) -> Iterator[DatabaseLedger]:
+@pytest.fixture(params=["by one process", "by several"])
+def ledger(path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[DatabaseLedger]:
+    """Whatever is found of a chain is found by one process, and by several."""
+    if request.param == "by several":
+        monkeypatch.setattr(spans, "WORTH_ENTRIES", 1)
+        monkeypatch.setattr(spans, "processes", lambda: 2)
     ledger = open_ledger(path)
     ledger.commit([_draft(n) for n in range(1, 7)], at=1.0)
     yield ledger

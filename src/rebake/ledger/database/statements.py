@@ -19,9 +19,11 @@ from sqlalchemy import (
     case,
     cast,
     delete,
+    exists,
     func,
     insert,
     literal,
+    or_,
     select,
     update,
 )
@@ -89,6 +91,17 @@ def proofs(dialect: str) -> Select[Any]:
     text = text + literal(words[-1])
     whole = func.convert_to(text, "UTF8") if dialect == "postgresql" else case((_as_made(), cast(text, LargeBinary)))
     return select(ENTRIES.c.seq, ENTRIES.c.previous, ENTRIES.c.hash, whole).order_by(ENTRIES.c.seq)
+
+
+def proofs_between(dialect: str, first: int, last: int) -> Select[Any]:
+    """The same of a span of entries."""
+    return proofs(dialect).where(ENTRIES.c.seq >= first, ENTRIES.c.seq <= last)
+
+
+HEAD_ALONE = select(
+    HEAD.c.seq, HEAD.c.hash, exists().where(or_(ENTRIES.c.seq < 1, ENTRIES.c.seq > HEAD.c.seq)).label("beyond")
+).where(HEAD.c.id == 1)
+"""The head, and whether an entry has a number that no chain up to it has; of one moment, while writers go on."""
 
 
 def _as_made() -> ColumnElement[bool]:
