@@ -36,6 +36,11 @@ def manifests(image: str = IMAGE) -> list[dict[str, Any]]:
     return found
 
 
+def rights() -> list[dict[str, Any]]:
+    """What a namespace grants rebake: its roles and their bindings."""
+    return list(yaml.safe_load_all((FOLDER / "deploys-to.yaml").read_text(encoding="utf-8")))
+
+
 def deployment() -> dict[str, Any]:
     return next(one for one in manifests() if one["kind"] == "Deployment")
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from rebake.testing.docker_engine import DockerEngine
-from rebake.testing.kubernetes import ADMIN_TOKEN, Cluster
+from rebake.testing.kubernetes import Cluster
 from rebake.testing.kubernetes.certificates import Identity
 from rebake.testing.postgresql import PostgresqlServer
 from rebake.testing.registry_server import RegistryServer
+from tests.deploy.manifests import rights
 from tests.deploy.replicas import Replicas, bake_image
 from tests.e2e.site import until
+from tests.unit.testing.bench import Bench
 
 pytestmark = pytest.mark.real
 
@@ -41,12 +43,13 @@ run: {{command: [./serve], port: 8000, health: {{path: /healthz, interval: 200ms
 environments:
   production:
     platform: kubernetes
-    kubernetes: {{namespace: default}}
+    kubernetes: {{namespace: shops}}
     strategy: blue-green
     soak: 5m
 """
 SPEED = 5.0
 """How fast the emulated cluster's time passes."""
+SHOPS = "shops"
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
@@ -61,9 +64,14 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 def in_cluster(cluster: Cluster, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """What the kubelet gives a pod of an account that may do what the documented Role says: mounts and variables."""
     folder.mkdir()
-    (folder / "token").write_text(ADMIN_TOKEN)
-    (folder / "namespace").write_text("rebake")
     (folder / "ca.crt").write_bytes((folder.parent / "authority" / "ca.crt").read_bytes())
+    (folder / "token").write_text(cluster.token_of("rebake", "rebake"))
+    with Bench(cluster, authority=folder / "ca.crt") as admin:
+        admin.make("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SHOPS}})
+        for item in rights():
+            place = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{SHOPS}/{item['kind'].lower()}s"
+            admin.make(place, item)
+    (folder / "namespace").write_text("rebake")
     for path in (folder, *folder.iterdir()):
         path.chmod(0o755 if path.is_dir() else 0o644)
     host, _, port = cluster.url.removeprefix("https://").partition(":")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import kubernetes_validate
 import pytest
+import yaml
 
 from rebake.testing.kubernetes import Behaviour, Cluster
-from tests.deploy.manifests import FOLDER, IMAGE, NAMESPACE, SECRETS, container, manifests
+from tests.deploy.manifests import FOLDER, IMAGE, NAMESPACE, SECRETS, container, manifests, rights
 from tests.unit.testing.bench import Bench
 
 
@@ -32,7 +34,7 @@ def _place(item: dict[str, object]) -> str:
 
 
 def test_every_file_has_the_schema_of_its_kind() -> None:
-    for item in manifests():
+    for item in (*manifests(), *rights()):
         kubernetes_validate.validate(item, "1.36", strict=True)
 
 
@@ -54,6 +56,15 @@ def test_a_strict_server_takes_them_as_they_are_and_two_replicas_become_ready(be
     assert sum(len(one["endpoints"]) for one in slices) == 2
     budget = bench.get(f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets/rebake")
     assert budget["status"]["disruptionsAllowed"] == 1
+
+
+def test_the_rights_are_those_of_the_manual() -> None:
+    text = (FOLDER.parents[1] / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    shown = [doc for block in blocks for doc in yaml.safe_load_all(block) if doc.get("kind") == "Role"]
+    assert {one["metadata"]["name"]: one["rules"] for one in shown} == {
+        one["metadata"]["name"]: one["rules"] for one in rights() if one["kind"] == "Role"
+    }
 
 
 def test_secrets_come_from_secrets_and_every_one_is_told_of() -> None:

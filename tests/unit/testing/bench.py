@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import ssl
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,10 +20,16 @@ PROBE = {"httpGet": {"port": 8080, "path": "/healthz"}}
 
 
 class Bench:
-    def __init__(self, cluster: Cluster, token: str = ADMIN_TOKEN) -> None:
+    def __init__(self, cluster: Cluster, token: str = ADMIN_TOKEN, *, authority: Path | None = None) -> None:
+        """Args: authority: certificate of the authority of a cluster that speaks TLS."""
         self.cluster = cluster
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self.http = httpx.Client(base_url=cluster.url, headers=headers, timeout=120)
+        self.http = httpx.Client(
+            base_url=cluster.url,
+            headers=headers,
+            timeout=120,
+            verify=True if authority is None else ssl.create_default_context(cafile=str(authority)),
+        )
 
     def __enter__(self) -> Bench:
         return self
