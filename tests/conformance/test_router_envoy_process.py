@@ -17,8 +17,9 @@ import pytest
 from rebake.core.codec import dump
 from rebake.core.home import Home
 from rebake.errors import Permanent
-from rebake.testing.conformance.router import ENVIRONMENT, SERVICE, fleet, served
-from rebake.testing.conformance.router_world import Crowd, Instance, Loop, ask, free_address, is_open, place, until
+from rebake.testing.conformance.route import ENVIRONMENT, SERVICE, served, until
+from rebake.testing.conformance.router import fleet
+from rebake.testing.conformance.router_world import Crowd, Instance, Loop, ask, free_address, is_open, place
 from rebake.traffic.envoy import EdgeSettings, EnvoyRouter
 from rebake.traffic.envoy.process import EnvoyProcess, Running
 from rebake.traffic.ports import EnvironmentRoute, Mirror, RouteObservation, Sticky

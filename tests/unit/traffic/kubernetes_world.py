@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,19 +98,31 @@ class RouteWorld:
 
     # Pods
 
-    def raise_fleet(self, fleet: str, count: int = 2, labels: Mapping[str, str] | None = None) -> list[str]:
-        """Pods of a fleet that run, each with its place. Returns the instances."""
+    def raise_fleet(
+        self,
+        fleet: str,
+        count: int = 2,
+        labels: Mapping[str, str] | None = None,
+        *,
+        called: Sequence[str] = (),
+        environment: str = ENVIRONMENT,
+    ) -> list[str]:
+        """Pods of a fleet that run, each with its place. Returns the instances.
+
+        Args:
+            called: their pods' names, where they are to have other ones.
+        """
         had = self.pods.setdefault(fleet, [])
-        made = [f"{fleet}-{n}" for n in range(len(had) + 1, len(had) + 1 + count)]
+        made = list(called) or [f"{fleet}-{n}" for n in range(len(had) + 1, len(had) + 1 + count)]
         for instance in made:
-            marks = {**names.fleet_labels(SERVICE, ENVIRONMENT, fleet), names.SERVING: "true"}
+            marks = {**names.fleet_labels(SERVICE, environment, fleet), names.SERVING: "true"}
             container = {"name": "main", "image": f"web-{fleet}", "ports": [{"name": "http", "containerPort": 8080}]}
             body = {
                 "metadata": {"name": instance, "labels": {**marks, names.INSTANCE: instance, **(labels or {})}},
                 "spec": {"containers": [container]},
             }
             self.admin.post(PODS.path(NAMESPACE), json=body).raise_for_status()
-        had += made
+        had += made if environment == ENVIRONMENT else []
         self.until(lambda: all(self.pod(one)["status"].get("podIP") for one in made))
         return made
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from rebake.errors import LedgerConflict, Permanent
+from rebake.errors import Permanent
 from rebake.judge.history import paired, together
 from rebake.judge.samples import Arm, Pairs
-from rebake.ledger.ports import Fence
 from rebake.release.manifest import Health
+from rebake.testing.conformance.route import ENVIRONMENT, SERVICE, RouteConformance, served, until
 from rebake.testing.conformance.router_world import (
     Answer,
     Crowd,
@@ -34,7 +34,6 @@ from rebake.testing.conformance.router_world import (
     head_of,
     is_open,
     place,
-    until,
 )
 from rebake.traffic.ports import (
     Counters,
@@ -42,14 +41,12 @@ from rebake.traffic.ports import (
     EnvironmentRoute,
     FleetRoute,
     Mirror,
-    RouteObservation,
     Sample,
     Samples,
     Sticky,
     TrafficRouter,
 )
 
-SERVICE, ENVIRONMENT = "shop", "production"
 PREVIEW = {"x-rebake-preview": "candidate"}
 QUICK = Health(interval_ms=50, timeout_ms=500, unhealthy_after=2)
 # One look at the start and none for the rest of the test: what happens then only requests can find out.
@@ -65,22 +62,6 @@ Open = Callable[[str], Instance]
 
 def fleet(name: str, weight: int, *instances: Instance, health: Health = QUICK) -> FleetRoute:
     return FleetRoute(name, tuple(Endpoint(i.name, i.address) for i in instances), weight, health)
-
-
-def served(router: TrafficRouter, route: EnvironmentRoute) -> RouteObservation:
-    """Apply, and wait until the route is read back whole, with every instance that has users found healthy."""
-    router.apply(route)
-
-    def whole() -> RouteObservation | None:
-        found = router.observe(route.service, route.environment)
-        if found is None or found.version != route.version:
-            return None
-        ready = all(len(found.healthy[f.fleet]) == len(f.endpoints) for f in route.fleets)
-        return found if ready else None
-
-    found = until(whole)
-    assert found is not None
-    return found
 
 
 @dataclass(frozen=True)
@@ -102,8 +83,8 @@ class Recorded:
         return sum(arm.n for arm in self.total.values())
 
 
-class RouterConformance:
-    """The port, seen by users, testers and the engine."""
+class RouterConformance(RouteConformance):
+    """The port, seen by users and testers too."""
 
     @pytest.fixture
     def router(self) -> Iterator[TrafficRouter]:
@@ -142,16 +123,16 @@ class RouterConformance:
         fleets = (fleet("s1", 10_000, stable), fleet("c1", 0, candidate))
         return EnvironmentRoute(SERVICE, ENVIRONMENT, free_address(), fleets)
 
-    @staticmethod
-    def dealt(route: EnvironmentRoute, candidate_weight: int) -> EnvironmentRoute:
-        first, second = route.fleets
-        return replace(
-            route,
-            fleets=(
-                replace(first, weight_basis_points=10_000 - candidate_weight),
-                replace(second, weight_basis_points=candidate_weight),
-            ),
-        )
+    @pytest.fixture
+    def neighbour(self, route: EnvironmentRoute) -> EnvironmentRoute:
+        return replace(route, environment="staging", listen=free_address())
+
+    def shares(self, route: EnvironmentRoute) -> Mapping[str, float]:
+        if not is_open(route.listen):
+            return {}
+        fleets = {endpoint.instance: one.fleet for one in route.fleets for endpoint in one.endpoints}
+        met = Counter(fleets[ask(route.listen).text] for _ in range(400))
+        return {name: count / met.total() for name, count in met.items()}
 
     def counted(self, router: TrafficRouter, name: str) -> Counters:
         found = router.observe(SERVICE, ENVIRONMENT)
@@ -182,82 +163,6 @@ class RouterConformance:
 
     # --- the wish and what is read back
 
-    def test_an_environment_nobody_applied_is_unknown(self, router: TrafficRouter) -> None:
-        assert router.observe(SERVICE, ENVIRONMENT) is None
-        router.remove(SERVICE, ENVIRONMENT)
-
-    def test_before_the_first_promotion_nothing_listens_but_health_is_known(
-        self, router: TrafficRouter, candidate: Instance
-    ) -> None:
-        route = EnvironmentRoute(SERVICE, ENVIRONMENT, free_address(), (fleet("c1", 0, candidate),))
-        found = served(router, route)
-        assert found.healthy == {"c1": frozenset({"candidate"})}
-        assert (found.listening, found.weights) == (False, {"c1": 0})
-        assert not is_open(route.listen)
-        assert not candidate.seen
-
-    def test_a_whole_route_is_read_back(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
-        wish = self.dealt(route, 2_500)
-        found = served(router, wish)
-        assert found.version == wish.version
-        assert found.weights == {"s1": 7_500, "c1": 2_500}
-        assert found.healthy == {"s1": frozenset({"stable"}), "c1": frozenset({"candidate"})}
-        assert found.listening
-        assert found.epoch
-
-    def test_applying_twice_changes_nothing(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
-        first = served(router, route)
-        router.apply(route)
-        assert router.observe(SERVICE, ENVIRONMENT) == first
-
-    def test_a_change_that_comes_after_one_with_a_newer_token_is_refused(
-        self, router: TrafficRouter, route: EnvironmentRoute
-    ) -> None:
-        key = f"{SERVICE}/{ENVIRONMENT}"
-        router.apply(route, fence=Fence(key, 7))
-        wish = served(router, route).version
-        with pytest.raises(LedgerConflict, match="token 6"):
-            router.apply(self.dealt(route, 5_000), fence=Fence(key, 6))
-        with pytest.raises(LedgerConflict, match="token 6"):
-            router.remove(SERVICE, ENVIRONMENT, fence=Fence(key, 6))
-        found = router.observe(SERVICE, ENVIRONMENT)
-        assert found is not None
-        assert found.version == wish
-        router.remove(SERVICE, ENVIRONMENT, fence=Fence(key, 7))
-
-    def test_users_are_dealt_by_weight(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
-        served(router, self.dealt(route, 3_000))
-        met = Counter(ask(route.listen).text for _ in range(400))
-        assert met.total() == 400
-        # Binomial(400, 0.3): mean 120, standard deviation 9.2; six of them either side.
-        assert 65 < met["candidate"] < 175
-
-    def test_all_users_follow_a_whole_switch_and_the_way_back(
-        self, router: TrafficRouter, route: EnvironmentRoute
-    ) -> None:
-        for weight, expected in ((0, "stable"), (10_000, "candidate"), (0, "stable")):
-            served(router, self.dealt(route, weight))
-            assert {ask(route.listen).text for _ in range(20)} == {expected}
-
-    def test_a_fleet_that_left_is_forgotten(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
-        served(router, self.dealt(route, 10_000))
-        found = served(router, replace(route, fleets=(replace(route.fleets[1], weight_basis_points=10_000),)))
-        assert set(found.weights) == set(found.healthy) == {"c1"}
-        assert ask(route.listen).text == "candidate"
-
-    def test_a_removed_environment_closes_and_its_neighbour_stays(
-        self, router: TrafficRouter, route: EnvironmentRoute
-    ) -> None:
-        neighbour = replace(route, environment="staging", listen=free_address())
-        served(router, route)
-        served(router, neighbour)
-        router.remove(SERVICE, ENVIRONMENT)
-        until(lambda: not is_open(route.listen))
-        assert router.observe(SERVICE, ENVIRONMENT) is None
-        assert ask(neighbour.listen).text == "stable"
-        served(router, route)
-        assert ask(route.listen).text == "stable"
-
     def test_an_environment_moves_to_another_address(self, router: TrafficRouter, route: EnvironmentRoute) -> None:
         served(router, route)
         moved = replace(route, listen=free_address())
@@ -285,27 +190,6 @@ class RouterConformance:
         assert caught.value.remedy
         assert router.observe(SERVICE, ENVIRONMENT) is None
         served(router, route)
-
-    def test_calls_from_many_threads_at_once_end_in_one_whole_route(
-        self, router: TrafficRouter, route: EnvironmentRoute
-    ) -> None:
-        failures: list[BaseException] = []
-
-        def work(number: int) -> None:
-            try:
-                for step in range(5):
-                    router.apply(self.dealt(route, 1_000 * number + step))
-                    router.observe(SERVICE, ENVIRONMENT)
-            except BaseException as error:
-                failures.append(error)
-
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert failures == []
-        served(router, self.dealt(route, 4_321))
 
     # --- instances
 

@@ -15,9 +15,8 @@ import http.client
 import socket
 import struct
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -25,18 +24,6 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 CHUNK = 1 << 16
-
-
-def until(done: Callable[[], T], seconds: float = 10.0) -> T:
-    """Ask until the answer is true. Raises: AssertionError with the last answer when the time is over."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = done()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not so within {seconds} s: {found!r}")
-        time.sleep(0.005)
 
 
 def free_address() -> str:

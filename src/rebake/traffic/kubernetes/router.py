@@ -15,6 +15,7 @@ so that of two engines the one with the older token is refused, however late it 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ class KubernetesRouter:
     ) -> None:
         self._clusters, self._wishes, self._clock = clusters, wishes, clock or SystemClock()
         self._tokens = Tokens()
+        self._locks: dict[Place, threading.Lock] = {}
         self._put_back: dict[Place, list[float]] = {}
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="rebake-records")
         self._submit: Submit = submit or self._pool.submit
@@ -116,14 +118,15 @@ class KubernetesRouter:
         if ground is None:
             raise Transient("route-unknown", f"nobody knows the cluster of {route.service}/{route.environment}")
         _refuse_shares(ground, route)
-        for _ in range(TRIES):
-            try:
-                self._apply(ground, route, fence)
-            except (Stale, Taken) as error:
-                stale = error
-                self._read_again(ground)
-                continue
-            return
+        with self._locks.setdefault((route.service, route.environment), threading.Lock()):
+            for _ in range(TRIES):
+                try:
+                    self._apply(ground, route, fence)
+                except (Stale, Taken) as error:
+                    stale = error
+                    self._read_again(ground)
+                    continue
+                return
         raise Transient("route-contested", stale.problem, where=ground.where, retry_after_seconds=1.0)
 
     def observe(self, service: str, environment: str) -> RouteObservation | None:
