@@ -36,6 +36,7 @@ class Pods:
     Attributes:
         values: secrets by version.
         wished: `kubernetes: {…}` of every environment.
+        clusters: of each platform that was made.
     """
 
     def __init__(self, root: Path, at: Target, kubeconfig: Path, repository: str) -> None:
@@ -49,7 +50,7 @@ class Pods:
             "instances": 2,
         }
         self._platforms: list[KubernetesPlatform] = []
-        self._clusters: list[Clusters] = []
+        self.clusters: list[Clusters] = []
 
     def settings(self, service: str, environment: str, /) -> Mapping[str, Any]:
         return self.wished
@@ -67,13 +68,13 @@ class Pods:
     def again(self) -> KubernetesPlatform:
         """Another platform over the same world, as a restarted agent makes it."""
         clusters, publisher = Clusters({}), Publisher(self.releases.store, ANYBODY)
-        self._clusters.append(clusters)
+        self.clusters.append(clusters)
         self._platforms.append(KubernetesPlatform(self.home, publisher, self, clusters, wishes=self))
         return self._platforms[-1]
 
-    def release(self, marker: str, status: int = 200, **contract: Any) -> Release:
+    def release(self, marker: str, status: int = 200, *, service: str = "shop", **contract: Any) -> Release:
         run = RunContract(COMMAND, 8000, Health(interval_ms=1000), **contract)
-        made = self.releases.add(run, {"app/server.py": SERVER.format(marker=marker, status=status)})
+        made = self.releases.add(run, {"app/server.py": SERVER.format(marker=marker, status=status)}, service=service)
         answers = {"/": (200, marker), "/healthz": (status, marker)}
         self.behave(made, Behaviour(answers=answers, log=(f"serving {marker}",)))
         return made
@@ -101,7 +102,7 @@ class Pods:
     def close(self) -> None:
         for platform in self._platforms:
             platform.close()
-        for clusters in self._clusters:
+        for clusters in self.clusters:
             clusters.close()
 
 
