@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.table import show
 
-ROOMS = ("bake", "push", "edge", "deploy", "docker", "live", "simulation", "ledger", "scale", "judge")
+ROOMS = ("bake", "push", "edge", "deploy", "docker", "kubernetes", "live", "simulation", "ledger", "scale", "judge")
 
 
 def main(argv: list[str]) -> int:
