@@ -22,7 +22,7 @@ from typing import Literal
 
 from rebake.core.clock import iso
 from rebake.core.units import FULL, format_duration
-from rebake.platforms.model import Instance
+from rebake.platforms.model import Instance, InstanceSpec
 from rebake.rollout.actions import Launch, Retire
 from rebake.rollout.draft import Draft
 from rebake.rollout.fleets import CLEAN_EXIT, instance_spec
@@ -31,6 +31,8 @@ from rebake.rollout.schedule import following, latest
 from rebake.rollout.shares import runs_share
 from rebake.rollout.world import Environment, Failure, Fleet, Run, with_failure
 
+SLOT_VARIABLE = "REBAKE_SLOT"
+"""In the environment of a run: the time it was due, RFC 3339 in UTC."""
 LATE_SECONDS = 30.0
 """A slot that is found this late was missed."""
 LOST_SECONDS = 10.0
@@ -112,7 +114,7 @@ def _missing(draft: Draft, run: Run) -> Run:
     draft.wake(min(since + LOST_SECONDS, draft.now + 1.0))
     stable = draft.environment.stable
     if not run.seen and (runs_share(draft.environment) or (stable is not None and stable.id == fleet.id)):
-        spec = instance_spec(fleet, int(run.instance.rpartition("-")[2]))
+        spec = _spec(fleet, int(run.instance.rpartition("-")[2]), run.slot)
         draft.actions.append(Launch(f"launch:{run.instance}", spec))
     return replace(run, missing=since) if run.seen and run.missing is None else run
 
@@ -203,12 +205,18 @@ def _begin(draft: Draft, due: float) -> None:
     if fleet is None:
         draft.note("note", {"slot": iso(due), "left_out": "no fleet is in service"})
         return
-    spec = instance_spec(fleet, fleet.next)
+    spec = _spec(fleet, fleet.next, due)
     run = Run(spec.id, due, fleet.id, rollout.id if rollout is not None else None, share, draft.now)
     draft.update(**{chosen: replace(fleet, next=fleet.next + 1), "runs": (*environment.runs, run)})
     draft.note("note", {"slot": iso(due), "run": run.instance, "fleet": chosen}, fleet.id)
     draft.actions.append(Launch(f"launch:{spec.id}", spec))
     draft.wake(draft.now + 1.0)
+
+
+def _spec(fleet: Fleet, number: int, slot: float) -> InstanceSpec:
+    """The instance of a run. It is told its slot: a run that is made up for, or late, works on the time it was due."""
+    spec = instance_spec(fleet, number)
+    return replace(spec, run=replace(spec.run, env={**spec.run.env, SLOT_VARIABLE: iso(slot)}))
 
 
 def drawn(rollout: str, slot: float) -> int:

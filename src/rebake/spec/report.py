@@ -194,7 +194,8 @@ def _unknown_key(path: Path, locator: Locator) -> Iterator[Finding]:
     remedy = did_you_mean(name, known)
     homes = homes_of(name)
     if homes and not remedy:
-        remedy = f"{name} belongs to {listed(homes[:3])}"
+        nearest_first = sorted(homes, key=lambda home: home.count("."))  # what many files have stands less deep
+        remedy = f"{name} belongs to {listed(nearest_first[:4])}"
     yield Finding("unknown-key", path, f"expected one of {', '.join(known)}; found {name[:70]}", remedy, True)
 
 

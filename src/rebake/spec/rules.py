@@ -92,6 +92,7 @@ def builder_keys(data: Any, _: LineOf) -> Iterator[Finding]:
 def command_variables(data: Any, _: LineOf) -> Iterator[Finding]:
     """Every `$NAME` in the command has a value in every environment."""
     everywhere = {"PORT", "HOST", "TMPDIR", "REBAKE_DATA", *mapping(data, "run", "env")}
+    everywhere |= {"REBAKE_SLOT"} if get(data, "run", "kind") == "job" else set()
     environments = mapping(data, "environments")
     commands: tuple[Path, ...] = (("run", "command"), ("run", "health", "command"))
     words = [((*path, n), word) for path in commands for n, word in enumerate(items(data, *map(str, path)))]

@@ -1,4 +1,4 @@
-"""Real uv, on wheels made here: no network is asked."""
+"""Real uv, on wheels made here. It is told to stay offline: what is not among them fails, whatever a file names."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_wheel(folder, "alpha", "2.0")
     make_wheel(folder, "beta", "1.0", "alpha>=1")
     monkeypatch.setenv("UV_FIND_LINKS", str(folder))
-    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_NO_INDEX", "1")  # of indexes only: a lock file names its wheels by address
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_PYTHON_DOWNLOADS", "never")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv-cache"))
     return folder
 
@@ -339,3 +341,12 @@ def test_the_release_tells_all_it_is(python: Python, source: Path, store: Store)
     assert "GREETING=hello" in config["config"]["Env"]
     assert manifest["packages"] == [["alpha", "2.0"], ["beta", "1.0"]]
     assert json.dumps(manifest).count("files") == 2
+
+
+def test_uv_asks_nobody_here(python: Python, source: Path) -> None:
+    """Not even the address that a file of the source names."""
+    write(source, {"requirements.txt": "alpha @ https://127.0.0.1:9/alpha-1.0-py3-none-any.whl\n", "app.py": ""})
+    with pytest.raises(BakeError) as refused:
+        python(source)
+    told = " ".join((refused.value.problem, *refused.value.evidence))
+    assert "offline" in told or "network" in told.lower(), told

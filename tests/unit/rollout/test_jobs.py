@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from rebake.core.clock import iso
 from rebake.release.manifest import RunContract
 from rebake.rollout.plan import CommandCheck, JudgeRules, Schedule, Strategy
 from rebake.rollout.states import State
@@ -60,6 +61,20 @@ def test_a_job_runs_once_for_each_slot_and_has_no_instance_between(jobs: Jobs) -
     jobs.until(lambda: jobs.runs()[-1].ended is not None)
     jobs.until(lambda: not jobs.platform.processes)
     assert not jobs.router.history, "there is no route to write"
+
+
+def test_a_run_is_told_the_time_it_was_due_also_when_it_is_made_up_for(jobs: Jobs) -> None:
+    jobs.serving(A)
+    jobs.go(15.0)
+    jobs.clock.advance(304.0)  # nobody looked
+    told: dict[str, str] = {}
+    for _ in range(300):
+        jobs.tick()
+        told |= {name: process.spec.run.env["REBAKE_SLOT"] for name, process in jobs.platform.processes.items()}
+    due = {run.instance: iso(run.slot) for run in jobs.environment.runs}
+    assert len(told) >= 3
+    assert told.items() <= due.items()
+    assert all(slot.endswith("0.000Z") for slot in told.values())
 
 
 def test_runs_are_drawn_by_lot_until_the_candidate_is_promoted(jobs: Jobs) -> None:

@@ -66,3 +66,32 @@ def test_what_a_person_sees(tmp_path: Path) -> None:
     assert "rolled-back · the candidate fails 40 %" in page
     assert "3 · 000000000000" in page
     assert "nothing serves" in page
+
+
+def test_the_runs_of_a_job(tmp_path: Path) -> None:
+    run = {"instance": "r-1-7", "slot": "2026-01-02T03:00:00.000Z", "cohort": "stable", "seconds": 12.5, "why": None}
+    application = FakeApplication()
+    application.environments = [
+        environment_view(
+            run_kind="job",
+            routed=False,
+            listen=None,
+            stable=fleet(STABLE, RELEASE_B, healthy=0),
+            next_run="2026-01-03T03:00:00.000Z",
+            runs=[
+                {**run, "outcome": "done"},
+                {**run, "instance": "r-1-8", "outcome": "failed", "why": "exit 3 <b>"},
+                {**run, "instance": "r-1-9", "cohort": "candidate", "outcome": None},
+            ],
+        )
+    ]
+    with served(tmp_path / "home", application):
+        url = Client(Home(tmp_path / "home").agent_socket).call("POST", "/v1/dashboard", {})["url"]
+        page = seen(url, tmp_path / "profile")
+    told = page.partition('aria-label="Runs">')[2].partition("</ol>")[0].split("</li>")
+    assert "next run" in told[0]
+    assert "candidate · r-1-9 · runs for 12.5 s" in told[1]
+    assert "r-1-8 · failed after 12.5 s: exit 3 &lt;b&gt;" in told[2]
+    assert "stable · r-1-7 · done after 12.5 s" in told[3]
+    assert "by schedule" in page
+    assert "0 of 2" not in page

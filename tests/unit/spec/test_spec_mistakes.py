@@ -67,6 +67,9 @@ CASES = [
     Case("unknown-key", "run.comand", "command:", "comand:", "comand", remedy="did you mean command?"),
     Case("unknown-key", "instances", "checks:", "instances: 3\nchecks:", "instances",
          remedy="instances belongs to environments.*.instances"),
+    Case("unknown-key", "timeout", "checks:", "timeout: 3m\nchecks:", "timeout",
+         remedy="timeout belongs to run.health.timeout, checks.*.timeout, checks.*.http.timeout or "
+                "environments.*.schedule.timeout"),
     Case("unknown-key", "environments.staging.strategy.canary.stepz", "strategy: blue-green",
          "strategy: {canary: {stepz: [1%]}}", "stepz", remedy="did you mean steps?"),
     Case("missing-key", "environments.staging.listen", "    listen: 127.0.0.1:8080\n", "", "staging:", "key listen"),

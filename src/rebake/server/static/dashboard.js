@@ -46,6 +46,12 @@ function shareOf(environment, cohort) {
   return (environment.route || {})[fleet.revision] || 0;
 }
 
+// A job has no instance between its runs.
+function healthCell(environment, fleet) {
+  if (environment.run_kind === "job") return ["td", "by schedule", "n"];
+  return ["td", `${fleet.healthy ?? "?"} of ${fleet.instances}`, (fleet.healthy ?? fleet.instances) < fleet.instances ? "n bad" : "n"];
+}
+
 function row(environment, cohort) {
   const fleet = environment[cohort];
   const requests = ((environment.rollout || environment.last || {}).requests || {})[cohort] || {};
@@ -53,7 +59,7 @@ function row(environment, cohort) {
   line.className = cohort;
   const cells = [
     ["th", cohort], ["td", short(fleet.revision), "revision"], ["td", percent(shareOf(environment, cohort)), "n"],
-    ["td", `${fleet.healthy ?? "?"} of ${fleet.instances}`, (fleet.healthy ?? fleet.instances) < fleet.instances ? "n bad" : "n"],
+    healthCell(environment, fleet),
     ["td", count(requests.total), "n"], ["td", count(requests.errors), requests.errors ? "n bad" : "n"],
   ];
   for (const [tag, text, kind] of cells) {
@@ -100,6 +106,14 @@ function metricSentences(rollout) {
   });
 }
 
+// The latest runs of a job, newest first, under the one that comes next.
+function runSentences(environment) {
+  const took = (r) => (r.outcome ? `${r.outcome} after ${r.seconds} s` : `runs for ${r.seconds} s`);
+  const why = (r) => (r.outcome && r.outcome !== "done" ? `: ${r.why}` : "");
+  const told = (environment.runs || []).slice(-10).reverse().map((r) => `${when(r.slot)} · ${r.cohort} · ${r.instance} · ${took(r)}${why(r)}`);
+  return environment.next_run ? [`next run ${when(environment.next_run)}`, ...told] : told;
+}
+
 // The picture of `rebake judge explain`, asked for only while it is open, and anew while the rollout goes on.
 function showExplained(card, rollout) {
   const details = card.querySelector(".explained");
@@ -131,6 +145,7 @@ function fill(card, environment) {
   part(".shares").setAttribute("aria-label", `stable ${percent(stable)}, candidate ${percent(candidate)} of the traffic`);
   part("tbody").replaceChildren(...["stable", "candidate"].filter((c) => environment[c]).map((c) => row(environment, c)));
   part(".scroll").hidden = !environment.stable && !environment.candidate;
+  items(part(".runs"), runSentences(environment));
   drawEvidence(part(".evidence"), environment.rollout);
   items(part(".metrics"), metricSentences(environment.rollout));
   showExplained(card, shown);
