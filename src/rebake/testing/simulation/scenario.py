@@ -226,7 +226,15 @@ def _for_jobs(plan: Plan, chance: random.Random) -> Plan:
         overlap=chance.choice(("skip", "skip", "allow")),
         missed=chance.choice(("run", "skip")),
     )
-    return replace(_without_a_route(plan, 2), instances=1, schedule=schedule)
+    plan = replace(_without_a_route(plan, 2), instances=1, schedule=schedule)
+    return _seldom(plan) if chance.random() < 0.3 else plan
+
+
+def _seldom(plan: Plan) -> Plan:
+    """Run so seldom that a slot can be found late; too seldom for a judge."""
+    assert plan.schedule is not None
+    schedule = replace(plan.schedule, every_ms=100_000, missed="skip")
+    return replace(plan, schedule=schedule, strategy=Strategy("all-at-once"), soak_ms=min(plan.soak_ms, 1000))
 
 
 def succeeded_elsewhere(seed: int, release: str) -> bool:
@@ -247,6 +255,7 @@ def draw(seed: int) -> Scenario:
     happenings += _rot(chance, steps)
     happenings += _aims(chance, steps) + _set_back(chance, steps)
     happenings += _freezes(random.Random(f"{seed}/freezes"), steps)
+    happenings += _slept(random.Random(f"{seed}/slept"), steps) if of_jobs(seed) else []
     engines = 2 if chance.random() < 0.3 else 1
     ordered = sorted(happenings, key=lambda h: h.step)
     return Scenario(seed, steps, engines, tuple(ordered))
@@ -289,6 +298,11 @@ def _aims(chance: random.Random, steps: int) -> list[Happening]:
         )
         for _ in range(chance.choice((0, 1, 2)))
     ]
+
+
+def _slept(chance: random.Random, steps: int) -> list[Happening]:
+    """Hours in which nobody looked, as a machine has them that sleeps: a job's slots come meanwhile."""
+    return [Happening(chance.randrange(10, steps), "clock", value=HOUR)] if chance.random() < 0.3 else []
 
 
 def _freezes(chance: random.Random, steps: int) -> list[Happening]:
