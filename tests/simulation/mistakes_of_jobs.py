@@ -90,5 +90,5 @@ MISTAKES_OF_JOBS: dict[Callable[[Patch], None], int] = {
     call_every_run_done: 200,
     start_a_run_that_is_over_again: 60,
     let_runs_go_on_for_ever: 300,
-    make_up_for_what_is_to_be_left_out: 300,
+    make_up_for_what_is_to_be_left_out: 600,
 }
