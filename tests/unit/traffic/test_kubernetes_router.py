@@ -18,7 +18,7 @@ from tests.unit.traffic.kubernetes_world import (
 
 from rebake.errors import LedgerConflict, Permanent, Transient
 from rebake.kubernetes import names
-from rebake.kubernetes.resources import HTTP_ROUTES, PODS, SERVICES, Json, Kind
+from rebake.kubernetes.resources import CONFIG_MAPS, HTTP_ROUTES, PODS, SERVICES, Json, Kind
 from rebake.ledger.ports import Fence
 from rebake.testing.kubernetes import ApiError, Fault
 from rebake.traffic.ports import EnvironmentRoute
@@ -216,6 +216,15 @@ def test_a_change_with_an_older_token_is_refused_however_late_and_by_whomever(sh
         shop.router.remove(SERVICE, ENVIRONMENT, fence=late)
     shop.router.apply(route, fence=Fence("shop/production", 8))
     assert shop.live()["metadata"]["annotations"]["rebake.dev/token"] == "8"
+
+
+def test_an_engine_that_was_outrun_brings_no_route_back_that_its_successor_removed(shop: RouteWorld) -> None:
+    record = {"metadata": {"name": names.lead_name(SERVICE, ENVIRONMENT)}, "data": {"token": "9"}}
+    shop.admin.post(CONFIG_MAPS.path(NAMESPACE), json=record).raise_for_status()
+    with pytest.raises(LedgerConflict):
+        shop.router.apply(_dealt(shop, 0), fence=Fence("shop/production", 8))
+    assert shop.admin.get(HTTP_ROUTES.path(NAMESPACE, NAME)).status_code == 404
+    shop.router.apply(_dealt(shop, 0), fence=Fence("shop/production", 9))
 
 
 def test_of_two_engines_the_newer_one_wins_also_between_reading_and_writing(shop: RouteWorld) -> None:

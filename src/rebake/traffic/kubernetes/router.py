@@ -26,7 +26,7 @@ from rebake.errors import LedgerConflict, Permanent, Transient
 from rebake.kubernetes import names
 from rebake.kubernetes.clusters import ClusterLink, Clusters
 from rebake.kubernetes.faults import Absent, Stale, Taken
-from rebake.kubernetes.resources import ENDPOINT_SLICES, HTTP_ROUTES, PODS, SERVICES, Json, Kind
+from rebake.kubernetes.resources import CONFIG_MAPS, ENDPOINT_SLICES, HTTP_ROUTES, PODS, SERVICES, Json, Kind
 from rebake.kubernetes.settings import KubernetesSettings, Wishes, settings_from
 from rebake.ledger.fencing import Tokens
 from rebake.ledger.ports import Fence
@@ -148,7 +148,7 @@ class KubernetesRouter:
             return
         seen = self._seen(ground)
         if seen.route is not None and _is_ours(seen.route):
-            _refuse_late(seen.route, fence, ground.where)
+            _refuse_late(documents.token_in(seen.route), fence, ground.where)
             self._delete(ground, ground.kind, seen.route)
         for one in seen.services:
             if _role(one) == "fleet":
@@ -180,8 +180,9 @@ class KubernetesRouter:
         if seen.route is not None:
             if not _is_ours(seen.route):
                 raise _not_ours(ground)
-            _refuse_late(seen.route, fence, ground.where)
+            _refuse_late(documents.token_in(seen.route), fence, ground.where)
         else:
+            self._refuse_outrun(ground, fence)
             self._refuse_other_kind(ground)
         before = {} if seen.route is None else reading.possible_weights(seen)
         wish = documents.wish_of(route, before)
@@ -256,6 +257,16 @@ class KubernetesRouter:
         self._informer(ground, kind).removed(item)
 
     # Refusals
+
+    def _refuse_outrun(self, ground: Ground, fence: Fence | None) -> None:
+        """Where there is no route that would hold a token, the environment's own record does: who was outrun must not
+        bring back a route that its successor took away."""
+        if fence is None:
+            return
+        name = names.lead_name(ground.service, ground.environment)
+        held = ground.link.client.get(CONFIG_MAPS, ground.namespace, name) or {}
+        text = str((held.get("data") or {}).get("token", ""))
+        _refuse_late(int(text) if text.isdigit() else 0, fence, f"{CONFIG_MAPS.resource} {ground.namespace}/{name}")
 
     def _refuse_other_kind(self, ground: Ground) -> None:
         """Callers of a Service do not come by a gateway of themselves, nor the other way round."""
@@ -398,8 +409,7 @@ def _is_ours(item: Json) -> bool:
     return bool((item["metadata"].get("labels") or {}).get(names.MANAGED) == names.MANAGER)
 
 
-def _refuse_late(item: Json, fence: Fence | None, where: str) -> None:
-    newest = documents.token_in(item)
+def _refuse_late(newest: int, fence: Fence | None, where: str) -> None:
     if fence is not None and fence.token < newest:
         raise LedgerConflict(
             "lease-lost",
