@@ -32,8 +32,9 @@ from rebake.traffic.ports import TrafficRouter
 MOST_ROLLOUTS = 10_000
 """In one answer."""
 MOST_MOVES = 5000
-FIRST_LOOK_SECONDS = 3.0
-"""A view of what this agent has not looked at yet waits so long: an agent that was just started knows no instances."""
+FIRST_LOOK_SECONDS = 5.0
+"""So long after its start views wait for the agent's first look: before that it knows no instances. Later nobody waits:
+what it has not looked at by then is another home's, or another engine's."""
 _TOLD_BY_WEIGHTS = frozenset({"ramped", "shifted"})
 _BEFORE_USERS = frozenset({"waiting", "preparing", "launching", "checking"})
 
@@ -63,6 +64,7 @@ class Answers:
         self._engine = engine
         self._changes = changes
         self._wake = wake
+        self._began = time.monotonic()
 
     @property
     def _ledger(self) -> Ledger:
@@ -166,8 +168,8 @@ class Answers:
         return self._engine.view(key)
 
     def _await_first_look(self, keys: Sequence[str]) -> None:
-        """Wait until each of them was looked at since this agent began, for a while at most."""
-        deadline, count = time.monotonic() + FIRST_LOOK_SECONDS, 0
+        """Wait until each of them was looked at since this agent began, if it only just did."""
+        deadline, count = self._began + FIRST_LOOK_SECONDS, 0
         while not all(map(self._engine.seen, keys)) and (left := deadline - time.monotonic()) > 0:
             count = self._changes.wait(count, left)
 
