@@ -29,14 +29,17 @@ class ClusterLink:
         self._informers: dict[tuple[Kind, str], Informer] = {}
         self._lock = threading.Lock()
         self._heard: list[Heard] = []
+        self._closed = False
 
     def namespace(self, settings: KubernetesSettings) -> str:
         """Where an environment is."""
         return settings.namespace or self.client.namespace
 
     def informer(self, kind: Kind, namespace: str) -> Informer:
-        """The watch over everything of ours of one kind; begun by the first who asks."""
+        """The watch over everything of ours of one kind; begun by the first who asks. Raises: Permanent when closed."""
         with self._lock:
+            if self._closed:
+                raise Permanent("platform-closed", "the platform was closed", remedy="make another one")
             found = self._informers.get((kind, namespace))
             if found is None:
                 found = self._informers[kind, namespace] = Informer(self.client, kind, namespace)
@@ -54,7 +57,10 @@ class ClusterLink:
             one.listen(heard)
 
     def close(self) -> None:
-        for one in self._informers.values():
+        with self._lock:
+            self._closed = True
+            informers = list(self._informers.values())
+        for one in informers:
             one.close()
         self.client.close()
 

@@ -83,6 +83,7 @@ class KubernetesPlatform:
         self._secrets_seen: dict[str, tuple[float, tuple[Drift, ...]]] = {}
         self._strangers: dict[str, float] = {}
         self._keys: set[Key] = set()
+        self._trouble: dict[Key, RebakeError] = {}
         self._lock = threading.RLock()
         self._closed = False
         clusters.listen(self._heard)
@@ -99,6 +100,7 @@ class KubernetesPlatform:
 
         Raises: what `prepare` raises; Permanent naming the permission, the quota or the policy that stands in the way.
         """
+        self._raise_trouble((spec.service, spec.environment))
         settings = self._settings(spec.service, spec.environment)
         where = self._where(spot_of(settings, self._namespace(settings)))
         self._leads.check(where.link, where.namespace, fence)
@@ -129,7 +131,10 @@ class KubernetesPlatform:
         return found
 
     def retire(self, instance: str, grace_ms: int, *, fence: Fence | None = None) -> None:
-        """Note that it is to finish, and delete its pod. See `Platform.retire`."""
+        """Note that it is to finish; its pod is deleted on the keeper's thread, with those of others that leave.
+
+        See `Platform.retire`. Raises: also what kept the keeper from its work, such as a missing permission.
+        """
         if instance.startswith(STRANGER):
             self._retire_stranger(instance.removeprefix(STRANGER), grace_ms)
             return
@@ -137,14 +142,15 @@ class KubernetesPlatform:
         if located is None:
             return
         where, fleet, place = located
+        self._raise_trouble(fleet.key)
         self._leads.check(where.link, where.namespace, fence)
         self._logs.keep(where.link.client, where.namespace, place)
         self._fleets.stop(where, fleet, instance, grace_ms, fence)
-        self._keeper.at(fleet.key, self._fleets.converge(where, fleet))
         with self._lock:
             self._drift.pop(instance, None)
             self._well.discard(instance)
             self._secrets_seen.pop(fleet.uid, None)
+        self._keeper.tell(fleet.key)
 
     def logs(self, instance: str, lines: int) -> Sequence[str]:
         """The last lines it wrote. See `Platform.logs`."""
@@ -207,15 +213,21 @@ class KubernetesPlatform:
         return [self._where(spot) for spot in spots]
 
     def _locate(self, instance: str) -> tuple[Where, FleetState, Place] | None:
-        """Which fleet has this instance."""
+        """Which fleet has this instance. Raises: PlatformError where it may be in a cluster that cannot be asked."""
         with self._lock:
             keys = list(dict.fromkeys([*self._keys, *self._spots.all()]))
+        unknown: PlatformError | None = None
         for key in keys:
-            for where in self._wheres(*key):
-                where.fresh()
-                for fleet in where.fleets(*key):
-                    if (place := fleet.place(instance)) is not None and not fleet.leaving:
-                        return where, fleet, place
+            try:
+                for where in self._wheres(*key):
+                    where.fresh()
+                    for fleet in where.fleets(*key):
+                        if (place := fleet.place(instance)) is not None and not fleet.leaving:
+                            return where, fleet, place
+            except PlatformError as error:
+                unknown = error
+        if unknown is not None:
+            raise unknown
         return None
 
     def _know(self, key: Key) -> None:
@@ -238,15 +250,36 @@ class KubernetesPlatform:
         """Bring every fleet of an environment to what its places say. Returns: when to look again."""
         wake_at = float("inf")
         try:
+            self._trouble.pop(key, None)
             for where in self._wheres(*key):
                 where.fresh()
                 for fleet in where.fleets(*key):
                     wake_at = min(wake_at, self._fleets.converge(where, fleet))
                     self._listen_to(where, fleet)
+            self._forget_spots(key)
+        except RebakeError as error:
+            self._trouble[key] = error
+            raise
         finally:
             if self.on_change is not None:
                 self.on_change(*key)
         return wake_at
+
+    def _forget_spots(self, key: Key) -> None:
+        """Where the file points no more, and where nothing is left."""
+        block = self._wishes.settings(*key)
+        current = spot_of(settings := settings_from(block), self._namespace(settings)) if block else None
+        for spot in self._spots.of(*key):
+            if spot != current and not self._where(spot).fleets(*key):
+                with disk_errors(self._home.root):
+                    self._spots.forget(*key, spot)
+
+    def _raise_trouble(self, key: Key) -> None:
+        """What the keeper met is told to whoever asks for a change next, once."""
+        error = self._trouble.pop(key, None)
+        if error is not None:
+            self._keeper.tell(key)
+            raise error
 
     def _listen_to(self, where: Where, fleet: FleetState) -> None:
         """What events say of its pods, for whoever wanted to know."""

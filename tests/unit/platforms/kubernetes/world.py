@@ -25,7 +25,7 @@ from rebake.release.manifest import Health, Resources, RunContract, SecretVersio
 from rebake.testing.kubernetes import ADMIN_TOKEN, Behaviour, Cluster
 
 NAMESPACE = "default"
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 APPS = f"/apis/apps/v1/namespaces/{NAMESPACE}"
 CORE = f"/api/v1/namespaces/{NAMESPACE}"
 POLICY = f"/apis/policy/v1/namespaces/{NAMESPACE}"
