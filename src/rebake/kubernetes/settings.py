@@ -1,10 +1,10 @@
-"""`kubernetes: {…}` of an environment as a value, and who knows it. Pure; `spec.model.Kubernetes` explains each key."""
+"""`kubernetes: {…}` of an environment as a value. Pure; `spec.model.Kubernetes` explains each key."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 SCRATCH_BYTES = 256 << 20
 
@@ -114,25 +114,3 @@ def _traffic(doc: Mapping[str, Any]) -> Traffic:
         token_file=doc.get("token_file"),
         timeout_ms=int(doc.get("timeout", 5000)),
     )
-
-
-class Wishes(Protocol):
-    """What the environments ask of their cluster; the composition root knows their plans."""
-
-    def settings(self, service: str, environment: str, /) -> Mapping[str, Any]:
-        """`kubernetes: {…}` of the plan under way, else of the one in service."""
-        ...
-
-    def environments(self, service: str, /) -> Sequence[str]:
-        """The environments of a service that are on this platform."""
-        ...
-
-
-class NoWishes:
-    """Every environment with the defaults."""
-
-    def settings(self, _service: str, _environment: str) -> Mapping[str, Any]:
-        return {}
-
-    def environments(self, _service: str) -> Sequence[str]:
-        return ()

@@ -35,7 +35,7 @@ from rebake.platforms.docker.requests import (
     network_name,
 )
 from rebake.platforms.docker.sessions import HealthSessions, Place
-from rebake.platforms.docker.settings import DockerSettings, NoWishes, Wishes, settings_from, socket_of
+from rebake.platforms.docker.settings import DockerSettings, settings_from, socket_of
 from rebake.platforms.docker.strangers import PREFIX, Strangers, runs
 from rebake.platforms.faults import disk_errors
 from rebake.platforms.findings import Finding
@@ -46,6 +46,7 @@ from rebake.platforms.ports import Progress
 from rebake.platforms.records import Ended, Stopping, write_once, write_record
 from rebake.platforms.sources import SecretSource
 from rebake.platforms.watcher import Watched, Watcher
+from rebake.platforms.wishes import NoWishes, Wishes
 from rebake.release.manifest import Release
 
 _PORT_TRIES = 4

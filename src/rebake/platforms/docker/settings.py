@@ -1,11 +1,11 @@
-"""`docker: {…}` of an environment as a value, who knows it, and where the engine's socket is looked for. Pure."""
+"""`docker: {…}` of an environment as a value, and where the engine's socket is looked for. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rebake.errors import Permanent
 
@@ -73,25 +73,3 @@ def socket_of(settings: DockerSettings, environ: Mapping[str, str], exists: Call
     rootless = [f"{runtime}/docker.sock", f"{runtime}/podman/podman.sock"] if runtime else []
     places = [SYSTEM_SOCKET, *rootless, "/run/podman/podman.sock"]
     return next((place for place in places if exists(Path(place))), SYSTEM_SOCKET)
-
-
-class Wishes(Protocol):
-    """What the environments ask of their engine; the composition root knows their plans."""
-
-    def settings(self, service: str, environment: str, /) -> Mapping[str, Any]:
-        """`docker: {…}` of the plan under way, else of the one in service."""
-        ...
-
-    def environments(self, service: str, /) -> Sequence[str]:
-        """The environments of a service that are on this platform."""
-        ...
-
-
-class NoWishes:
-    """Every environment with the defaults."""
-
-    def settings(self, _service: str, _environment: str) -> Mapping[str, Any]:
-        return {}
-
-    def environments(self, _service: str) -> Sequence[str]:
-        return ()

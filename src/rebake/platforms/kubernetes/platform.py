@@ -15,7 +15,7 @@ from rebake.errors import Permanent, PlatformError, RebakeError
 from rebake.kubernetes.clusters import Clusters
 from rebake.kubernetes.names import ENVIRONMENT, SERVICE
 from rebake.kubernetes.resources import CONFIG_MAPS, DEPLOYMENTS, PODS, SECRETS, STATEFUL_SETS, Json, Kind
-from rebake.kubernetes.settings import KubernetesSettings, NoWishes, Wishes, settings_from
+from rebake.kubernetes.settings import KubernetesSettings, settings_from
 from rebake.ledger.ports import Fence
 from rebake.platforms.faults import disk_errors
 from rebake.platforms.findings import Finding
@@ -34,6 +34,7 @@ from rebake.platforms.kubernetes.words import Words
 from rebake.platforms.model import Drift, Instance, InstanceSpec
 from rebake.platforms.ports import Progress
 from rebake.platforms.sources import SecretSource
+from rebake.platforms.wishes import NoWishes, Wishes
 from rebake.release.manifest import Release
 
 SECRETS_SECONDS = 60.0

@@ -27,9 +27,10 @@ from rebake.kubernetes import names
 from rebake.kubernetes.clusters import ClusterLink, Clusters
 from rebake.kubernetes.faults import Absent, Stale, Taken
 from rebake.kubernetes.resources import CONFIG_MAPS, ENDPOINT_SLICES, HTTP_ROUTES, PODS, SERVICES, Json, Kind
-from rebake.kubernetes.settings import KubernetesSettings, Wishes, settings_from
+from rebake.kubernetes.settings import KubernetesSettings, settings_from
 from rebake.ledger.fencing import Tokens
 from rebake.ledger.ports import Fence
+from rebake.platforms.wishes import Wishes
 from rebake.traffic.kubernetes import documents, reading
 from rebake.traffic.kubernetes.reading import Seen
 from rebake.traffic.kubernetes.records import Records, Submit
