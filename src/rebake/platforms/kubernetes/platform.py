@@ -285,7 +285,8 @@ class KubernetesPlatform:
     def _listen_to(self, where: Where, fleet: FleetState) -> None:
         """What events say of its pods, for whoever wanted to know."""
         if self._words.wanted():
-            self._words.ask(where.link, where.namespace, where.pods_of(fleet), fleet.record.spec.run.health.path)
+            items = [fleet.item, *where.pods_of(fleet)]
+            self._words.ask(where.link, where.namespace, items, fleet.record.spec.run.health.path)
 
     def _publish(self, digest: str, settings: KubernetesSettings, progress: Progress) -> Published:
         if settings.registry is None:

@@ -17,7 +17,7 @@ STRANGER = "stranger-"
 EVENTS_SECONDS = 3.0
 """Events are asked for only where a pod takes longer than most do."""
 Word = Callable[[Json], str | None]
-"""What the cluster's events last said of a pod."""
+"""What the cluster's events last said of an object."""
 
 
 def instance_of(
@@ -77,10 +77,11 @@ def _address(fleet: FleetState, pod: Json | None) -> str | None:
 
 def _detail(fleet: FleetState, place: Place, pod: Json | None, now: float, word: Word, *, settled: bool) -> str | None:
     """Why it does not serve; None when it does."""
-    if pod is None:
-        return None if place.stopping else refused(fleet.item) or "waits for its pod"
-    if is_ready(pod) or place.stopping:
+    if place.stopping or (pod is not None and is_ready(pod)):
         return None
+    if pod is None:  # a StatefulSet tells of refused pods by events only
+        said = word(fleet.item) if now - place.at >= EVENTS_SECONDS else None
+        return refused(fleet.item) or said or "waits for its pod"
     age, health = now - place.at, fleet.record.spec.run.health
     kept_back = hindrance(pod, age)
     late = not settled and age * 1000 > health.start_timeout_ms

@@ -1,4 +1,4 @@
-"""What the cluster's events say of pods that do not serve: asked for seldom, and only of those."""
+"""What the cluster's events say of pods that do not serve, and of fleets that get none: asked for seldom."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from rebake.kubernetes.clusters import ClusterLink
-from rebake.kubernetes.resources import EVENTS, PODS, Json
+from rebake.kubernetes.resources import EVENTS, Json
 from rebake.platforms.kubernetes.reasons import brings_a_node, last_word
 
 OFTEN_SECONDS = 5.0
@@ -23,9 +23,9 @@ class Words:
         self._wanted: dict[str, None] = {}
         self._lock = threading.Lock()
 
-    def of(self, pod: Json) -> str | None:
+    def of(self, item: Json) -> str | None:
         """The last word; asked for anew where it is old."""
-        uid = str(pod["metadata"]["uid"])
+        uid = str(item["metadata"]["uid"])
         with self._lock:
             text, at = self._said.get(uid, (None, float("-inf")))
             if not 0 <= self._now() - at < OFTEN_SECONDS:
@@ -40,23 +40,23 @@ class Words:
     def wanted(self) -> bool:
         return bool(self._wanted)
 
-    def ask(self, link: ClusterLink, namespace: str, pods: list[Json], path: str) -> bool:
-        """Ask about those of these pods that somebody wants to know of. Returns: whether there is news.
+    def ask(self, link: ClusterLink, namespace: str, items: list[Json], path: str) -> bool:
+        """Ask about those of these objects that somebody wants to know of. Returns: whether there is news.
 
         Raises: PlatformError.
         """
         news = False
-        for pod in pods:
-            uid = str(pod["metadata"]["uid"])
+        for item in items:
+            uid = str(item["metadata"]["uid"])
             with self._lock:
                 wanted = self._wanted.pop(uid, 0) is None
             if wanted:
-                news = self._ask(link, namespace, pod, uid, path) or news
+                news = self._ask(link, namespace, item, path) or news
         return news
 
-    def _ask(self, link: ClusterLink, namespace: str, pod: Json, uid: str, path: str) -> bool:
-        name = pod["metadata"]["name"]
-        chosen = f"involvedObject.kind={PODS.name},involvedObject.name={name}"
+    def _ask(self, link: ClusterLink, namespace: str, item: Json, path: str) -> bool:
+        name, uid = item["metadata"]["name"], str(item["metadata"]["uid"])
+        chosen = f"involvedObject.name={name}"
         events, _ = link.client.find(EVENTS, namespace, fields=chosen)
         mine = [one for one in events if (one.get("involvedObject") or {}).get("uid") in (uid, None)]
         text = last_word(mine, path)

@@ -37,6 +37,14 @@ def test_a_quota_that_is_used_up(world: World) -> None:
     world.raised(world.spec(3))
 
 
+def test_a_stateful_fleet_that_gets_no_pods_says_why_too(world: World) -> None:
+    world.wished["kind"] = "statefulset"
+    world.make(f"{CORE}/resourcequotas", {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})
+    world.platform.launch(world.spec(1))
+    waiting = world.until_instance("f1-1", lambda i: "exceeded quota: none" in (i.detail or ""))
+    assert waiting.state == "starting"
+
+
 def test_a_webhook_that_refuses_the_pods_and_one_that_refuses_the_fleet(world: World) -> None:
     world.cluster.webhooks["policy.example"] = lambda kind, _: "unsigned" if kind.kind == "Pod" else ""
     exited = _exited(world)
