@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from rebake.errors import PlatformError
-from rebake.kubernetes.resources import Json
-from rebake.platforms.kubernetes.reasons import UNSCHEDULABLE_SECONDS, end_of, hindrance, last_word, refused
+from rebake.kubernetes.resources import Json, condition
+from rebake.platforms.kubernetes.reasons import UNSCHEDULABLE_SECONDS, end_of, hindrance, last_word
 from rebake.platforms.kubernetes.records import FleetRecord
 from rebake.platforms.model import Instance
 from rebake.release.manifest import Resources
@@ -33,7 +33,7 @@ def test_a_quota_that_is_used_up(world: World) -> None:
     assert world.one("f1-1") is not None
     world.gone("f1-2")
     world.http.delete(f"{CORE}/resourcequotas/small")
-    world.until(lambda: refused(world.deployments()[0]) is None)
+    world.until(lambda: condition(world.deployments()[0], "ReplicaFailure") is None)
     world.raised(world.spec(3))
 
 
