@@ -249,6 +249,18 @@ def test_a_home_that_cannot_be_made(terminal: Terminal, tmp_path: Path, monkeypa
     assert "REBAKE_HOME" in typed.doc["remedy"]
 
 
+def test_a_home_on_a_file_system_that_became_read_only(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal.home.root.mkdir()
+    found = os.statvfs(terminal.home.root)
+    flags = list(found)
+    flags[8] |= os.ST_RDONLY
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(flags))
+    typed = terminal("agent", "start", "--json")
+    assert (typed.code, typed.doc["error"]) == (5, "home-not-writable")
+    assert "read-only" in typed.doc["problem"]
+    assert "what serves goes on" in typed.doc["remedy"]
+
+
 def test_a_home_of_another_user(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal.home.root.mkdir()
     owner = terminal.home.root.stat().st_uid

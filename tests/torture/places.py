@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,8 +73,9 @@ def _says(site: Ground, findings: Findings, words: tuple[str, ...], *, also_dead
         until(told, 15)
     except AssertionError:
         findings.violations.append(f"status says nothing of it: {site.rebake('status', 'production').out}")
-    candidate = site.rebake("status", "production", "--json").doc["candidate"]
-    findings.demand(candidate["healthy"] == candidate["instances"], f"what is healthy is not shown so: {candidate}")
+    if site.holder:
+        candidate = site.rebake("status", "production", "--json").doc["candidate"]
+        findings.demand(candidate["healthy"] == candidate["instances"], f"what is healthy is not shown so: {candidate}")
     if also_dead:
         site.kill_holder()
         done = site.rebake("status", "production")
@@ -138,26 +139,40 @@ def read_only() -> Findings:
         assert site.deploy().code == 0
         with site.load() as load:
             _hold(site, "v1")
-            _remount(folder, "ro")
+            turned = _turned(site, folder)
             refused = site.rebake("stop", "production")
             findings.demand(
                 refused.code == 5 and ("read-only" in refused.err.lower() or "readonly" in refused.err.lower()),
                 f"stop on a read-only disk: {refused.code} {refused.err}",
             )
             _says(site, findings, ("read-only", "readonly", "Read-only", "cannot be written"), also_dead=True)
-            _remount(folder, "rw")
+            turned()
             _goes_on(site, findings)
             report = load.stop()
         return _end(findings, site, unserved(report))
 
 
-def _remount(folder: Path, how: str) -> None:
-    """The mount itself is turned, not the file system. Raises: Skip where that is refused."""
-    done = subprocess.run(
-        ["mount", "-o", f"remount,bind,{how}", str(folder)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise Skip(f"this kernel keeps a mount writable while files of it are open for writing: {done.stderr.strip()}")
+def _turned(site: Ground, folder: Path) -> Callable[[], None]:
+    """Make it read-only; what is given back makes it writable again.
+
+    The mount itself is turned, not the file system. Where the kernel keeps it writable, because files of it are being
+    written, a read-only mount is laid over it while the agent is dead: what is opened from then on meets that one.
+    """
+    if _mounted("remount,bind,ro", folder):
+        return lambda: _must(_mounted("remount,bind,rw", folder))
+    site.kill_holder()
+    _must(_mounted("bind", folder, folder) and _mounted("remount,bind,ro", folder))
+    return lambda: _must(subprocess.run(["umount", "--lazy", str(folder)], check=False).returncode == 0)
+
+
+def _mounted(how: str, *places: Path) -> bool:
+    command = ["mount", "-o", how, *map(str, places)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _must(done: bool) -> None:
+    if not done:
+        raise Skip("this kernel lets nobody turn a mount")
 
 
 def _library() -> Path:

@@ -34,7 +34,8 @@ COMMAND: Sequence[str] = (sys.executable, "-P", "-m", "rebake.server.agent")
 def check_home(home: Home) -> None:
     """Refuse a home that is not ours or cannot be written, before anything is written as the wrong user.
 
-    Raises: UsageError `home-of-another-user`, `home-not-writable`.
+    Raises: UsageError `home-of-another-user`, `home-not-writable`; Permanent `home-not-writable` where its file system
+        became read-only.
     """
     try:
         found = home.root.stat()
@@ -48,6 +49,13 @@ def check_home(home: Home) -> None:
             f"expected a home of user {_user(os.geteuid())}, found one of user {_user(found.st_uid)}",
             where=str(home.root),
             remedy=f"run the command as {_user(found.st_uid)}, or set REBAKE_HOME to a folder of your own",
+        )
+    if home.root.is_dir() and os.statvfs(home.root).f_flag & os.ST_RDONLY:
+        raise Permanent(
+            "home-not-writable",
+            "rebake cannot keep its state here: the file system is read-only",
+            where=str(home.root),
+            remedy="make it writable again (its kernel log says why it is not); what serves goes on meanwhile",
         )
     if not home.root.is_dir() or not os.access(home.root, os.W_OK | os.X_OK):
         raise _not_writable(home, "not a folder that can be written")

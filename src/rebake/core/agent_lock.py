@@ -46,7 +46,7 @@ def take_lock(path: Path) -> int:
 def lock_holder(path: Path) -> int | None:
     """The pid of the agent that holds the lock, 0 if it has not written it yet, or None when nobody holds it."""
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # also on a disk that became read-only
     except FileNotFoundError:
         return None
     try:
