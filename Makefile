@@ -47,6 +47,7 @@ KILLS ?= 200
 SEED ?= 1
 torture: .venv/.ready ## kill agent, Envoy, instances and machine under load: make torture KILLS=200 SEED=1 (half an hour)
 	@$(BIN)/python -m tests.torture --kills $(KILLS) --seed $(SEED)
+	@REBAKE_EVERY_REQUEST=1 $(BIN)/python -m pytest -q -n 2 tests/unit/platforms/kubernetes/test_engines.py
 
 bench: .venv/.ready ## the measured figures, as ratios against peers in the same run
 	@$(BIN)/python -m benchmarks
