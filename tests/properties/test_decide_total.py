@@ -148,5 +148,5 @@ def test_a_fleet_that_is_told_well_at_once_is_what_the_long_look_finds(
 ) -> None:
     short = decide(environment, world, now)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(fleets, "_all_is_well", lambda *_: False)
+        patched.setattr(fleets, "all_is_well", lambda *_: False)
         assert decide(environment, world, now) == short

@@ -129,7 +129,7 @@ def test_while_the_server_is_away_instances_stay_known_and_then_it_is_told(
 
 LONGEST = 52
 """Requests of a whole journey, watches apart."""
-EACH = 1 if os.environ.get("REBAKE_EVERY_REQUEST") else 4
+EACH = 1 if os.environ.get("REBAKE_EVERY_REQUEST") else 8
 """Each so many requests are tried; all of them in `make torture`."""
 
 
