@@ -22,7 +22,7 @@ tour: .venv/.ready ## run the main job on a real small service, with real load
 	@$(BIN)/rebake tour
 
 test: .venv/.ready ## pass the tests (real Envoy, real processes)
-	@$(BIN)/python -m pytest -n 3
+	@$(BIN)/python -m pytest -n 2
 
 lint: .venv/.ready ## ruff: style and format
 	@$(BIN)/ruff check src tests benchmarks examples docs

@@ -132,8 +132,10 @@ def test_it_is_told_to_stop_under_load_and_answers_everything_that_came(start: A
     report = load.report()
     assert report.tags["r1"].answered == report.answered >= 60
     assert report.errors == 0
-    # Nothing listens any more, so later requests are refused; but nothing that was accepted is lost.
-    assert set(report.reasons) <= {"connection refused"}
+    # Nothing listens any more, so later requests are refused; but nothing that was accepted is lost. Whom the kernel
+    # connects in the very instant of closing, after the last look for those who wait, is reset: one, if anybody.
+    assert set(report.reasons) <= {"connection refused", "connection reset"}
+    assert report.reasons.get("connection reset", 0) <= 1
 
 
 def test_a_request_half_sent_when_it_is_told_to_stop_is_still_answered(start: Any) -> None:
