@@ -132,10 +132,12 @@ def test_it_is_told_to_stop_under_load_and_answers_everything_that_came(start: A
     report = load.report()
     assert report.tags["r1"].answered == report.answered >= 60
     assert report.errors == 0
-    # Nothing listens any more, so later requests are refused; but nothing that was accepted is lost. Whom the kernel
-    # connects in the very instant of closing, after the last look for those who wait, is reset: one, if anybody.
-    assert set(report.reasons) <= {"connection refused", "connection reset"}
-    assert report.reasons.get("connection reset", 0) <= 1
+    # Nothing listens any more, so later requests are refused; what was begun is answered. A request that meets the very
+    # instant in which its idle connection, or the listener, is closed is lost to whoever cannot send it again
+    # (RFC 9112, 9.3.1): one or two at this rate, where an end without care loses one on each of the 8 connections.
+    met = {reason: count for reason, count in report.reasons.items() if reason != "connection refused"}
+    assert set(met) <= {"connection reset", "closed before an answer"}
+    assert sum(met.values()) <= 2
 
 
 def test_a_request_half_sent_when_it_is_told_to_stop_is_still_answered(start: Any) -> None:
