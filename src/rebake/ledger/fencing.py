@@ -12,6 +12,20 @@ from rebake.errors import LedgerConflict
 from rebake.ledger.ports import Fence
 
 
+def too_late(fence: Fence, newest: int, where: str = "") -> LedgerConflict:
+    """What whoever is asked for an effect says of one that came after a newer token.
+
+    Args:
+        where: who noticed it; by default the environment.
+    """
+    return LedgerConflict(
+        "lease-lost",
+        f"an effect on {fence.key} came with token {fence.token}, after one with token {newest}",
+        where=where or fence.key,
+        remedy="another engine has taken over and goes on; nothing needs to be done",
+    )
+
+
 class Tokens:
     """The newest token that came with an effect, by environment. Safe from several threads.
 
@@ -35,9 +49,4 @@ class Tokens:
             if fence.token >= newest:
                 self._newest[fence.key] = fence.token
                 return
-        raise LedgerConflict(
-            "lease-lost",
-            f"an effect on {fence.key} came with token {fence.token}, after one with token {newest}",
-            where=fence.key,
-            remedy="another engine has taken over and goes on; nothing needs to be done",
-        )
+        raise too_late(fence, newest)

@@ -18,9 +18,9 @@ from rebake.kubernetes.clusters import ClusterLink
 from rebake.kubernetes.faults import Stale, Taken
 from rebake.kubernetes.names import FLEET, label_value
 from rebake.kubernetes.resources import AUTOSCALERS, CONFIG_MAPS, DEPLOYMENTS, PODS, STATEFUL_SETS, Json, Kind
+from rebake.ledger.fencing import too_late
 from rebake.ledger.ports import Fence
 from rebake.platforms.kubernetes import requests
-from rebake.platforms.kubernetes.leads import refusal
 from rebake.platforms.kubernetes.records import LEAST, REQUEST, FleetRecord, FleetState, Place, read_fleet
 from rebake.platforms.kubernetes.steps import Deletion, Step, least_of, step
 
@@ -322,7 +322,7 @@ def _token(fence: Fence | None) -> int:
 
 def _check(fleet: FleetState, fence: Fence | None) -> None:
     if fence is not None and fence.token < fleet.token:
-        raise refusal(fence, fleet.token)
+        raise too_late(fence, fleet.token)
 
 
 def _contended(kind: Kind, where: Where, name: str) -> Transient:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import threading
 import time
 
-from rebake.errors import LedgerConflict, Transient
+from rebake.errors import Transient
 from rebake.kubernetes.clusters import ClusterLink
 from rebake.kubernetes.faults import Stale, Taken
 from rebake.kubernetes.names import environment_labels, lead_name
 from rebake.kubernetes.resources import CONFIG_MAPS, Json
+from rebake.ledger.fencing import too_late
 from rebake.ledger.ports import Fence
 
 _TRIES = 8
@@ -40,7 +41,7 @@ class Leads:
         with self._lock:
             token, until = self._known.get(place, (0, 0.0))
         if token > fence.token:
-            raise refusal(fence, token)
+            raise too_late(fence, token)
         if token == fence.token and time.monotonic() < until:
             return
         self._raise(link, namespace, fence)
@@ -57,7 +58,7 @@ class Leads:
             if found is not None and held > fence.token:
                 with self._lock:
                     self._known[namespace, fence.key] = held, 0.0
-                raise refusal(fence, held)
+                raise too_late(fence, held)
             if found is not None and held == fence.token:
                 return
             try:
@@ -72,15 +73,6 @@ class Leads:
         raise Transient(
             "kubernetes-conflict", f"others write {name} all the time", where=f"configmaps {namespace}/{name}"
         )
-
-
-def refusal(fence: Fence, newest: int) -> LedgerConflict:
-    return LedgerConflict(
-        "lease-lost",
-        f"an effect on {fence.key} came with token {fence.token}, after one with token {newest}",
-        where=fence.key,
-        remedy="another engine has taken over and goes on; nothing needs to be done",
-    )
 
 
 def _token(found: Json | None) -> int:

@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from rebake.core.clock import Clock, SystemClock
-from rebake.errors import LedgerConflict, Permanent, Transient
+from rebake.errors import Permanent, Transient
 from rebake.kubernetes import names
 from rebake.kubernetes.clusters import ClusterLink, Clusters
 from rebake.kubernetes.faults import Absent, Stale, Taken
 from rebake.kubernetes.resources import CONFIG_MAPS, ENDPOINT_SLICES, HTTP_ROUTES, PODS, SERVICES, Json, Kind
 from rebake.kubernetes.settings import KubernetesSettings, settings_from
-from rebake.ledger.fencing import Tokens
+from rebake.ledger.fencing import Tokens, too_late
 from rebake.ledger.ports import Fence
 from rebake.platforms.wishes import Wishes
 from rebake.traffic.kubernetes import documents, reading
@@ -412,12 +412,7 @@ def _is_ours(item: Json) -> bool:
 
 def _refuse_late(newest: int, fence: Fence | None, where: str) -> None:
     if fence is not None and fence.token < newest:
-        raise LedgerConflict(
-            "lease-lost",
-            f"an effect on {fence.key} came with token {fence.token}, after one with token {newest}",
-            where=where,
-            remedy="another engine has taken over and goes on; nothing needs to be done",
-        )
+        raise too_late(fence, newest, where)
 
 
 def _refuse_shares(ground: Ground, route: EnvironmentRoute) -> None:
