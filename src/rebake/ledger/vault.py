@@ -14,14 +14,12 @@ from collections.abc import Set
 from pathlib import Path
 
 from rebake.core.clock import Clock
+from rebake.core.secrets import GRACE_SECONDS
 from rebake.errors import Permanent, UsageError
 from rebake.ledger.ports import Ledger, Put
 
 VARIABLE = "REBAKE_SECRET_KEY_FILE"
 KIND = "secret"
-GRACE_SECONDS = 3600.0
-"""A value this young is kept although no revision names it yet: its deploy may be under way."""
-
 _LEAST_KEY = 32
 _NONCE_BYTES = 12  # NIST SP 800-38D, 8.2.2: a random nonce of 96 bits, for at most 2^32 boxes of one key
 _VERSION = re.compile(r"hmac:[0-9a-f]{64}")

@@ -7,6 +7,7 @@ be read, which a restart does not cure. Source: Kubernetes, "Configure Liveness,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from anyio import to_thread
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -39,8 +40,7 @@ class _Figures(Collector):
         )
         yield GaugeMetricFamily("rebake_led", "Environments that this engine holds the lease of.", figures["led"])
         yield _by("rebake_rollouts", "Rollouts under way, by state.", "state", figures["rollouts"])
-        looks = CounterMetricFamily("rebake_looks", "Looks at environments since the start.", figures["looks"])
-        yield looks
+        yield CounterMetricFamily("rebake_looks", "Looks at environments since the start.", figures["looks"])
         yield CounterMetricFamily(
             "rebake_failed_looks", "Looks that an error ended, since the start.", figures["failed_looks"]
         )
@@ -64,9 +64,11 @@ def probes_app(application: Application) -> Starlette:
     async def alive(_: Request) -> Response:
         return _said(application.ails())
 
+    head = partial(application.ledger, after=0, limit=0, service=None, environment=None, rollout=None)
+
     async def ready(_: Request) -> Response:
         try:
-            await to_thread.run_sync(application.figures)
+            await to_thread.run_sync(head)
         except RebakeError as error:
             return _said(f"{error.problem} [{error.code}]")
         return _said(None)

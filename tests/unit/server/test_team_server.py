@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -209,10 +210,15 @@ class Ailing(FakeApplication):
     def ails(self) -> str | None:
         return self.problem
 
-    def figures(self) -> dict[str, object]:
+    def figures(self) -> dict[str, Any]:
         if self.error is not None:
             raise self.error
         return super().figures()
+
+    def ledger(self, **asked: Any) -> dict[str, Any]:
+        if self.error is not None:
+            raise self.error
+        return super().ledger(**asked)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rebake.bake.builders.python_lock import normal
 from rebake.bake.ports import Installed, Item
 from rebake.release.manifest import Package
 
@@ -127,7 +128,7 @@ def _package(items: Mapping[bytes, Item], folder: bytes) -> Package:
             name = found[1]
         if found := re.search(r"(?mi)^Version:\s*(\S+)", head):
             version = found[1]
-    return Package(re.sub(r"[-_.]+", "-", name).lower(), version)
+    return Package(normal(name), version)
 
 
 def _programs_of(items: Mapping[bytes, Item], folder: bytes) -> dict[bytes, Item]:

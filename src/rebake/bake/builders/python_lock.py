@@ -97,9 +97,9 @@ def check_extras(source: Path, lock: PythonLock | None, extras: Sequence[str]) -
             where="bake.extras",
             remedy="run `uv lock`; or name the packages in the file that is there, and remove `extras`",
         )
-    known = {_normal(name): name for name in read_project(source).get("optional-dependencies", {})}
+    known = {normal(name): name for name in read_project(source).get("optional-dependencies", {})}
     for extra in extras:
-        if _normal(extra) not in known:
+        if normal(extra) not in known:
             raise BakeError(
                 "extra-unknown",
                 f"pyproject.toml has no optional dependencies {extra!r}; it has {', '.join(known.values()) or 'none'}",
@@ -108,8 +108,8 @@ def check_extras(source: Path, lock: PythonLock | None, extras: Sequence[str]) -
             )
 
 
-def _normal(name: str) -> str:
-    """Source: packaging.python.org, "Name normalization"."""
+def normal(name: str) -> str:
+    """A package's name, or an extra's, as it is compared. Source: packaging.python.org, "Name normalization"."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
