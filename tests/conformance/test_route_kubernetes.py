@@ -1,4 +1,4 @@
-"""A cluster's route passes what every route must do for an engine, by a gateway's weights."""
+"""A cluster's route passes what every route must do for an engine: by a gateway's weights, and by shares of pods."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from tests.unit.traffic.kubernetes_world import GATEWAY, NAMESPACE, RouteWorld, world
 
 from rebake.kubernetes import names
+from rebake.kubernetes.resources import ENDPOINT_SLICES
 from rebake.testing.conformance.route import ENVIRONMENT, SERVICE, RouteConformance
 from rebake.traffic.ports import Endpoint, EnvironmentRoute, FleetRoute, TrafficRouter
 
@@ -47,3 +48,43 @@ class TestRouteByAGateway(RouteConformance):
         with self.shop.cluster.store.changed:
             found = self.shop.cluster.gateway.shares(NAMESPACE, name)
         return {fleets[name]: share for name, share in found.items() if name}
+
+
+class TestRouteByInstances(TestRouteByAGateway):
+    """Without a gateway. Stable has two pods more that were given to nobody, so that one of the candidate's is a
+    quarter."""
+
+    @pytest.fixture
+    def router(self, tmp_path: Path) -> Iterator[TrafficRouter]:
+        with world(tmp_path, {"canary_by": "instances"}) as made:
+            self.shop = made
+            with made.cluster.in_real_time(20.0):
+                yield made.router
+
+    @pytest.fixture
+    def route(self, router: TrafficRouter) -> EnvironmentRoute:
+        fleets = [self._fleet("s1", 10_000, "stable", ENVIRONMENT), self._fleet("c1", 0, "candidate", ENVIRONMENT)]
+        for pod in self.shop.raise_fleet("s1", called=["spare-1", "spare-2"]):
+            self.shop.admin.patch(
+                f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}",
+                json={"metadata": {"labels": {names.INSTANCE: None}}},
+                headers={"Content-Type": "application/merge-patch+json"},
+            ).raise_for_status()
+        return EnvironmentRoute(SERVICE, ENVIRONMENT, "shop.example", tuple(fleets))
+
+    @staticmethod
+    def dealt(route: EnvironmentRoute, candidate_weight: int) -> EnvironmentRoute:
+        wish = TestRouteByAGateway.dealt(route, candidate_weight)
+        if not 0 < candidate_weight < 10_000:
+            return wish
+        return replace(wish, fleets=tuple(replace(one, called=1) for one in wish.fleets))
+
+    def shares(self, route: EnvironmentRoute) -> Mapping[str, float]:
+        name = names.environment_name(SERVICE, route.environment)
+        if self.shop.router.observe(SERVICE, route.environment) is None:
+            return {}
+        chosen = {"labelSelector": f"kubernetes.io/service-name={name}"}
+        slices = self.shop.admin.get(ENDPOINT_SLICES.path(NAMESPACE), params=chosen).json()["items"]
+        rows = [row for one in slices for row in one["endpoints"] or () if row["conditions"]["ready"]]
+        fleets = [self.shop.pod(row["targetRef"]["name"])["metadata"]["labels"][names.FLEET] for row in rows]
+        return {fleet: fleets.count(fleet) / len(fleets) for fleet in set(fleets)}

@@ -82,6 +82,41 @@ def test_without_a_gateway_the_service_moves_and_undo_brings_the_settings_back(p
     assert _settings_of(plain, first) == ["hello"]
 
 
+def _behind(site: Harbour) -> dict[str, int]:
+    """Pods that users of the Service reach, by fleet."""
+    from rebake.traffic.kubernetes.reading import SERVICE_OF_SLICE
+    from tests.e2e.harbour import _items
+
+    fleets = {one["metadata"]["name"]: one["metadata"]["labels"][names.FLEET] for one in _items(site.cluster, "pods")}
+    rows = [
+        row
+        for one in _items(site.cluster, "endpointslices")
+        if one["metadata"]["labels"][SERVICE_OF_SLICE] == NAME
+        for row in one["endpoints"] or ()
+    ]
+    met = [fleets[row["targetRef"]["name"]] for row in rows if row["conditions"]["ready"]]
+    return {fleet: met.count(fleet) for fleet in met}
+
+
+def test_without_a_gateway_a_canary_goes_by_pods_and_back(plain: Harbour) -> None:
+    plain.block = "      canary_by: instances\n"
+    plain.describe("    strategy: {canary: {steps: [33%], hold: 2s}}\n    undecided: promote\n    soak: 5m\n")
+    assert plain.ship().code == 0
+    first = _chosen(plain)
+    done = plain.ship("two", "--detach")
+    assert done.code == 0, done.err
+    until(lambda: _rollout(plain).get("state") == "holding", 60)
+    second = next(one for one in _behind(plain) if one != first)
+    assert _behind(plain) == {first: 2, second: 1}
+    assert plain.status()["route"], "the share is told"
+    until(lambda: _rollout(plain).get("state") == "soaking", 60)
+    until(lambda: _behind(plain) == {first: 1, second: 2})
+    stopped = plain.rebake("stop", "production")
+    assert stopped.code in (0, 6), stopped.err
+    until(lambda: _behind(plain) == {first: 2})
+    assert _chosen(plain) == first
+
+
 def test_a_release_that_cannot_start_is_refused_with_its_log_and_nobody_meets_it(plain: Harbour) -> None:
     assert plain.ship().code == 0
     first = _chosen(plain)

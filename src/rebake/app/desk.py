@@ -16,6 +16,7 @@ from rebake.app.afar import refuse_of_this_machine
 from rebake.app.answers import Changes
 from rebake.app.freezes import Freezes
 from rebake.app.platforms import refuse_base
+from rebake.app.pod_shares import refuse_shares
 from rebake.app.secret_values import Vault, secret_versions
 from rebake.core.codec import dump, load
 from rebake.core.digest import short
@@ -108,7 +109,7 @@ class Desk(Freezes):
         plan = replace(plan, run=contract_in(release.run, settings))
         key = f"{plan.service}/{plan.environment}"
         self._until(lambda: self._engine.settle(key, plan.platform), STOP_SECONDS, key)
-        return Rollout(
+        rollout = Rollout(
             id=timed_id("r", self._clock.now()),
             kind="deploy",
             revision=Revision(plan.service, plan.environment, release.digest, settings),
@@ -116,6 +117,9 @@ class Desk(Freezes):
             requested_by=str(doc.get("requested_by") or "unknown"),
             requested_at=self._clock.now(),
         )
+        if not self.serves_already(rollout):
+            refuse_shares(plan, self._engine.environment(key).stable)
+        return rollout
 
     def serves_already(self, rollout: Rollout) -> bool:
         """Whether its revision serves, and nothing is under way."""

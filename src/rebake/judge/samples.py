@@ -112,6 +112,13 @@ WORK = Words(
     "instances of both fleets fetch like work, and as much of it",
 )
 
+BY_INSTANCES = Words(
+    REQUESTS.unit,
+    REQUESTS.hit,
+    REQUESTS.not_yet,
+    "shares of the requests are those that the instances really had, so the bound is weaker than with a gateway",
+    "callers of both fleets are alike",
+)
 RUNS = Words("runs", "failed run", "no run was drawn at the present share yet")
 
 

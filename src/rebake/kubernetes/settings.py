@@ -58,6 +58,8 @@ class KubernetesSettings:
         instances: the size of a fleet; an autoscaler's smallest number.
         namespace: None for that of the context, or of the agent's own pod.
         kind: `deployment` or `statefulset`.
+        canary_by: `instances` where shares of users are those of pods behind one Service; None where a gateway deals
+            requests, or nothing is shared.
     """
 
     context: str | None = None
@@ -74,6 +76,7 @@ class KubernetesSettings:
     scratch_bytes: int = SCRATCH_BYTES
     labels: Mapping[str, str] = field(default_factory=dict)
     traffic: Traffic | None = None
+    canary_by: Literal["instances"] | None = None
     instances: int = 1
 
 
@@ -95,6 +98,7 @@ def settings_from(doc: Mapping[str, Any]) -> KubernetesSettings:
         scratch_bytes=int(doc.get("scratch") or SCRATCH_BYTES),
         labels=dict(doc.get("labels") or {}),
         traffic=_traffic(traffic) if traffic else None,
+        canary_by=doc.get("canary_by"),
         instances=int(doc.get("instances", 1)),
     )
 

@@ -248,7 +248,7 @@ class Judging:
             if stable is not None and sample.weights.keys() <= {stable.id, candidate.id}:
                 arms = replace(theirs, started=0), replace(ours, started=0)
                 during = float(sample.at), min(sample.at + 1.0, now)
-                self._judge_tick(rollout, share, share / FULL, arms, during, pairs)
+                self._judge_tick(rollout, share, self._dealt(rollout, share, arms), arms, during, pairs)
         if grown is not None and grown.share and stable is not None:
             finished_none = Arm(started=grown.stable.started), Arm(started=grown.candidate.started)
             if rollout.plan.sticky is not None:  # callers who come again are not dealt again
@@ -292,6 +292,13 @@ class Judging:
         if grown.share is not None and environment.stable is not None and rollout is not None:
             weight, arms = self._realised(rollout, grown), (grown.stable, grown.candidate)
             self._judge_tick(rollout, grown.share, weight, arms, (grown.since, grown.until))
+
+    @staticmethod
+    def _dealt(rollout: Rollout, share: int, arms: tuple[Arm, Arm]) -> float:
+        """The share with which a request fell to the candidate. A share of instances deals connections, and not evenly:
+        there the share of the requests that was realised stands in for it, as for callers that stick."""
+        total = arms[0].n + arms[1].n
+        return arms[1].n / total if rollout.plan.strategy.by_instances and total else share / FULL
 
     def _realised(self, rollout: Rollout, grown: Grown) -> float:
         """The share with which a request falls to the candidate, by counters.

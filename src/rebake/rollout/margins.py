@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rebake.core.units import FULL
 from rebake.judge import copies
-from rebake.judge.samples import RUNS, WORK, JudgeSettings, Pairs
+from rebake.judge.samples import BY_INSTANCES, RUNS, WORK, JudgeSettings, Pairs
 from rebake.rollout.plan import HttpCheck, JudgeRules, Plan
 from rebake.traffic.endpoints import fold
 
@@ -30,6 +30,8 @@ def settings_of(plan: Plan) -> JudgeSettings:
     settings = margins_of(plan.judge)
     if plan.kind == "job":
         return replace(settings, words=RUNS)
+    if plan.strategy.by_instances:
+        return replace(settings, words=BY_INSTANCES)
     return settings if plan.routed else replace(settings, error_extra=settings.error_extra / 60, words=WORK)
 
 

@@ -48,6 +48,8 @@ class Strategy:
         profile: the judge's own ramp; None when steps are fixed.
         mirror_basis_points, mirror_ms: share of safe requests copied before the candidate gets its first users, and for
             how long; 0: none.
+        by_instances: a share is one of the instances behind one address, as nothing deals single requests there; every
+            step, and what the hold-back leaves, is one that so many instances have (`traffic.pods`).
     """
 
     kind: Literal["all-at-once", "blue-green", "canary", "linear", "shadow"] = "blue-green"
@@ -56,6 +58,7 @@ class Strategy:
     profile: Profile | None = None
     mirror_basis_points: int = 0
     mirror_ms: int = 0
+    by_instances: bool = False
 
     @property
     def mirrors(self) -> bool:

@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from rebake.core.units import FULL
 from rebake.rollout.fleets import serving
@@ -17,6 +18,7 @@ from rebake.rollout.plan import Plan, Strategy
 from rebake.rollout.shares import at_work, has_route
 from rebake.rollout.states import State
 from rebake.rollout.world import Environment, Fleet, Leaving, Rollout, World
+from rebake.traffic.pods import deal
 from rebake.traffic.ports import Endpoint, EnvironmentRoute, FleetRoute, Mirror
 
 LINGER_SECONDS = 0.25
@@ -112,6 +114,22 @@ def _fleet_route(fleet: Fleet, world: World, weight: int) -> FleetRoute:
     return FleetRoute(fleet.id, endpoints, weight, fleet.plan.run.health)
 
 
+def _called(environment: Environment, routes: list[FleetRoute]) -> list[FleetRoute]:
+    """Where shares are those of instances: how many of each fleet are called. What the candidate lacks of its own is
+    made up by stable; what stable lacks is not by the candidate, whose share no failure may raise."""
+    rollout, stable, candidate = environment.rollout, environment.stable, environment.candidate
+    if rollout is None or not rollout.plan.strategy.by_instances or stable is None or candidate is None:
+        return routes
+    by_fleet = {one.fleet: one for one in routes}
+    ours, theirs = by_fleet.get(candidate.id), by_fleet.get(stable.id)
+    if ours is None or theirs is None or not ours.weight_basis_points or not theirs.weight_basis_points:
+        return routes
+    dealt = deal(ours.weight_basis_points, stable.plan.instances, rollout.plan.instances)
+    lacking = max(0, dealt.candidate - len(ours.endpoints))
+    called = {candidate.id: dealt.candidate, stable.id: dealt.stable + lacking}
+    return [replace(one, called=called.get(one.fleet)) for one in routes]
+
+
 def desired_route(environment: Environment, world: World, now: float) -> EnvironmentRoute | None:
     """The whole route as it should be now; None when nothing should be routed at all."""
     plan = governing_plan(environment)
@@ -120,7 +138,7 @@ def desired_route(environment: Environment, world: World, now: float) -> Environ
     routes = [_fleet_route(f, world, shares[f.id]) for f in fleets]
     gone = [g for g in environment.leaving if g.fleet.plan.routed and not drained(g, world, now)]
     routes += [_fleet_route(g.fleet, world, 0) for g in gone]
-    routes = [r for r in routes if r.endpoints or r.weight_basis_points]
+    routes = [r for r in _called(environment, routes) if r.endpoints or r.weight_basis_points]
     if plan is None or not plan.routed or not routes:
         return None
     candidate = environment.candidate

@@ -20,7 +20,7 @@ from rebake.core.atomic import write_atomic
 
 _RULES = (
     *("model.py", "fields.py", "plan.py", "rules.py", "load.py"),
-    *("kubernetes_rules.py", "metric_rules.py", "worker_rules.py"),
+    *("kubernetes_rules.py", "metric_rules.py", "pod_share_rules.py", "worker_rules.py"),
 )
 KEPT = 64
 """Files remembered at most; the oldest go first."""

@@ -211,6 +211,14 @@ def shares(least: str = "0%", most: str = "100%") -> Unit:
     return Unit(_bounded(_SHARE, least, most), schema, units.format_share, least, most)
 
 
+def share_of(value: Any) -> int | None:
+    """Basis points of a share as it is written; None for what is none."""
+    try:
+        return units.parse_share(value) if isinstance(value, str) and len(value) < _LONGEST else None
+    except ValueError:
+        return None
+
+
 def sizes(least: str = "1MiB", most: str = "16TiB") -> Unit:
     """Bytes, spelled `256MiB` or `1GiB`."""
     schema = {"type": "string", "pattern": rf"^\s*{_NUMBER}(B|KiB|MiB|GiB|TiB)\s*$", "examples": ["256MiB", "1GiB"]}

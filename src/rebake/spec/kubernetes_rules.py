@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from rebake.spec import pod_share_rules
 from rebake.spec.report import Finding
 from rebake.spec.tree import Path
 
@@ -55,9 +56,11 @@ def _route(environment: dict[str, Any], block: dict[str, Any], path: Path) -> It
     if kind == "shadow" or "mirror" in _mapping(strategy, str(kind)):
         problem = f"expected no copies of requests on kubernetes ({_UNSEEN}), found {kind} with them"
         yield Finding("not-on-kubernetes", (*path, "strategy"), problem, "write strategy: canary, or blue-green")
+    elif block.get("canary_by") == "instances":
+        yield from pod_share_rules.findings(environment, block, str(kind), path)
     elif kind in _WEIGHTED and "gateway" not in block:
         problem = f"expected a gateway, which can deal single requests, with {kind}, found none: a Service cannot"
-        remedy = "write kubernetes: {gateway: {name: …}}, or strategy: blue-green"
+        remedy = "write kubernetes: {gateway: {name: …}}, or {canary_by: instances}, or strategy: blue-green"
         yield Finding("needs-a-gateway", (*path, "strategy"), problem, remedy)
 
 

@@ -626,7 +626,10 @@ class Kubernetes(Part):
     """A Secret of the namespace with which nodes pull from the registry."""
     gateway: KubernetesGateway | None = None
     """The Gateway that users come by. Without one the route is the Service's selector: blue-green and all-at-once
-    only."""
+    only, or canary_by."""
+    canary_by: Literal["instances"] | None = None
+    """`instances`: canary and linear without a gateway. A share of the users is one of the pods behind the Service, so
+    each step must be one that so many instances have."""
     kind: Literal["deployment", "statefulset"] = "deployment"
     """What a fleet is: a Deployment, or a StatefulSet, whose pods have names that stay."""
     autoscale: KubernetesAutoscale | None = None

@@ -15,6 +15,7 @@ from rebake.rollout import plan
 from rebake.rollout.gates import zone_of
 from rebake.spec import model
 from rebake.spec.report import unknown_environment
+from rebake.traffic.pods import deal
 from rebake.traffic.ports import Sticky
 
 _SOAK_MS = {"all-at-once": 0, "blue-green": 600_000}
@@ -79,7 +80,7 @@ def plan_for(spec: model.Spec, environment: str, folder: Path | None = None) -> 
     Raises: UsageError `unknown-environment` with the known ones.
     """
     chosen = _find(spec, environment)
-    strategy = _strategy(chosen)
+    strategy = _by_instances(chosen, _strategy(chosen))
     return plan.Plan(
         service=spec.service,
         environment=environment,
@@ -172,6 +173,14 @@ def _strategy(chosen: model.Environment) -> plan.Strategy:
             return plan.Strategy(kind=name)
 
 
+def _by_instances(chosen: model.Environment, strategy: plan.Strategy) -> plan.Strategy:
+    """With the shares that the instances have, where shares are those of instances."""
+    if chosen.platform != "kubernetes" or chosen.kubernetes.canary_by is None or strategy.kind not in _COMPARED:
+        return strategy
+    steps = tuple(deal(step, chosen.instances, chosen.instances).share for step in strategy.steps)
+    return replace(strategy, steps=steps, by_instances=True)
+
+
 def _canary(settings: model.CanarySettings) -> plan.Strategy:
     strategy = plan.Strategy("canary", profile=settings.profile or "default")
     if settings.steps:
@@ -197,9 +206,9 @@ def _hold_back(chosen: model.Environment, strategy: plan.Strategy) -> int:
     """As written; else 20 %, or what the last step leaves if that is less."""
     if strategy.kind not in _COMPARED:
         return 0
-    if chosen.hold_back is not None:
-        return chosen.hold_back
-    return min(_HOLD_BACK, FULL - max(strategy.steps, default=0))
+    least = min(_HOLD_BACK, FULL - max(strategy.steps, default=0))
+    back = least if chosen.hold_back is None else chosen.hold_back
+    return FULL - deal(FULL - back, chosen.instances, chosen.instances).share if strategy.by_instances else back
 
 
 def _checks(spec: model.Spec, chosen: model.Environment, folder: Path | None) -> tuple[plan.Check, ...]:

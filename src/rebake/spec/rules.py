@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rebake.core.units import FULL, format_share, parse_share
+from rebake.core.units import FULL, format_share
 from rebake.spec import kubernetes_rules, worker_rules
-from rebake.spec.fields import VARIABLE, split_listen
+from rebake.spec.fields import VARIABLE, share_of, split_listen
 from rebake.spec.metric_rules import metric_findings
 from rebake.spec.model import BUILDERS, PLATFORMS
 from rebake.spec.report import Finding, did_you_mean, listed, nearest
@@ -246,13 +246,6 @@ def _circle(after: dict[str, Any], start: str) -> list[str]:
 # --- strategies ------------------------------------------------------------------------------------------------------
 
 
-def _share(value: Any) -> int | None:
-    try:
-        return parse_share(value) if isinstance(value, str) and len(value) < 40 else None
-    except ValueError:
-        return None
-
-
 def canary_settings(data: Any, _: LineOf) -> Iterator[Finding]:
     for name in mapping(data, "environments"):
         path: Path = ("environments", name, "strategy", "canary")
@@ -269,7 +262,7 @@ def canary_settings(data: Any, _: LineOf) -> Iterator[Finding]:
 def _steps(steps: list[Any], path: Path) -> Iterator[Finding]:
     last, spelled = 0, ""
     for index, step in enumerate(steps):
-        points = _share(step)
+        points = share_of(step)
         if points is None:
             continue
         if points == FULL:
@@ -293,8 +286,8 @@ def hold_back(data: Any, _: LineOf) -> Iterator[Finding]:
             problem = f"expected hold_back only with canary or linear, found it with {kind}"
             yield Finding("hold-back-not-here", path, problem, "remove the line", True)
             continue
-        back = _share(environment["hold_back"])
-        top = max((_share(step) or 0 for step in items(strategy, "canary", "steps")), default=0)
+        back = share_of(environment["hold_back"])
+        top = max((share_of(step) or 0 for step in items(strategy, "canary", "steps")), default=0)
         if back is not None and top < FULL and back > FULL - top:
             most = format_share(FULL - top)
             problem = f"expected at most {most}, which the last step of {format_share(top)} leaves, "

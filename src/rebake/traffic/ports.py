@@ -24,12 +24,18 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class FleetRoute:
-    """One fleet behind the route. Weight 0 means registered and watched by the balancer, without users."""
+    """One fleet behind the route. Weight 0 means registered and watched by the balancer, without users.
+
+    Attributes:
+        called: how many of its endpoints, the first ones, get users, where shares are those of instances and the weight
+            only says what they come to; None where requests are dealt by weight.
+    """
 
     fleet: str
     endpoints: tuple[Endpoint, ...]
     weight_basis_points: int
     health: Health = Health()
+    called: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,62 @@ class Case:
     says: str = ""
 
 
+BY = "strategy: {canary: {steps: [25%, 50%]}}"
+PODS = {"strategy: canary": BY, "gateway: {name: public, namespace: infra, section: https, hostnames: [shop.example]}":
+        "canary_by: instances"}  # fmt: skip
+
+
+def _by_pods(**changes: str) -> str:
+    text = FILE
+    for before, after in PODS.items():
+        text = text.replace(before, after)
+    for before, after in changes.items():
+        text = text.replace(before.replace("_", " "), after)
+    return text
+
+
+def test_shares_of_pods_are_those_that_so_many_pods_have() -> None:
+    plan = plan_for(parse(_by_pods().replace("[25%, 50%]", "[33%, 50%, 65%]")), "production")
+    assert plan.strategy.steps == (3333, 5000, 6667)
+    assert plan.strategy.by_instances
+    assert plan.hold_back_basis_points == 2500, "one pod of stable's beside three"
+    assert settings_from(plan.platform_settings).canary_by == "instances"
+    plan = plan_for(parse(_by_pods().replace(BY, "strategy: {linear: {step: 25%}}")), "production")
+    assert plan.strategy.steps == (2500, 5000, 7500)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "code", "key", "says"),
+    [
+        ("25%, 50%", "5%, 50%", "share-not-had", "strategy.canary.steps[0]",
+         "expected a share that 3 instances can have (25%), found 5%"),
+        ("25%, 50%", "50%, 52%", "share-not-had", "strategy.canary.steps[1]",
+         "expected a share that 3 instances can have after 50% (60%), found 52%"),
+        (BY, "strategy: canary", "share-not-had", "strategy", "expected steps with canary_by: instances"),
+        (BY, "strategy: linear", "share-not-had", "strategy", "found 10%"),
+        (BY, BY + "\n    hold_back: 10%", "share-not-had", "hold_back",
+         "expected a share that 3 instances can have (25%), found 10%"),
+        (BY, "strategy: blue-green", "key-does-nothing", "kubernetes.canary_by", "only with canary or linear"),
+        ("canary_by: instances", "canary_by: instances\n      gateway: {name: public}", "key-does-nothing",
+         "kubernetes.canary_by", "found both"),
+        ("canary_by: instances", "canary_by: instances\n      autoscale: {max: 9}", "not-by-instances",
+         "kubernetes.autoscale", "changes the pods"),
+        ("canary_by: instances", 'canary_by: instances\n      traffic: {prometheus: "http://p:9090"}',
+         "not-by-instances", "kubernetes.traffic", "tells no fleets apart"),
+    ],
+)  # fmt: skip
+def test_what_pods_cannot_have_is_refused_with_what_they_can(
+    was: str, now: str, code: str, key: str, says: str
+) -> None:
+    text = _by_pods()
+    assert was in text
+    with pytest.raises(SpecError) as refused:
+        parse(text.replace(was, now))
+    found = [(one.code, one.key, one.problem) for one in refused.value.mistakes]
+    assert [(code, f"environments.production.{key}")] == [one[:2] for one in found], found
+    assert says in found[0][2]
+
+
 CASES = [
     Case("not-on-kubernetes", "listen", "instances: 3", "listen: 127.0.0.1:80", "the gateway's host name"),
     Case("not-on-kubernetes", "sticky", "instances: 3", "sticky: true", "keeps no callers together"),

@@ -115,7 +115,8 @@ class RouteWorld:
         had = self.pods.setdefault(fleet, [])
         made = list(called) or [f"{fleet}-{n}" for n in range(len(had) + 1, len(had) + 1 + count)]
         for instance in made:
-            marks = {**names.fleet_labels(SERVICE, environment, fleet), names.SERVING: "true"}
+            own = {names.SERVING: "true", names.USERS: fleet}
+            marks = {**names.fleet_labels(SERVICE, environment, fleet), **own}
             container = {"name": "main", "image": f"web-{fleet}", "ports": [{"name": "http", "containerPort": 8080}]}
             body = {
                 "metadata": {"name": instance, "labels": {**marks, names.INSTANCE: instance, **(labels or {})}},

@@ -30,6 +30,7 @@ from rebake.kubernetes.names import (
     PORT,
     REVISION,
     SERVING,
+    USERS,
     fleet_labels,
     fleet_name,
     label_value,
@@ -138,7 +139,7 @@ def fleet_request(record: FleetRecord, places: Sequence[Place], token: int) -> J
 def template_of(record: FleetRecord) -> Json:
     """The pods' template."""
     spec, settings = record.spec, record.settings
-    labels = {**settings.labels, **labels_of(record), SERVING: "true"}
+    labels = {**settings.labels, **labels_of(record), SERVING: "true", USERS: label_value(spec.fleet)}
     return {"metadata": {"labels": labels}, "spec": _pod(spec, settings, record)}
 
 

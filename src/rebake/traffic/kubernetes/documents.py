@@ -3,7 +3,8 @@
 - Each fleet has a Service of its own, over its pods that serve (`names.SERVING`).
 - With a gateway an HTTPRoute deals requests among these Services by weight; one with no weight at all is attached to
   no gateway, so that nobody is answered before the first promotion.
-- Without a gateway the users' Service selects the pods of one fleet.
+- Without a gateway the users' Service selects the pods of one fleet; where shares are those of instances, the pods that
+  share one fleet's users (`dealing`).
 
 Lists are written out whole, with what defaults would fill in: a field manager holds a list as one, and a default that
 is filled in later would look like somebody's change (`docs/kubernetes-emulator.md`).
@@ -37,11 +38,15 @@ NOBODY = "nobody"
 
 @dataclass(frozen=True, slots=True)
 class FleetWish:
-    """Attributes: instances: ids that may receive requests."""
+    """Attributes:
+    instances: ids that may receive requests.
+    called: how many of them, the first ones, do, where shares are those of instances.
+    """
 
     fleet: str
     weight: int
     instances: tuple[str, ...] = ()
+    called: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +73,17 @@ class Wish:
         """Whether anybody is to be answered."""
         return any(one.weight for one in self.fleets)
 
+    @property
+    def host(self) -> str | None:
+        """The fleet whose users others share, as one Service is called for them all; None where nobody shares."""
+        sharing = [one.fleet for one in self.fleets if one.weight]
+        return sharing[0] if len(sharing) > 1 else None
+
 
 def wish_of(route: EnvironmentRoute, before: Mapping[str, int]) -> Wish:
     fleets = tuple(
-        FleetWish(one.fleet, one.weight_basis_points, tuple(e.instance for e in one.endpoints)) for one in route.fleets
+        FleetWish(one.fleet, one.weight_basis_points, tuple(e.instance for e in one.endpoints), one.called)
+        for one in route.fleets
     )
     return Wish(route.version, fleets, route.preview, dict(before))
 
@@ -90,7 +102,10 @@ def wish_in(item: Json | None) -> Wish | None:
     text = _annotation(item, WISH)
     try:
         doc = json.loads(text)
-        fleets = tuple(FleetWish(one["fleet"], int(one["weight"]), tuple(one["instances"])) for one in doc["fleets"])
+        fleets = tuple(
+            FleetWish(one["fleet"], int(one["weight"]), tuple(one["instances"]), one.get("called"))
+            for one in doc["fleets"]
+        )
         return Wish(str(doc["version"]), fleets, doc["preview"], {f: int(w) for f, w in doc["before"].items()})
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -121,9 +136,10 @@ def fleet_service(service: str, environment: str, fleet: str) -> Json:
 
 
 def users_service(service: str, environment: str, wish: Wish, token: int) -> Json:
-    """What users call where there is no gateway: the pods of the fleet that has them all."""
+    """What users call where there is no gateway: the pods of the fleet that has them all, or those that share."""
     labels = names.environment_labels(service, environment)
     chosen = next((names.label_value(one.fleet) for one in wish.fleets if one.weight), NOBODY)
+    by = names.FLEET if wish.host is None else names.USERS
     return {
         "apiVersion": SERVICES.api_version,
         "kind": SERVICES.name,
@@ -132,7 +148,7 @@ def users_service(service: str, environment: str, wish: Wish, token: int) -> Jso
             "labels": {**labels, ROLE: "users"},
             "annotations": kept_as(wish, token),
         },
-        "spec": {"selector": {**labels, names.FLEET: chosen, names.SERVING: "true"}, "ports": _ports()},
+        "spec": {"selector": {**labels, by: chosen, names.SERVING: "true"}, "ports": _ports()},
     }
 
 

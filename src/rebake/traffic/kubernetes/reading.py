@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from rebake.kubernetes import names
 from rebake.kubernetes.resources import Json
 from rebake.kubernetes.settings import Gateway
-from rebake.traffic.kubernetes import documents
+from rebake.traffic.kubernetes import dealing, documents
 from rebake.traffic.kubernetes.documents import ROLE, Wish
 from rebake.traffic.ports import RouteObservation
 
@@ -91,12 +91,18 @@ def _same_parent(wanted: Json, found: Json, namespace: str) -> bool:
 
 
 def _follows_selector(seen: Seen) -> bool:
-    """Whether no pod stands behind the users' Service but those that its selector asks for."""
+    """Whether the pods behind the users' Service are those that its selector asks for."""
     assert seen.route is not None
-    chosen = (seen.route["spec"].get("selector") or {}).get(names.FLEET)
-    fleets = {pod["metadata"]["name"]: (pod["metadata"].get("labels") or {}).get(names.FLEET) for pod in seen.pods}
-    listed = {fleets.get(name) for name, _ in _endpoints(seen.slices, seen.route["metadata"]["name"])}
-    return listed <= {chosen}
+    selector = _selector(seen.route)
+    listed = dict(_endpoints(seen.slices, seen.route["metadata"]["name"]))
+    chosen = {str(pod["metadata"]["name"]) for pod in dealing.selected(selector, seen.pods)}
+    ready = {name for name, is_ready in listed.items() if is_ready}
+    return listed.keys() <= chosen and dealing.expected(selector, seen.pods) <= ready
+
+
+def _selector(service: Json) -> Mapping[str, str]:
+    found: Mapping[str, str] = service["spec"].get("selector") or {}
+    return found
 
 
 def _endpoints(slices: Iterable[Json], service: str) -> list[tuple[str, bool]]:
@@ -151,8 +157,11 @@ def setting_of(seen: Seen) -> str:
     """A name of the weights that are written, which comes again for no other writing."""
     assert seen.route is not None
     metadata = seen.route["metadata"]
-    chosen = "" if seen.gateway is not None else (seen.route["spec"].get("selector") or {}).get(names.FLEET, "")
-    return f"{metadata['uid']}/{metadata.get('generation', 0)}{chosen}"
+    if seen.gateway is not None:
+        return f"{metadata['uid']}/{metadata.get('generation', 0)}"
+    # A Service has no generation: of its versions none comes again.
+    shares = "".join(f"/{fleet}={share}" for fleet, share in sorted(written_weights(seen).items()) if share)
+    return f"{metadata['uid']}/{metadata['resourceVersion']}{shares}"
 
 
 def addresses(seen: Seen, fleets: Iterable[str]) -> list[tuple[str, str, str]]:
@@ -200,7 +209,13 @@ def holds_spec(wanted: Json, found: Json | None) -> bool:
     if found is None:
         return False
     labels = documents.holds(wanted["metadata"]["labels"], found["metadata"].get("labels") or {})
-    return labels and documents.holds(wanted["spec"], found.get("spec"))
+    return labels and documents.holds(wanted["spec"], found.get("spec")) and not surplus(wanted, found)
+
+
+def surplus(wanted: Json, found: Json) -> list[str]:
+    """What somebody added to the selector of a Service: it takes pods away from it."""
+    chosen = wanted["spec"].get("selector")
+    return [] if chosen is None else sorted((found["spec"].get("selector") or {}).keys() - chosen.keys())
 
 
 def mislabelled(seen: Seen, wish: Wish) -> list[tuple[Json, str]]:
@@ -213,6 +228,11 @@ def mislabelled(seen: Seen, wish: Wish) -> list[tuple[Json, str]]:
     ]
 
 
+def missharing(seen: Seen, wish: Wish) -> list[tuple[Json, str]]:
+    """Pods that do not say whose users they share, each with what it should say; see `dealing`."""
+    return [] if seen.gateway is not None else dealing.wanted_users(wish, seen.pods)
+
+
 def written_weights(seen: Seen) -> dict[str, int]:
     """What the object says, whoever wrote it and whether or not it is programmed."""
     assert seen.route is not None
@@ -220,8 +240,19 @@ def written_weights(seen: Seen) -> dict[str, int]:
     fleets = services_of(seen)
     fleets |= {} if wish is None else {names.route_name(*_place(seen), one.fleet): one.fleet for one in wish.fleets}
     if seen.gateway is None:
-        return documents.selected_in(seen.route, {names.label_value(f): f for f in fleets.values()})
+        return _selected(seen, wish, {names.label_value(f): f for f in fleets.values()})
     return documents.weights_in(seen.route, fleets)
+
+
+def _selected(seen: Seen, wish: Wish | None, fleets: Mapping[str, str]) -> dict[str, int]:
+    """What the selector of the users' Service comes to. Args: fleets: by the value of their label."""
+    assert seen.route is not None
+    selector = _selector(seen.route)
+    if names.USERS not in selector:
+        return documents.selected_in(seen.route, fleets)
+    if wish is not None and wish.host is not None and is_written(seen, wish) and not missharing(seen, wish):
+        return {**dict.fromkeys(fleets.values(), 0), **wish.weights}
+    return dealing.shares_in(selector, seen.pods, fleets)
 
 
 def _place(seen: Seen) -> tuple[str, str]:
@@ -242,7 +273,8 @@ def observation(seen: Seen) -> RouteObservation | None:
     if seen.route is None:
         return None
     wish, state = documents.wish_in(seen.route), programmed(seen)
-    whole = wish is not None and state.done and is_written(seen, wish) and not mislabelled(seen, wish)
+    whole = wish is not None and state.done and is_written(seen, wish)
+    whole = whole and wish is not None and not mislabelled(seen, wish) and not missharing(seen, wish)
     weights = possible_weights(seen)
     healthy, unhealthy = {}, {}
     for fleet in services_of(seen).values():

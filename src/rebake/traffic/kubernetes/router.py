@@ -6,8 +6,10 @@ the objects say (`documents`), and what they show (`reading`).
 The order of every change:
 1. pods that left the wish are told not to serve, and those that came (again) to serve;
 2. the Service of each fleet is there;
-3. the route, once each fleet that is to get its first users has somebody who would answer them;
-4. Services of fleets that left, and had no weight, go.
+3. where pods share one Service's users: those that come in are told so;
+4. the route, once each fleet that is to get its first users has somebody who would answer them;
+5. where pods share one Service's users, or shared them: those that go out are told so;
+6. Services of fleets that left, and had no weight, go.
 
 The route's object keeps the wish and the token that came with it. It is changed only as it was read (by its version),
 so that of two engines the one with the older token is refused, however late it comes.
@@ -195,15 +197,17 @@ class KubernetesRouter:
             wish = kept  # what was before it is still what was before it
         self._label_pods(ground, seen, kept, wish)
         self._raise_services(ground, seen, wish)
-        if same and not changed and token <= documents.token_in(seen.route):
-            return
-        if changed:
-            self._refuse_contested(ground)
-        self._refuse_unreachable(ground, seen, wish, before)
-        self._write_route(ground, seen, wish, max(token, documents.token_in(seen.route)))
-        if changed:
-            self._put_back.setdefault((route.service, route.environment), []).append(self._clock.now())
-        self._sweep(ground, seen, wish, before)
+        sharing = reading.missharing(seen, wish)
+        if not same or changed or token > documents.token_in(seen.route):
+            if changed:
+                self._refuse_contested(ground)
+            self._refuse_unreachable(ground, seen, wish, before)
+            sharing = self._let_in(ground, seen, wish, sharing)
+            self._write_route(ground, seen, wish, max(token, documents.token_in(seen.route)))
+            if changed:
+                self._put_back.setdefault((route.service, route.environment), []).append(self._clock.now())
+            self._sweep(ground, seen, wish, before)
+        self._share(ground, sharing)
 
     def _label_pods(self, ground: Ground, seen: Seen, kept: documents.Wish | None, wish: documents.Wish) -> None:
         """Serving or not, for pods that had a place in the route or have one. A pod that never had one serves as it was
@@ -215,10 +219,29 @@ class KubernetesRouter:
             serving = (pod["metadata"].get("labels") or {}).get(names.SERVING)
             wanted = "true" if instance in listed else "false" if instance in had else serving
             if wanted is not None and wanted != serving:
-                body: Json = {"metadata": {"labels": {names.SERVING: wanted}, "uid": pod["metadata"]["uid"]}}
-                written = ground.link.client.patch(PODS, ground.namespace, pod["metadata"]["name"], body)
-                if written is not None:
-                    self._informer(ground, PODS).wrote(written)
+                self._label(ground, pod, names.SERVING, wanted)
+
+    def _let_in(
+        self, ground: Ground, seen: Seen, wish: documents.Wish, sharing: list[tuple[Json, str]]
+    ) -> list[tuple[Json, str]]:
+        """Label those that share before the selector goes by it: all, where it does not yet. Returns: the others."""
+        if wish.host is None:
+            return sharing
+        host = names.label_value(wish.host)
+        chosen = {} if seen.route is None else seen.route["spec"].get("selector") or {}
+        first = [one for one in sharing if one[1] == host or chosen.get(names.USERS) != host]
+        self._share(ground, first)
+        return [one for one in sharing if one not in first]
+
+    def _share(self, ground: Ground, sharing: list[tuple[Json, str]]) -> None:
+        for pod, wanted in sharing:
+            self._label(ground, pod, names.USERS, wanted)
+
+    def _label(self, ground: Ground, pod: Json, name: str, value: str) -> None:
+        body: Json = {"metadata": {"labels": {name: value}, "uid": pod["metadata"]["uid"]}}
+        written = ground.link.client.patch(PODS, ground.namespace, pod["metadata"]["name"], body)
+        if written is not None:
+            self._informer(ground, PODS).wrote(written)
 
     def _raise_services(self, ground: Ground, seen: Seen, wish: documents.Wish) -> None:
         found = {one["metadata"]["name"]: one for one in seen.services}
@@ -228,7 +251,7 @@ class KubernetesRouter:
             if held is None:
                 written = ground.link.client.create(SERVICES, ground.namespace, wanted)
             elif not reading.holds_spec(wanted, held):
-                written = ground.link.client.apply(SERVICES, ground.namespace, wanted)
+                written = self._put(ground, SERVICES, wanted)
             else:
                 continue
             self._informer(ground, SERVICES).wrote(written)
@@ -239,8 +262,17 @@ class KubernetesRouter:
             written = ground.link.client.create(ground.kind, ground.namespace, wanted)
         else:
             wanted["metadata"]["resourceVersion"] = seen.route["metadata"]["resourceVersion"]
-            written = ground.link.client.apply(ground.kind, ground.namespace, wanted)
+            written = self._put(ground, ground.kind, wanted)
         self._informer(ground, ground.kind).wrote(written)
+
+    def _put(self, ground: Ground, kind: Kind, wanted: Json) -> Json:
+        """Apply it. What others added to a selector is theirs to whom applies, and would stay: it is taken away."""
+        written: Json = ground.link.client.apply(kind, ground.namespace, wanted)
+        if added := reading.surplus(wanted, written):
+            version = written["metadata"]["resourceVersion"]
+            body = {"metadata": {"resourceVersion": version}, "spec": {"selector": dict.fromkeys(added)}}
+            written = ground.link.client.patch(kind, ground.namespace, written["metadata"]["name"], body) or written
+        return written
 
     def _sweep(self, ground: Ground, seen: Seen, wish: documents.Wish, before: Mapping[str, int]) -> None:
         """Services of fleets that nobody can be sent to any more, by the route of before or by this one."""
@@ -416,14 +448,15 @@ def _refuse_late(newest: int, fence: Fence | None, where: str) -> None:
 
 
 def _refuse_shares(ground: Ground, route: EnvironmentRoute) -> None:
-    """A Service's selector gives all users to one fleet."""
-    shares = [one.weight_basis_points for one in route.fleets if one.weight_basis_points]
-    if ground.settings.gateway is None and (len(shares) > 1 or route.mirror is not None):
+    """A Service's selector gives all users to one fleet, unless shares are those of instances."""
+    shares = [one for one in route.fleets if one.weight_basis_points]
+    by_weight = len(shares) > 1 and any(one.called is None for one in shares)
+    if ground.settings.gateway is None and (by_weight or route.mirror is not None):
         raise Permanent(
             "gateway-needed",
             "expected one fleet with all users, as a Service has no shares, found several",
             where=ground.where,
-            remedy="write kubernetes: {gateway: {name: …}}, or strategy: blue-green",
+            remedy="write kubernetes: {gateway: {name: …}}, or {canary_by: instances}, or strategy: blue-green",
         )
 
 
