@@ -22,10 +22,20 @@ WRITES = st.tuples(st.sampled_from(["apply", "force", "update"]), st.sampled_fro
 
 @dataclass
 class Model:
-    """What each key is, and who holds it, as the documentation of server-side apply says in prose."""
+    """What each key is, and who holds it, as the documentation of server-side apply says in prose.
+
+    Attributes:
+        followed: whether anybody manages the object: where nobody does, an update begins nothing.
+    """
 
     values: dict[str, str] = field(default_factory=dict)
     holders: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    followed: bool = True
+
+    def adopt(self) -> None:
+        """What nobody managed has a holder of its own as soon as somebody applies."""
+        if not self.followed:
+            self.holders = {key: {("before-first-apply", "Update")} for key in self.values}
 
     def conflicts(self, who: tuple[str, str], wish: dict[str, str]) -> set[str]:
         changed = {key for key, value in wish.items() if key in self.values and self.values[key] != value}
@@ -45,7 +55,7 @@ class Model:
     def update(self, who: tuple[str, str], wish: dict[str, str]) -> None:
         for key, value in wish.items():
             if self.values.get(key) != value:
-                self.values[key], self.holders[key] = value, {who}
+                self.values[key], self.holders[key] = value, {who} if self.followed else set()
 
 
 def _empty() -> Json:
@@ -72,21 +82,26 @@ def test_every_sequence_of_writes_leaves_values_and_holders_as_the_model_has_the
     writes: list[tuple[str, str, dict[str, str]]],
 ) -> None:
     model, item = Model(), _empty()
-    for kind, name, wish in writes:
+    for number, (kind, name, wish) in enumerate(writes):
+        live = item if number else {}
+        model.followed = not number or "managedFields" in item["metadata"]
         if kind == "update":
             who = Manager(name, "Update", "v1")
             after = {**item, **_map({**item.get("data", {}), **wish})}
-            managed = record_update(MAP, item, after, read_managed(item["metadata"]), who, now="", ignored=())
+            managed = record_update(MAP, live, after, read_managed(item["metadata"]), who, now="", ignored=())
             model.update((name, "Update"), wish)
         else:
             who = Manager(name, "Apply", "v1")
+            held = {key: set(one) for key, one in model.holders.items()}
+            model.adopt()
             conflicts = model.conflicts((name, "Apply"), wish)
             try:
-                done = apply(MAP, item, _map(wish), who, force=kind == "force", now="", ignored=())
+                done = apply(MAP, live, _map(wish), who, force=kind == "force", now="", ignored=())
             except ApiError as error:
                 assert kind == "apply"
                 named_keys = {one["field"].removeprefix(".data.") for one in error.status["details"]["causes"]}
                 assert named_keys == conflicts
+                model.holders = held
                 continue
             assert kind == "force" or not conflicts
             after, managed = done.value, done.managed
@@ -94,7 +109,7 @@ def test_every_sequence_of_writes_leaves_values_and_holders_as_the_model_has_the
         item = {**after, "metadata": dict(item["metadata"])}
         write_managed(item["metadata"], managed)
         assert item.get("data", {}) == model.values
-        assert _holders(item) == model.holders
+        assert _holders(item) == {key: one for key, one in model.holders.items() if one}
 
 
 NAMES = st.sampled_from(["f:a", "f:b", 'k:{"name":"x"}', 'v:"y"'])

@@ -48,6 +48,7 @@ from rebake.kubernetes.resources import (
 )
 from rebake.kubernetes.settings import KubernetesSettings
 from rebake.platforms.command import expand
+from rebake.platforms.kubernetes.quantities import quantity
 from rebake.platforms.kubernetes.records import (
     COMPLETE,
     PLACES,
@@ -163,7 +164,7 @@ def _pod(spec: InstanceSpec, settings: KubernetesSettings, record: FleetRecord) 
         ],
         "containers": [_container(spec, record, folders)],
         "volumes": [
-            {"name": f"writable-{n}", "emptyDir": {"sizeLimit": str(settings.scratch_bytes)}}
+            {"name": f"writable-{n}", "emptyDir": {"sizeLimit": quantity(settings.scratch_bytes * 1000)}}
             for n in range(len(folders))
         ],
     }
@@ -220,9 +221,9 @@ def inside(spec: InstanceSpec, command: Sequence[str]) -> list[str]:
 def _limits(spec: InstanceSpec) -> dict[str, str]:
     found = {}
     if spec.run.resources.cpu_millis is not None:
-        found["cpu"] = f"{spec.run.resources.cpu_millis}m"
+        found["cpu"] = quantity(spec.run.resources.cpu_millis)
     if spec.run.resources.memory_bytes is not None:
-        found["memory"] = str(spec.run.resources.memory_bytes)
+        found["memory"] = quantity(spec.run.resources.memory_bytes * 1000)
     return found
 
 

@@ -251,7 +251,7 @@ class PlatformConformance:
             instance.pid,
         )
         fleet.gone(instance.id, platform=second)
-        assert fleet.one(instance.id) is None
+        eventually(lambda: fleet.one(instance.id) is None, lambda: f"the first still sees {instance.id}")
 
     def test_retiring_ends_the_instance_and_its_address(self, fleet: Fleet) -> None:
         instance = fleet.launched(fleet.bench.release("retired"))

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from rebake.testing.kubernetes import resources as kinds
+from rebake.testing.kubernetes.quantities import quantity
 from rebake.testing.kubernetes.resources import Resource
 from rebake.testing.kubernetes.status import ApiError, Json, forbidden, not_found
 from rebake.testing.kubernetes.store import Store
-from rebake.testing.kubernetes.validation import quantity
 
 Webhook = Callable[[Resource, Json], str]
 """Says why an object is refused; nothing if it is not."""
@@ -121,7 +121,7 @@ def _amount(pod: Json, name: str) -> float:
         return 1.0
     kind, _, what = name.rpartition(".")
     held = [one.get("resources", {}).get(kind or "requests", {}) for one in pod["spec"]["containers"]]
-    return sum(quantity(one[what]) for one in held if what in one)
+    return float(sum(quantity(one[what]) for one in held if what in one))
 
 
 def _unrestricted(spec: Json) -> Iterator[str]:

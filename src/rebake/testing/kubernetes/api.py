@@ -28,6 +28,7 @@ from rebake.testing.kubernetes.status import (
     internal_error,
     method_not_allowed,
     no_such_path,
+    not_acceptable,
     unsupported_media_type,
 )
 from rebake.testing.kubernetes.store import Store
@@ -178,8 +179,7 @@ class Api:
         if attempt.subresource not in {"log", "proxy"} and not any(
             one in accept for one in ("json", "*/*", "application/*")
         ):
-            said = "only the following media types are accepted: " + ", ".join(_BODIES)
-            raise ApiError(406, "NotAcceptable", said)
+            raise not_acceptable(attempt.resource, _BODIES)
         if attempt.resource is None:
             return self._other(attempt)
         if attempt.verb == "patch" and attempt.subresource not in {"scale"}:

@@ -33,6 +33,8 @@ _NOBODYS = {(f"f:{name}",) for name in ("apiVersion", "kind", "metadata")} | {
     for name in ("name", "namespace", "creationTimestamp", "uid", "generation", "managedFields", "resourceVersion")
 }
 """Fields that are never managed."""
+BEFORE_APPLY = "before-first-apply"
+"""Who has what was there when somebody applied for the first time, and nobody had it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,12 @@ def _without_metadata(fields: Fields, ignored: Sequence[str]) -> Fields:
 def record_update(
     kind: Type, before: Json, after: Json, managed: Managed, who: Manager, *, now: str, ignored: Sequence[str]
 ) -> Managed:
-    """The managers after a change that was no apply: who changed a field has it, and nobody else any more."""
+    """The managers after a change that was no apply: who changed a field has it, and nobody else any more.
+
+    Where nobody manages anything, a change begins nothing: then fields are followed from the first apply on.
+    """
+    if not managed and before:
+        return managed
     change = compare(kind, before, after)
     touched = _without_metadata(change.touched, ignored)
     gone = _without_metadata(change.removed, ignored)
@@ -112,6 +119,9 @@ def apply(
     Raises: ApiError 409 that lists each field another manager has.
     """
     managed = read_managed(live.get("metadata", {}))
+    if live and not managed:
+        found = _without_metadata(compare(kind, {}, live).touched, ignored)
+        managed[replace(who, name=BEFORE_APPLY, operation="Update", subresource="")] = Entry(found, now)
     wish = {name: one for name, one in wish.items() if name not in ignored}
     fields = _without_metadata(applied_fields(kind, wish), ignored)
     merged = merge(kind, live, wish)
@@ -122,7 +132,7 @@ def apply(
     touched = _without_metadata(change.touched, ignored)
     conflicts = {one: sorted(entry.fields & touched) for one, entry in others.items() if entry.fields & touched}
     if conflicts and not force:
-        raise _conflict([(one, others[one].time, path) for one, paths in conflicts.items() for path in paths])
+        raise _conflict([(one, path) for one, paths in conflicts.items() for path in paths])
     kept = {one: replace(entry, fields=entry.fields - touched - change.removed) for one, entry in others.items()}
     result = {one: entry for one, entry in kept.items() if entry.fields}
     if fields:
@@ -190,29 +200,28 @@ def _remove(kind: Type, value: Any, path: Path) -> Any:
     return {key: one for key, one in value.items() if key != name}
 
 
-def _conflict(found: Sequence[tuple[Manager, str, Path]]) -> ApiError:
+def _conflict(found: Sequence[tuple[Manager, Path]]) -> ApiError:
     """Source: apimachinery, `managedfields/internal/conflict.go`."""
-    found = sorted(found, key=lambda row: (row[0].name, row[2]))
+    found = sorted(found, key=lambda row: (row[0].name, row[1]))
     causes = [
-        {"reason": "FieldManagerConflict", "message": f"conflict with {_who(m, t)}", "field": as_text(p)}
-        for m, t, p in found
+        {"reason": "FieldManagerConflict", "message": f"conflict with {_who(m)}", "field": as_text(p)} for m, p in found
     ]
     if len(found) == 1:
-        who, time, path = found[0]
-        message = f"Apply failed with 1 conflict: conflict with {_who(who, time)}: {as_text(path)}"
+        who, path = found[0]
+        message = f"Apply failed with 1 conflict: conflict with {_who(who)}: {as_text(path)}"
     else:
         lines: list[str] = []
-        for who, time in dict.fromkeys((m, t) for m, t, _ in found):
-            lines += [f"conflicts with {_who(who, time)}:"] + [f"- {as_text(p)}" for m, _, p in found if m == who]
+        for who in dict.fromkeys(m for m, _ in found):
+            lines += [f"conflicts with {_who(who)}:"] + [f"- {as_text(p)}" for m, p in found if m == who]
         message = f"Apply failed with {len(found)} conflicts: " + "\n".join(lines)
     return ApiError(409, "Conflict", message, {"causes": causes})
 
 
-def _who(manager: Manager, time: str) -> str:
+def _who(manager: Manager) -> str:
     text = json.dumps(manager.name)
     if manager.subresource:
         text += f' with subresource "{manager.subresource}"'
-    return f"{text} using {manager.api_version} at {time}" if manager.operation == "Update" else text
+    return f"{text} using {manager.api_version}" if manager.operation == "Update" else text
 
 
 def undeclared(kind: Type, value: Any, path: str = "") -> list[str]:

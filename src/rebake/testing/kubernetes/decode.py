@@ -10,6 +10,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+from rebake.testing.kubernetes.quantities import canonical
 from rebake.testing.kubernetes.resources import Resource
 from rebake.testing.kubernetes.schema import Type, named
 from rebake.testing.kubernetes.status import (
@@ -79,7 +80,7 @@ class _Findings:
             return kept
         if kind.shape == "list":
             return [self.walk(kind.element, one, f"{path}[{i}]", holder) for i, one in enumerate(value)]
-        return copy.deepcopy(value)
+        return canonical(value) if kind.name == "Quantity" else copy.deepcopy(value)
 
     def _report(self, wanted: Type, path: str, value: object, holder: str) -> None:
         resource, found = self._resource, _go(value)

@@ -52,10 +52,6 @@ def _container(container: Json) -> None:
     for one in container.get("env", ()):
         if "fieldRef" in one.get("valueFrom", {}):
             one["valueFrom"]["fieldRef"].setdefault("apiVersion", "v1")
-    limits = container["resources"].get("limits", {})
-    if limits:
-        container["resources"].setdefault("requests", {})
-        _fill(container["resources"]["requests"], limits)
 
 
 def pod_spec(spec: Json) -> None:
@@ -82,6 +78,9 @@ def _template(template: Json) -> None:
 def _pod(item: Json) -> None:
     spec = item.setdefault("spec", {})
     pod_spec(spec)
+    for container in (*spec.get("containers", ()), *spec.get("initContainers", ())):
+        if limits := container["resources"].get("limits"):  # of pods only: a template stays as it was written
+            _fill(container["resources"].setdefault("requests", {}), limits)
     _fill(spec, {"enableServiceLinks": True, "serviceAccountName": "default", "serviceAccount": "default"})
     _fill(spec, {"preemptionPolicy": "PreemptLowerPriority", "priority": 0})
     item.setdefault("status", {}).setdefault("phase", "Pending")

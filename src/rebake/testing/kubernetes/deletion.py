@@ -12,7 +12,7 @@ from typing import Any
 from rebake.testing.kubernetes import resources as kinds
 from rebake.testing.kubernetes.reader import Query, list_objects
 from rebake.testing.kubernetes.resources import Resource
-from rebake.testing.kubernetes.status import Json, bad_request, conflict, invalid_kind, success, unsupported
+from rebake.testing.kubernetes.status import Json, bad_request, invalid_kind, success, unmet, unsupported
 from rebake.testing.kubernetes.store import Store
 from rebake.testing.kubernetes.wishes import Place
 from rebake.testing.kubernetes.writer import Writer
@@ -61,11 +61,10 @@ class Deleter:
             item = self._writer.current(Place(resource, namespace, name))
             metadata = item["metadata"]
             if how.uid and how.uid != metadata["uid"]:
-                said = f"UID in precondition: {how.uid}, UID in object meta: {metadata['uid']}"
-                raise conflict(resource, name, f"Precondition failed: {said}")
+                said = "The object might have been deleted and then recreated"
+                raise unmet(resource, item, "UID", how.uid, said)
             if how.version and how.version != metadata["resourceVersion"]:
-                said = f"ResourceVersion in precondition: {how.version}, ResourceVersion in object meta: "
-                raise conflict(resource, name, f"Precondition failed: {said}{metadata['resourceVersion']}")
+                raise unmet(resource, item, "ResourceVersion", how.version, "The object might have been modified")
             return self._delete(resource, item, how)
 
     def _delete(self, resource: Resource, item: Json, how: Deletion) -> Json:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rebake.testing.kubernetes import resources as kinds
 from rebake.testing.kubernetes.deletion import Deleter, Deletion
-from rebake.testing.kubernetes.patches import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, json_patch, merge_patch
+from rebake.testing.kubernetes.patches import JSON_PATCH, MERGE_PATCH, json_patch, merge_patch
 from rebake.testing.kubernetes.reader import Query
 from rebake.testing.kubernetes.selectors import from_object
 from rebake.testing.kubernetes.status import (
@@ -55,7 +55,7 @@ def change_scale(writer: Writer, at: Place, body: Any, media: str, options: Opti
         elif media == MERGE_PATCH:
             wish = merge_patch(before, body)
         else:
-            raise unsupported_media_type([JSON_PATCH, MERGE_PATCH, APPLY_PATCH])
+            raise unsupported_media_type()
     version = wish.get("metadata", {}).get("resourceVersion")
     name = item["metadata"]["name"]
     if version not in {None, "", item["metadata"]["resourceVersion"]}:

@@ -114,6 +114,25 @@ def conflict(resource: Resource, name: str, why: str = STALE) -> ApiError:
     return ApiError(409, "Conflict", message, _details(resource, name))
 
 
+def storage_error(resource: Resource, item: Json, why: str) -> str:
+    """The sentence of a precondition that the store itself finds unmet. Source: apiserver, `storage/errors.go`."""
+    path = "/".join(filter(None, ["/registry", resource.group if resource.custom else "", resource.plural]))
+    path = "/".join(filter(None, [path, item["metadata"].get("namespace", ""), item["metadata"]["name"]]))
+    return f"StorageError: invalid object, Code: 4, Key: {path}, ResourceVersion: 0, AdditionalErrorMsg: {why}"
+
+
+def unmet(resource: Resource, item: Json, field: str, wanted: str, said: str) -> ApiError:
+    """A deletion that was meant for another object. The kind is the object's, not the resource's."""
+    metadata, group = item["metadata"], resource.group
+    found = metadata[field[:1].lower() + field[1:] if field != "UID" else "uid"]
+    why = f"the {field} in the precondition ({wanted}) does not match the {field} in record ({found}). {said}"
+    qualified = f"{resource.kind}.{group}" if group else resource.kind
+    details = {"name": metadata["name"], **({"group": group} if group else {}), "kind": resource.kind}
+    return ApiError(
+        409, "Conflict", f'Operation cannot be fulfilled on {qualified} "{metadata["name"]}": {why}', details
+    )
+
+
 def invalid_object(resource: Resource, name: str, causes: Iterable[Cause]) -> ApiError:
     """422 with the fields; the group and kind are the object's, not the resource's."""
     return invalid_kind(resource.group, resource.kind, name, causes)
@@ -147,9 +166,22 @@ def method_not_allowed() -> ApiError:
     return ApiError(405, "MethodNotAllowed", message, {})
 
 
-def unsupported_media_type(accepted: Sequence[str]) -> ApiError:
+def unsupported_media_type(accepted: Sequence[str] = ()) -> ApiError:
+    """Args: accepted: named for custom resources only."""
+    if not accepted:
+        return ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
     message = "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted)
     return ApiError(415, "UnsupportedMediaType", message)
+
+
+def not_acceptable(resource: Resource | None, bodies: Sequence[str]) -> ApiError:
+    """Built-in kinds are refused by what routes them, which names its streams too; custom ones by what reads them."""
+    if resource is not None and resource.custom:
+        said = "only the following media types are accepted: " + ", ".join(bodies)
+        return ApiError(406, "NotAcceptable", said)
+    streams = [f"{one};stream=watch" for one in bodies if "yaml" not in one]
+    said = "406: Not Acceptable\n\nAvailable representations: " + ", ".join([*bodies, *streams])
+    return ApiError(406, "NotAcceptable", said, {})
 
 
 def expired(message: str) -> ApiError:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rebake.testing.kubernetes import resources as kinds
 from rebake.testing.kubernetes.decode import missing
+from rebake.testing.kubernetes.quantities import is_quantity, quantity
 from rebake.testing.kubernetes.resources import Resource
 from rebake.testing.kubernetes.schema import named
 from rebake.testing.kubernetes.selectors import from_object
@@ -35,7 +36,6 @@ _PERCENT_TEXT = (
     "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for "
     "validation is '[0-9]+%')"
 )
-_QUANTITY = re.compile(r"^([0-9]+(?:\.[0-9]*)?(?:[eE][0-9]+)?)(m|k|[KMGTP]i?|)$")
 _IMMUTABLE = "field is immutable"
 _DATA_IMMUTABLE = "field is immutable when `immutable` is set"
 _POD_IMMUTABLE = (
@@ -139,17 +139,7 @@ def _container(container: Json, path: str, volumes: set[str]) -> list[Cause]:
 
 def _quantities(values: Json, path: str) -> list[Cause]:
     detail = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-    return [invalid(f"{path}[{name}]", one, detail) for name, one in values.items() if not _QUANTITY.match(str(one))]
-
-
-def quantity(text: object) -> float:
-    """A `Quantity` as a number: `500m`, `256Mi`, `2`. Source: Kubernetes API conventions, `resource.Quantity`."""
-    found = _QUANTITY.match(str(text))
-    if found is None:
-        raise ValueError(f"no quantity: {text}")
-    power = "KMGTP".find(found[2][:1].upper()) + 1 if found[2] and found[2] != "m" else 0
-    factor = 0.001 if found[2] == "m" else float((1024 if found[2].endswith("i") else 1000) ** power)
-    return float(found[1]) * factor
+    return [invalid(f"{path}[{name}]", one, detail) for name, one in values.items() if not is_quantity(one)]
 
 
 def _pod(item: Json) -> list[Cause]:

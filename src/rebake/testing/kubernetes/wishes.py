@@ -62,7 +62,7 @@ def check_patch_media(resource: Resource, media: str) -> None:
     """Raises: ApiError 415 for a patch that this resource does not take."""
     accepted = [JSON_PATCH, MERGE_PATCH, *([] if resource.custom else [STRATEGIC_PATCH]), APPLY_PATCH]
     if media not in accepted:
-        raise unsupported_media_type(accepted)
+        raise unsupported_media_type(accepted if resource.custom else ())
 
 
 def check_patch_options(media: str, options: Options) -> None:

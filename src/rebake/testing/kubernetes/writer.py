@@ -36,6 +36,7 @@ from rebake.testing.kubernetes.status import (
     invalid,
     invalid_object,
     not_found,
+    storage_error,
 )
 from rebake.testing.kubernetes.store import Store
 from rebake.testing.kubernetes.validation import validate, validate_change
@@ -51,6 +52,8 @@ from rebake.testing.kubernetes.wishes import (
 _SERVERS = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
 _WITH_VERSION_ONLY = frozenset({kinds.LEASES, kinds.BUDGETS, *kinds.GATEWAY_API})
 """Resources that are not updated without saying which version was read."""
+_REPLICAS = ("f:spec", "f:replicas")
+"""A Scale shows who manages this field; where nobody does, who scales begins nothing either."""
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 
 
@@ -125,12 +128,7 @@ class Writer:
         if not at.resource.namespaced:
             metadata.pop("namespace", None)
         elif metadata.setdefault("namespace", at.namespace) != at.namespace:
-            if not at.name:
-                raise bad_request(
-                    "the namespace of the provided object does not match the namespace sent on the request"
-                )
-            places = f"({metadata['namespace']}) does not match the namespace on the request ({at.namespace})"
-            raise bad_request(f"the namespace of the object {places}")
+            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
 
     def _born(self, resource: Resource, item: Json, options: Options) -> None:
         item["kind"], item["apiVersion"] = resource.kind, resource.api_version
@@ -163,6 +161,9 @@ class Writer:
             if not metadata.get("resourceVersion") and resource in _WITH_VERSION_ONLY and not options.system:
                 causes = [invalid("metadata.resourceVersion", 0, "must be specified for an update")]
                 raise invalid_object(resource, name, causes)
+            if (asked := metadata.get("uid", (is_ := before["metadata"])["uid"])) != is_["uid"]:
+                said = f"Precondition failed: UID in precondition: {asked}, UID in object meta: {is_['uid']}"
+                raise conflict(resource, name, storage_error(resource, before, said))
             return self._change(at, before, decoded.value, options, written)
 
     def find(self, at: Place) -> Json | None:
@@ -212,9 +213,10 @@ class Writer:
         who = self._manager(resource, options, "Update", subresource)
         managed = {} if reset else read_managed(before["metadata"])
         ignored = self._ignored(resource, subresource)
-        managed = record_update(
-            named(resource.definition), before, after, managed, who, now=self.time(), ignored=ignored
-        )
+        if subresource != "scale" or any(_REPLICAS in entry.fields for entry in managed.values()):
+            managed = record_update(
+                named(resource.definition), before, after, managed, who, now=self.time(), ignored=ignored
+            )
         write_managed(after["metadata"], managed)
         written.item = self._store_change(resource, before, after, options)
         return written
@@ -222,12 +224,11 @@ class Writer:
     @staticmethod
     def _same_object(resource: Resource, before: Json, metadata: Json) -> None:
         name = before["metadata"]["name"]
-        if metadata.get("uid", before["metadata"]["uid"]) != before["metadata"]["uid"]:
-            said = f"UID in precondition: {metadata['uid']}, UID in object meta: {before['metadata']['uid']}"
-            raise conflict(resource, name, f"Precondition failed: {said}")
         version = metadata.get("resourceVersion")
         if version not in {None, "", before["metadata"]["resourceVersion"]}:
             raise conflict(resource, name)
+        if metadata.get("uid", before["metadata"]["uid"]) != before["metadata"]["uid"]:
+            raise invalid_object(resource, name, 2 * [invalid("metadata.uid", metadata["uid"], "field is immutable")])
 
     @staticmethod
     def _ignored(resource: Resource, subresource: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import pytest
 from rebake.kubernetes.resources import Json
 from rebake.platforms.kubernetes import platform as room
 from rebake.platforms.model import Instance
+from rebake.release.manifest import Resources
 from rebake.testing.kubernetes import Behaviour
 from tests.unit.platforms.kubernetes.world import APPS, CORE, World, digest
 
@@ -48,6 +49,16 @@ def test_an_untouched_fleet_has_none_and_looking_costs_no_request(world: World) 
     world.until(quiet)
     for _ in range(20):
         assert quiet()
+
+
+def test_an_amount_that_the_server_writes_otherwise_is_none(world: World) -> None:
+    world.wished["scratch"] = 1_000_000_000
+    world.raised(world.spec(1, resources=Resources(cpu_millis=1000, memory_bytes=1000 << 20)))
+    assert _inspected(world) == {"f1-1": []}
+    (deployment,) = world.deployments()
+    spec = deployment["spec"]["template"]["spec"]
+    assert spec["containers"][0]["resources"]["limits"] == {"cpu": "1", "memory": "1048576k"}
+    assert spec["volumes"][0]["emptyDir"] == {"sizeLimit": "1G"}
 
 
 def test_another_image_than_was_asked_for(world: World) -> None:
