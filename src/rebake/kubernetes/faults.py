@@ -56,7 +56,7 @@ def refusal(code: int, body: bytes, where: str, headers: Mapping[str, str] | Non
             where=where,
             remedy="sign in again, and see that `kubectl auth whoami` works with the same kubeconfig and context",
         )
-    if code == 409:
+    if code == 409 or (code == 422 and _is_another(status)):
         if reason == "AlreadyExists":
             return Taken("kubernetes-exists", said, where=where, remedy="remove the object, if it is not rebake's")
         return Stale("kubernetes-conflict", said, where=where, retry_after_seconds=wait or 0.1)
@@ -67,6 +67,12 @@ def refusal(code: int, body: bytes, where: str, headers: Mapping[str, str] | Non
     if code >= 500 and not _WEBHOOK.search(said):
         return _failing(code, said, where, wait)
     return _refused(code, said, where)
+
+
+def _is_another(status: Mapping[str, Any]) -> bool:
+    """Whether a patch named the uid of an object whose name another one has by now."""
+    causes = (status.get("details") or {}).get("causes") or ()
+    return bool(causes) and all(one.get("field") == "metadata.uid" for one in causes)
 
 
 def _failing(code: int, said: str, where: str, wait: float) -> PlatformError:

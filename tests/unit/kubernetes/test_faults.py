@@ -37,6 +37,13 @@ def test_one_that_is_taken_and_one_that_changed_meanwhile(client: KubeClient) ->
     assert client.get(CONFIG_MAPS, "default", "settings") == changed
 
 
+def test_a_patch_that_was_meant_for_another_object_of_that_name(client: KubeClient) -> None:
+    """The server calls it invalid, which would be final: but who reads again finds the right one."""
+    client.create(CONFIG_MAPS, "default", _settings(a="1"))
+    with pytest.raises(Stale, match="field is immutable"):
+        client.patch(CONFIG_MAPS, "default", "settings", {"metadata": {"uid": "another", "labels": {"a": "b"}}})
+
+
 def test_what_is_not_there_is_none(client: KubeClient) -> None:
     assert client.get(CONFIG_MAPS, "default", "none") is None
     assert client.patch(CONFIG_MAPS, "default", "none", {"data": {"a": "1"}}) is None
