@@ -21,8 +21,9 @@ from rebake.kubernetes.resources import AUTOSCALERS, CONFIG_MAPS, DEPLOYMENTS, P
 from rebake.ledger.fencing import too_late
 from rebake.ledger.ports import Fence
 from rebake.platforms.kubernetes import requests
+from rebake.platforms.kubernetes.reasons import Refusal
 from rebake.platforms.kubernetes.records import LEAST, REQUEST, FleetRecord, FleetState, Place, read_fleet
-from rebake.platforms.kubernetes.steps import Deletion, Step, least_of, step
+from rebake.platforms.kubernetes.steps import Deletion, Step, least_of, step, wants_to_know
 
 _TRIES = 12
 _PAUSE_SECONDS = 0.02
@@ -82,12 +83,18 @@ class Fleets:
     Args:
         patient: tells for which pods (uids) an autoscaler brings a node.
         well: tells which instances were seen healthy.
+        told: tells what events say of pods that could not be made for a fleet.
     """
 
     def __init__(
-        self, clock: Clock, secrets: Secrets, patient: Callable[[], set[str]], well: Callable[[], set[str]]
+        self,
+        clock: Clock,
+        secrets: Secrets,
+        patient: Callable[[], set[str]],
+        well: Callable[[], set[str]],
+        told: Callable[[Json], Refusal | None],
     ) -> None:
-        self._clock, self._secrets, self._patient, self._well = clock, secrets, patient, well
+        self._clock, self._secrets, self._patient, self._well, self._told = clock, secrets, patient, well, told
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -145,7 +152,9 @@ class Fleets:
                     if not found.complete:
                         found = self._complete(where, found)
                     now, patient, well = self._clock.now(), self._patient(), self._well()
-                    intended = step(found, where.pods_of(found), now, gone=gone, patient=patient, well=well)
+                    told = self._told(found.item) if wants_to_know(found, now) else None
+                    pods = where.pods_of(found)
+                    intended = step(found, pods, now, gone=gone, patient=patient, well=well, told=told)
                     if intended.unseen:
                         gone |= self._ask(where, intended.unseen)
                         continue

@@ -75,7 +75,8 @@ class KubernetesPlatform:
         self._logs = PodLogs(home.clusters / "logs")
         self._words = Words(self._clock.now)
         self._well: set[str] = set()
-        self._fleets = Fleets(self._clock, self._values, self._words.patient, self._seen_well)
+        told = self._words.refusal
+        self._fleets = Fleets(self._clock, self._values, self._words.patient, self._seen_well, told)
         self._leads = Leads()
         self._keeper = Keeper(self._clock, self._keep)
         self._published: dict[tuple[str, str], Published] = {}
@@ -256,7 +257,8 @@ class KubernetesPlatform:
                 where.fresh()
                 for fleet in where.fleets(*key):
                     wake_at = min(wake_at, self._fleets.converge(where, fleet))
-                    self._listen_to(where, fleet)
+                    if self._listen_to(where, fleet):
+                        wake_at = self._clock.now()
             self._forget_spots(key)
         except RebakeError as error:
             self._trouble[key] = error
@@ -282,11 +284,12 @@ class KubernetesPlatform:
             self._keeper.tell(key)
             raise error
 
-    def _listen_to(self, where: Where, fleet: FleetState) -> None:
-        """What events say of its pods, for whoever wanted to know."""
-        if self._words.wanted():
-            items = [fleet.item, *where.pods_of(fleet)]
-            self._words.ask(where.link, where.namespace, items, fleet.record.spec.run.health.path)
+    def _listen_to(self, where: Where, fleet: FleetState) -> bool:
+        """What events say of its pods, for whoever wanted to know. Returns: whether there is news."""
+        if not self._words.wanted():
+            return False
+        items = [fleet.item, *where.pods_of(fleet)]
+        return self._words.ask(where.link, where.namespace, items, fleet.record.spec.run.health.path)
 
     def _publish(self, digest: str, settings: KubernetesSettings, progress: Progress) -> Published:
         if settings.registry is None:

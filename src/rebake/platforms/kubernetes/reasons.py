@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import re
 import signal
+from dataclasses import dataclass
+from datetime import datetime
 
 from rebake.core.units import describe_size
 from rebake.kubernetes.resources import Json, condition, is_true
@@ -139,6 +141,7 @@ def _sentence(reason: str, said: object) -> str:
 
 
 _PROBE = re.compile(r"statuscode: (\d{3})")
+_STILL_THERE = re.compile(r"already exists|being deleted")
 _CALM = {"Scheduled", "Pulled", "Created", "Started", "Killing", "Pulling", "BackOff"}
 
 
@@ -158,6 +161,39 @@ def last_word(events: list[Json], path: str) -> str | None:
             return f"GET {path} answered {status[1]}"
         return said.removeprefix("Readiness probe failed: ")[:500]
     return _sentence(str(newest.get("reason", "")), said)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Attributes: at: seconds since the epoch, by the cluster's clock and in whole ones."""
+
+    at: float
+    text: str
+
+
+def last_refusal(events: list[Json]) -> Refusal | None:
+    """The newest time that a controller could not make a pod, as its owner's events say: a StatefulSet has no condition
+    for that. A pod that is still there under the name is waited for.
+
+    Source: Kubernetes, `pkg/controller/statefulset/stateful_pod_control.go`, `recordPodEvent`.
+    """
+    refused = [
+        one
+        for one in events
+        if one.get("reason") == "FailedCreate" and not _STILL_THERE.search(str(one.get("message", "")))
+    ]
+    newest = max(refused, key=_time_of, default=None)
+    if newest is None:
+        return None
+    return Refusal(_time_of(newest), _sentence("FailedCreate", newest.get("message")))
+
+
+def _time_of(event: Json) -> float:
+    said = str(event.get("lastTimestamp") or event.get("eventTime") or "")
+    try:
+        return datetime.fromisoformat(said.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def brings_a_node(events: list[Json]) -> bool:

@@ -20,12 +20,16 @@ from dataclasses import dataclass, replace
 
 from rebake.kubernetes.names import INSTANCE, label_value
 from rebake.kubernetes.resources import STATEFUL_SETS, Json
-from rebake.platforms.kubernetes.reasons import end_of, hindrance, is_ready, main_status, refused
+from rebake.platforms.kubernetes.reasons import Refusal, end_of, hindrance, is_ready, main_status, refused
 from rebake.platforms.kubernetes.records import FleetState, Place
 
 GONE = "its pod was deleted by somebody else"
 REFUSED_SECONDS = 2.0
 """How long a refusal to make pods must stand: right after a change it may still be the one of before."""
+CLOCKS_SECONDS = 2.0
+"""By how much the clock that events go by may be behind ours: an older refusal is one of before."""
+ASK_SECONDS = 5.0
+"""How often a fleet's events are asked for while it gets no pods."""
 _LEAST_GRACE_SECONDS = 1
 
 
@@ -68,6 +72,7 @@ def step(
     gone: Set[str] = frozenset(),
     patient: Set[str] = frozenset(),
     well: Set[str] = frozenset(),
+    told: Refusal | None = None,
 ) -> Step:
     """The next writes.
 
@@ -76,6 +81,7 @@ def step(
         gone: uids of pods that are known not to be there.
         patient: uids of pods for which an autoscaler brings a node.
         well: instances that somebody saw healthy.
+        told: what events say of pods that could not be made, for a fleet whose object does not say it.
     """
     by_uid = {str(pod["metadata"]["uid"]): pod for pod in pods}
     given = {place.uid for place in fleet.places if place.uid}
@@ -97,7 +103,9 @@ def step(
             else:
                 place = replace(place, ended=GONE)
         elif not place.stopping and not place.ended:
-            place, wake = _follow(fleet, place, pod, free, why=why, now=now, patient=patient)
+            fresh = told is not None and told.at >= place.at - CLOCKS_SECONDS
+            said = why or (told.text if told is not None and fresh else None)
+            place, wake = _follow(fleet, place, pod, free, why=said, now=now, patient=patient)
             wake_at = min(wake_at, wake)
         places.append(place)
     sized = _sized(fleet, places, by_uid, free, now)
@@ -124,6 +132,9 @@ def _follow(
             if now < due:
                 return place, due
             return replace(place, ended=f"could not be started: {why}"), math.inf
+        elif fleet.kind == STATEFUL_SETS:
+            due = place.at + REFUSED_SECONDS
+            return place, due if now < due else now + ASK_SECONDS
     if pod is None:
         return place, math.inf
     ended = end_of(pod, fleet.record)
@@ -163,6 +174,13 @@ def _sized(
         marks=tuple(_marks(places, by_uid)),
         remove=not places,
     )
+
+
+def wants_to_know(fleet: FleetState, now: float) -> bool:
+    """Whether events are to be asked why a fleet gets no pods, as its object does not say it."""
+    if fleet.kind != STATEFUL_SETS or not fleet.complete:
+        return False
+    return any(not one.uid and not one.ended and now - one.at >= REFUSED_SECONDS for one in fleet.places)
 
 
 def least_of(fleet: FleetState, places: Sequence[Place]) -> int:

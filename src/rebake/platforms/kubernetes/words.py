@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from rebake.kubernetes.clusters import ClusterLink
 from rebake.kubernetes.resources import EVENTS, Json
-from rebake.platforms.kubernetes.reasons import brings_a_node, last_word
+from rebake.platforms.kubernetes.reasons import Refusal, brings_a_node, last_refusal, last_word
 
 OFTEN_SECONDS = 5.0
 _KEPT = 1000
@@ -19,6 +19,7 @@ class Words:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._said: dict[str, tuple[str | None, float]] = {}
+        self._refusals: dict[str, Refusal] = {}
         self._patient: set[str] = set()
         self._wanted: dict[str, None] = {}
         self._lock = threading.Lock()
@@ -31,6 +32,11 @@ class Words:
             if not 0 <= self._now() - at < OFTEN_SECONDS:
                 self._wanted[uid] = None
             return text
+
+    def refusal(self, item: Json) -> Refusal | None:
+        """The last time that a controller was refused a pod for it, as far as that was asked for; see `of`."""
+        self.of(item)
+        return self._refusals.get(str(item["metadata"]["uid"]))
 
     def patient(self) -> set[str]:
         """Pods for which an autoscaler said that it brings a node."""
@@ -59,12 +65,17 @@ class Words:
         chosen = f"involvedObject.name={name}"
         events, _ = link.client.find(EVENTS, namespace, fields=chosen)
         mine = [one for one in events if (one.get("involvedObject") or {}).get("uid") in (uid, None)]
-        text = last_word(mine, path)
+        text, news = last_word(mine, path), False
         with self._lock:
             before = self._said.get(uid, (None, 0.0))[0]
             self._said[uid] = text, self._now()
             while len(self._said) > _KEPT:
-                del self._said[next(iter(self._said))]
+                oldest = next(iter(self._said))
+                del self._said[oldest]
+                self._refusals.pop(oldest, None)
+            if (refused := last_refusal(mine)) is not None:
+                news = self._refusals.get(uid) != refused
+                self._refusals[uid] = refused
             if brings_a_node(mine):
                 self._patient.add(uid)
-        return text != before
+        return news or text != before

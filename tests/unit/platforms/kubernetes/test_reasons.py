@@ -8,7 +8,7 @@ import pytest
 
 from rebake.errors import PlatformError
 from rebake.kubernetes.resources import Json, condition
-from rebake.platforms.kubernetes.reasons import UNSCHEDULABLE_SECONDS, end_of, hindrance, last_word
+from rebake.platforms.kubernetes.reasons import UNSCHEDULABLE_SECONDS, end_of, hindrance, last_refusal, last_word
 from rebake.platforms.kubernetes.records import FleetRecord
 from rebake.platforms.model import Instance
 from rebake.release.manifest import Resources
@@ -37,12 +37,34 @@ def test_a_quota_that_is_used_up(world: World) -> None:
     world.raised(world.spec(3))
 
 
-def test_a_stateful_fleet_that_gets_no_pods_says_why_too(world: World) -> None:
+def test_a_stateful_fleet_that_gets_no_pods_ends_as_early_with_the_same_sentence(world: World) -> None:
     world.wished["kind"] = "statefulset"
-    world.make(f"{CORE}/resourcequotas", {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})
-    world.platform.launch(world.spec(1))
-    waiting = world.until_instance("f1-1", lambda i: "exceeded quota: none" in (i.detail or ""))
-    assert waiting.state == "starting"
+    world.make(f"{CORE}/resourcequotas", {"metadata": {"name": "small"}, "spec": {"hard": {"pods": "1"}}})
+    world.raised(world.spec(1))
+    began = world.cluster.clock.now()
+    world.platform.launch(world.spec(2))
+    exited = world.until_instance("f1-2", lambda i: i.state == "exited")
+    assert "could not be started: FailedCreate: " in (exited.exit or "")
+    assert "exceeded quota: small" in (exited.exit or "")
+    assert world.cluster.clock.now() - began < 5.0
+    assert world.one("f1-1") is not None
+    world.gone("f1-2")
+    world.http.delete(f"{CORE}/resourcequotas/small")
+    world.cluster.advance(30)
+    world.raised(world.spec(3))
+
+
+def test_a_refusal_of_before_is_none_of_now() -> None:
+    events = [
+        {"reason": "FailedCreate", "message": "quota", "lastTimestamp": "2026-01-01T00:00:10Z"},
+        {"reason": "FailedCreate", "message": 'pods "w-0" already exists', "lastTimestamp": "2026-01-01T00:00:50Z"},
+        {"reason": "SuccessfulCreate", "message": "Created", "lastTimestamp": "2026-01-01T00:00:50Z"},
+    ]
+    refusal = last_refusal(events)
+    assert refusal is not None
+    assert refusal.text == "FailedCreate: quota"
+    assert refusal.at % 60 == 10
+    assert last_refusal(events[1:]) is None
 
 
 def test_a_webhook_that_refuses_the_pods_and_one_that_refuses_the_fleet(world: World) -> None:
