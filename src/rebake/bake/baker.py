@@ -125,6 +125,7 @@ class Baker:
         """The release of an image that is whole already."""
         with self._store.pinned() as pin:
             base, notes = builder.image(request, Ground(self._store, pin, machine(), progress), self._images)
+            notes = [*notes, *_which_port(request.run, base)]
             release = Release(
                 digest="",
                 service=request.service,
@@ -262,6 +263,13 @@ def _completed(run: RunContract, base: Base) -> RunContract:
         )
     port = base.ports[0] if run.port is None and len(base.ports) == 1 else run.port
     return replace(run, command=command, port=port)
+
+
+def _which_port(run: RunContract, base: Base) -> Iterator[str]:
+    """What to tell whoever leaves the port to an image that says several."""
+    if run.port is None and run.health.path is not None and len(base.ports) > 1:
+        several = ", ".join(map(str, base.ports))
+        yield f"the image says several ports ({several}): write the one that users call as run.port"
 
 
 def _below(base: Base) -> Below:

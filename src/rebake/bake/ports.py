@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 """Told one short line at a time while something long runs."""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +134,8 @@ class ToolResult:
 
     def tail(self, lines: int = 20) -> list[str]:
         """The last lines it printed, for an error's evidence."""
-        text = [line.rstrip() for line in (self.stdout + "\n" + self.stderr).splitlines() if line.strip()]
-        return text[-lines:]
+        plain = _COLOURS.sub("", f"{self.stdout}\n{self.stderr}")
+        return [line.rstrip() for line in plain.splitlines() if line.strip()][-lines:]
 
 
 class Tools(Protocol):

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 _CLUES: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"Read-only file system|PermissionError|EACCES|EROFS|[Pp]ermission denied|readonly database"),
-        "a release is read-only: let the program write below $REBAKE_DATA (kept) or $TMPDIR (not kept)",
+        "a release is read-only: let the program write below $REBAKE_DATA (kept) or $TMPDIR (not kept), or name the "
+        "folder under {platform}.writable",
     ),
     (
         re.compile(r"[Aa]ddress already in use|EADDRINUSE"),
@@ -25,13 +26,15 @@ _CLUES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"DisallowedHost|Invalid HTTP_HOST header"), "add 127.0.0.1 to ALLOWED_HOSTS: health is asked there"),
 )
 _SILENT = re.compile(r"connection refused")
+_NO_SUCH_PATH = re.compile(r"GET (\S+) answered 404")
 
 
-def clue(tail: Iterable[str], failure: str = "") -> str | None:
+def clue(tail: Iterable[str], failure: str = "", platform: str = "local") -> str | None:
     """The remedy that the last lines of a log suggest; None when they suggest none.
 
     Args:
         failure: what its health check met; a program that runs and refuses connections listens elsewhere.
+        platform: whose block of the file may name writable folders.
 
     >>> clue(["ModuleNotFoundError: No module named 'flask'"])
     'add the package that holds flask to the dependencies, or correct the name'
@@ -39,7 +42,9 @@ def clue(tail: Iterable[str], failure: str = "") -> str | None:
     for line in reversed(tuple(tail)):
         for pattern, remedy in _CLUES:
             if found := pattern.search(line):
-                return remedy.format(*found.groups())
+                return remedy.format(*found.groups(), platform=platform)
     if _SILENT.search(failure):
         return "let the program listen on $HOST:$PORT: nothing answers there"
+    if found := _NO_SUCH_PATH.search(failure):
+        return f"name a path under run.health.path that it answers with 200: it runs, and has no {found[1]}"
     return None

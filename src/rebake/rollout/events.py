@@ -269,12 +269,13 @@ def _cannot_start(look: Look) -> Seen | None:
     failure = decisive[-1] if decisive else streak[-1]
     tail = look.world.log_tails.get(failure.instance, ())
     logs = f"rebake logs {look.plan.environment} --instance {failure.instance}"
-    return Seen(Event.CANNOT_START, f"the candidate cannot start: {failure.why}", _told(tail, failure.why, logs), tail)
+    told = _told(look, tail, failure.why, logs)
+    return Seen(Event.CANNOT_START, f"the candidate cannot start: {failure.why}", told, tail)
 
 
-def _told(tail: tuple[str, ...], why: str, logs: str) -> str:
+def _told(look: Look, tail: tuple[str, ...], why: str, logs: str) -> str:
     """The remedy that the log itself suggests, before the command that shows the rest of the log."""
-    found = clue(tail, why)
+    found = clue(tail, why, look.plan.platform)
     return logs if found is None else f"{found}; see {logs}"
 
 
@@ -392,7 +393,7 @@ def _candidate_lost(look: Look) -> Seen | None:
     return Seen(
         Event.CANDIDATE_LOST,
         f"{said}: {why}",
-        _told(tail, why, f"rebake logs {look.plan.environment}"),
+        _told(look, tail, why, f"rebake logs {look.plan.environment}"),
         tail,
     )
 

@@ -76,6 +76,14 @@ def test_an_image_of_root_runs_as_nobody_and_one_with_several_ports_says_none(ta
     assert taken(Cmd=["/x"], ExposedPorts={"80": {}, "53/udp": {}}).run.port == 80
 
 
+def test_of_several_ports_the_file_must_say_which(bake: Bake, source: Path, layout: Layout) -> None:
+    layout.index(layout.image(small_layer(), Cmd=["/x"], ExposedPorts={"9090/tcp": {}, "80/tcp": {}}))
+    (note,) = bake(source, builder="image", base=layout.base, run=NOTHING).notes
+    assert "80, 9090" in note
+    assert "run.port" in note
+    assert not bake(source, builder="image", base=layout.base, run=RunContract((), 80)).notes
+
+
 def test_an_image_that_runs_nothing_needs_a_command(taken: Any) -> None:
     with pytest.raises(BakeError) as refused:
         taken()
@@ -106,7 +114,7 @@ class ScriptedTools:
             Path(command[command.index("--output") + 1]).write_bytes(self.archive)
         if command[1] == "push":
             Path(command[-1].removeprefix("docker-archive:")).write_bytes(self.archive)
-        return ToolResult(self.status, "", "Step 2/3: no such file\n")
+        return ToolResult(self.status, "", "Step 2/3: \x1b[91mno such file\x1b[0m\n")
 
 
 def saved(layers: Sequence[bytes], names: Sequence[str], links: Mapping[str, str] | None = None) -> bytes:

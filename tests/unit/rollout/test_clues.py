@@ -33,5 +33,15 @@ def test_a_program_that_listens_elsewhere_is_told_where_to_listen() -> None:
     assert "$HOST:$PORT" in (clue(["Listening on :3000"], "not healthy within 30s: last: connection refused") or "")
 
 
+def test_a_health_path_that_is_not_there_names_the_setting() -> None:
+    told = clue(["GET /healthz 404"], "not healthy within 30s: last: GET /healthz answered 404") or ""
+    assert "run.health.path" in told
+    assert "/healthz" in told
+
+
+def test_a_folder_that_must_be_written_to_is_named_where_the_platform_names_it() -> None:
+    assert "docker.writable" in (clue(["mkdir: '/run/app': Read-only file system"], platform="docker") or "")
+
+
 def test_an_unknown_mistake_suggests_nothing() -> None:
     assert clue(["the moon is in the wrong house"], "exit 3") is None

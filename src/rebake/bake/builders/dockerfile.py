@@ -81,7 +81,7 @@ class DockerfileBuilder:
                 "dockerfile-failed",
                 f"{' '.join(command[:2])} ended with {done.status}",
                 where=request.dockerfile,
-                remedy=f"make `{command[0]} build .` work in the source; its last words are below",
+                remedy=f"make `{command[0]} build .` work in the source",
                 evidence=done.tail(),
             )
 
