@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from tests.containers import Containers
+from tests.servers import COMMAND, SERVER
 
 from rebake.core.home import Home
 from rebake.platforms.docker.platform import DockerPlatform
 from rebake.platforms.docker.requests import container_name
 from rebake.platforms.model import Instance
-from rebake.release.manifest import Release
-from rebake.testing.conformance.platform import PlatformBench, PlatformConformance, get
+from rebake.release.manifest import Health, Release, RunContract
+from rebake.testing.conformance.platform import Fleet, PlatformBench, PlatformConformance, get
 from rebake.testing.docker_engine import DockerEngine, NoEngine, PodmanEngine
 
 
@@ -37,8 +38,21 @@ class DockerBench(Containers):
         self.engine.docker("kill", container_name(self.home.tag, instance.id))
 
 
+class DockerConformance(PlatformConformance):
+    """What every platform does, and what only containers have."""
+
+    def test_a_writable_folder_that_the_image_has_is_writable_to_whom_the_instance_runs_as(
+        self, bench: DockerBench, fleet: Fleet
+    ) -> None:
+        bench.wished["writable"] = ["/var/cache/shop"]
+        text = "open('/var/cache/shop/note', 'w').close()\n" + SERVER.format(marker="wrote", status=200)
+        files = {"app/server.py": text, "var/cache/shop/seed": "the folder is there, and root's"}
+        launched = fleet.launched(bench.releases.add(RunContract(COMMAND, 8000, Health(interval_ms=100)), files))
+        assert bench.get(launched) == (200, "wrote")
+
+
 @pytest.mark.real
-class TestDockerPlatform(PlatformConformance):
+class TestDockerPlatform(DockerConformance):
     @pytest.fixture
     def bench(self, docker_engine: DockerEngine, tmp_path: Path) -> Iterator[PlatformBench]:
         bench = DockerBench(tmp_path, docker_engine)
@@ -57,7 +71,7 @@ def podman_engine() -> Iterator[PodmanEngine]:
 
 
 @pytest.mark.real
-class TestDockerPlatformOnPodman(PlatformConformance):
+class TestDockerPlatformOnPodman(DockerConformance):
     @pytest.fixture
     def bench(self, podman_engine: PodmanEngine, tmp_path: Path) -> Iterator[PlatformBench]:
         bench = DockerBench(tmp_path, podman_engine)

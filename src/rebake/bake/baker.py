@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rebake.bake.application import ApplicationBaker, ApplicationLayer
 from rebake.bake.bases import Base, Ground, NoImages, base_of
+from rebake.bake.inside import user_number
 from rebake.bake.layers import Reader, entry_of, write_layer
 from rebake.bake.libc import wheels_for
 from rebake.bake.memoising import BuiltLayer, DiskMemo, LayerMemo, layer_key, resolve
@@ -99,6 +100,7 @@ class Baker:
         request = replace(request, source=Path(os.fsdecode(source.root)))
         with self._store.pinned() as pin:
             base, notes = base_of(Ground(self._store, pin, machine(), progress), request.base, self._images)
+            base = self._numbered(base)
             runtime = builder.runtime(request)
             _refuse_other_interpreter(base, runtime)
             if runtime.kind == "python":
@@ -125,7 +127,7 @@ class Baker:
         """The release of an image that is whole already."""
         with self._store.pinned() as pin:
             base, notes = builder.image(request, Ground(self._store, pin, machine(), progress), self._images)
-            notes = [*notes, *_which_port(request.run, base)]
+            base, notes = self._numbered(base), [*notes, *_which_port(request.run, base)]
             release = Release(
                 digest="",
                 service=request.service,
@@ -156,6 +158,9 @@ class Baker:
                 remedy="remove `build`, or use `builder: node`",
             )
         return builder
+
+    def _numbered(self, base: Base) -> Base:
+        return replace(base, user=user_number(self._store, base, self._memo))
 
     # -- dependencies ------------------------------------------------------------------------------------------------
 

@@ -6,12 +6,9 @@ Source: PEP 600 (manylinux), PEP 656 (musllinux); `uv pip install --help`, --pyt
 from __future__ import annotations
 
 import re
-import tarfile
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
-from typing import IO
 
 from rebake.bake.bases import Base
+from rebake.bake.inside import files
 from rebake.bake.ports import Memo
 from rebake.core.digest import digest_of
 from rebake.release.store import Store
@@ -22,7 +19,6 @@ _MUSL = re.compile(rb"\x00(1)\.(\d+)\.\d+\x00")
 _NAMES = re.compile(r"libc\.so\.6|libc-2\.\d+\.so|ld-musl-[a-z0-9_]+\.so\.1")
 _KNOWN = (17, 28, *range(31, 41))
 """Minor versions of glibc 2 that uv has names for."""
-_LARGEST = 32 << 20
 
 
 def wheels_for(store: Store, base: Base, memo: Memo) -> str:
@@ -37,25 +33,13 @@ def wheels_for(store: Store, base: Base, memo: Memo) -> str:
     key = digest_of([layer.layer.digest for layer in base.layers])
     known = memo.get("wheels", key)
     if not isinstance(known, str):
-        known = _platform(store.blob_path(layer.layer.digest) for layer in reversed(base.layers))
+        libraries = files(store, base, lambda name: _NAMES.fullmatch(name.rpartition("/")[2]) is not None)
+        known = next(filter(None, (_named(data) for _, data in libraries)), "")
         memo.put("wheels", key, known)
     return f"{machine}-{known}" if known else ""
 
 
-def _platform(layers: Iterable[Path]) -> str:
-    """By the uppermost layer that has a C library."""
-    for layer in layers:
-        with tarfile.open(layer) as tar:
-            for member in tar:
-                if member.isreg() and _NAMES.fullmatch(PurePosixPath(member.name).name) and member.size <= _LARGEST:
-                    file = tar.extractfile(member)
-                    if file is not None and (found := _named(file)):
-                        return found
-    return ""
-
-
-def _named(file: IO[bytes]) -> str:
-    data = file.read()
+def _named(data: bytes) -> str:
     if said := _GLIBC.search(data):
         fitting = [minor for minor in _KNOWN if minor <= int(said[2])]
         return f"manylinux_2_{fitting[-1]}" if said[1] == b"2" and fitting else ""

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 _CLUES: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"Read-only file system|PermissionError|EACCES|EROFS|[Pp]ermission denied|readonly database"),
-        "a release is read-only: let the program write below $REBAKE_DATA (kept) or $TMPDIR (not kept), or name the "
-        "folder under {platform}.writable",
+        "a release is read-only: write below $REBAKE_DATA (kept) or $TMPDIR, or name the folder in {platform}.writable",
     ),
     (
         re.compile(r"[Aa]ddress already in use|EADDRINUSE"),

@@ -49,7 +49,7 @@ def request(**changes: Any) -> dict[str, Any]:
 
 def test_the_whole_request() -> None:
     made = request()
-    scratch = "rw,nosuid,nodev,exec,mode=1777,size=268435456"
+    scratch = "rw,nosuid,nodev,exec,mode=1777,size=268435456,uid=65532,gid=65532"
     assert made["Labels"].pop(REQUEST_LABEL).startswith("sha256:")
     assert made == {
         "Image": IMAGE.id,
@@ -96,6 +96,14 @@ def test_the_whole_request() -> None:
             "NanoCpus": 500_000_000,
         },
     }
+
+
+def test_a_folder_in_memory_is_whose_the_instance_runs_as() -> None:
+    def owner(user: str, podman: bool = False) -> str:
+        return str(request(podman=podman, user=user)["HostConfig"]["Tmpfs"]["/tmp"]).partition("size=268435456")[2]
+
+    assert [owner(user) for user in ("1000:2000", "1000", "app")] == [",uid=1000,gid=2000", ",uid=1000", ""]
+    assert owner("app", podman=True) == ",U"
 
 
 def test_secrets_come_by_a_mounted_file_that_the_shell_reads_before_it_becomes_the_command() -> None:

@@ -35,6 +35,7 @@ class EngineFacts:
     rootless: bool
     seccomp: bool
     limits: tuple[str, ...]
+    podman: bool
 
 
 class NameTaken(Exception):
@@ -70,6 +71,7 @@ class DockerClient:
             rootless="rootless" in options,
             seccomp="seccomp" in options,
             limits=tuple(name for name, key in limits.items() if info.get(key)),
+            podman=any("Podman" in str(part.get("Name")) for part in version.get("Components") or ()),
         )
 
     # Images.

@@ -49,7 +49,7 @@ class Places:
             port: on this machine's loopback.
             shell: the image has one, which can read the secrets from a file.
         """
-        spec, settings = job.spec, job.settings
+        spec, settings, facts = job.spec, job.settings, job.engine.facts()
         place = Place(
             tag=self._home.tag,
             port=port,
@@ -57,7 +57,8 @@ class Places:
             user=user_of(settings, image, os.getuid()),
             network=settings.network or network_name(self._home.tag),
             secrets=str(job.folder.secrets) if spec.secrets and shell else None,
-            init=job.engine.facts().init,
+            init=facts.init,
+            podman=facts.podman,
         )
         request = container_request(spec, image, settings, place)
         exposed = () if shell else tuple(sorted(spec.secrets))

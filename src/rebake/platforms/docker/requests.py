@@ -60,6 +60,7 @@ class Place:
         user: `UID[:GID]` to run as.
         network: the network's name.
         init: whether the engine can put a first process before the command.
+        podman: whether the engine is Podman, which has its own word for whose a folder in memory is.
     """
 
     tag: str
@@ -69,6 +70,7 @@ class Place:
     network: str
     secrets: str | None = None
     init: bool = True
+    podman: bool = False
 
 
 def container_name(tag: str, instance: str) -> str:
@@ -173,9 +175,20 @@ def labels(spec: InstanceSpec, tag: str) -> dict[str, str]:
     }
 
 
+def _owner(place: Place) -> str:
+    """runc gives a folder in memory the mode of the image's folder below it, which often only its owner may write to.
+
+    Source: docker-run(1), --tmpfs; podman-run(1), --tmpfs.
+    """
+    uid, _, gid = place.user.partition(":")
+    if place.podman:
+        return ",U"
+    return "".join(f",{key}={number}" for key, number in (("uid", uid), ("gid", gid)) if number.isdigit())
+
+
 def _host_config(spec: InstanceSpec, settings: DockerSettings, place: Place, port: str | None) -> dict[str, Any]:
     memory, cpu = spec.run.resources.memory_bytes, spec.run.resources.cpu_millis
-    scratch = f"rw,nosuid,nodev,exec,mode=1777,size={settings.scratch_bytes}"
+    scratch = f"rw,nosuid,nodev,exec,mode=1777,size={settings.scratch_bytes}{_owner(place)}"
     mounts = [_bind(place.data, DATA, read_only=False)]
     if place.secrets:
         mounts.append(_bind(place.secrets, SECRETS, read_only=True))
