@@ -15,6 +15,7 @@ import resource
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -107,9 +108,11 @@ class DockerEngine:
         return found[0]
 
     def answers(self) -> bool:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            done = subprocess.run([*self.command, "version"], capture_output=True, check=False, timeout=20)
-            return done.returncode == 0
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as asked:
+            asked.settimeout(20)
+            asked.connect(str(self.socket))
+            asked.sendall(b"GET /_ping HTTP/1.0\r\nHost: engine\r\n\r\n")
+            return b" 200 " in asked.recv(64)
         return False
 
     def start(self) -> None:

@@ -53,25 +53,26 @@ class DockerClient:
         self.socket = socket
         self._lock = threading.Lock()
         self._api: Any = None
-        self._version = "auto"
+        self._version = ""
+        self._podman = False
 
     def facts(self) -> EngineFacts:
         """Raises: Permanent `docker-too-old`."""
         with self._errors():
             api = self._connected()
-            info, version = api.info(), api.version()
+            info = api.info()
         options = " ".join(info.get("SecurityOptions") or ())
         limits = {"memory": "MemoryLimit", "cpu": "CpuCfsQuota", "pids": "PidsLimit"}
         return EngineFacts(
-            version=str(version.get("Version", "?")),
-            api=str(version.get("ApiVersion", "?")),
+            version=str(info.get("ServerVersion", "?")),
+            api=str(api.api_version),
             driver=str(info.get("Driver", "?")),
             init=bool(info.get("InitBinary")),
             live_restore=bool(info.get("LiveRestoreEnabled")),
             rootless="rootless" in options,
             seccomp="seccomp" in options,
             limits=tuple(name for name, key in limits.items() if info.get(key)),
-            podman=any("Podman" in str(part.get("Name")) for part in version.get("Components") or ()),
+            podman=self._podman,
         )
 
     # Images.
@@ -214,12 +215,25 @@ class DockerClient:
             ) from error
         wait: Any = timeout  # None waits for ever, which the SDK's types do not know
         with self._errors():
-            api = docker.APIClient(base_url=f"unix://{self.socket}", version=self._version, timeout=wait)
+            url = f"unix://{self.socket}"
+            if not self._version:
+                with closing(docker.APIClient(base_url=url, version=OLDEST_API, timeout=wait)) as api:
+                    self._meet(api)
+            api = docker.APIClient(base_url=url, version=self._version, timeout=wait)
             if _number(api.api_version) < _number(OLDEST_API):
                 api.close()
                 raise _too_old(self.socket, f"this one speaks {api.api_version}")
-        self._version = api.api_version
         return api
+
+    def _meet(self, api: Any) -> None:
+        """Learn who answers. Not by `/version`: there Podman asks the package manager for its parts, and takes seconds.
+
+        Source: Docker Engine API v1.41, SystemPing; podman-system-service(1).
+        """
+        answer = api.get(f"{api.base_url}/_ping")
+        answer.raise_for_status()
+        self._version = answer.headers.get("Api-Version", "auto")
+        self._podman = "Libpod-Api-Version" in answer.headers
 
     def _found(self, ask: Callable[[Any], T], also: int = 404) -> T | None:
         """The answer; None for what is not there (404), or cannot be done any more (`also`)."""
