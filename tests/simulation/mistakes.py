@@ -434,8 +434,11 @@ def take_a_freeze_in_a_second_late(patch: Patch) -> None:
 
 
 def wait_for_a_clock_that_was_set_back(patch: Patch) -> None:
-    patch.setattr(present, "_past", lambda at, _now: at)
-    patch.setattr(deciding, "in_the_present", lambda environment, _now: environment)
+    patch.setattr(deciding, "in_the_present", lambda environment, _now, _boot: environment)
+
+
+def believe_a_clock_that_was_set(patch: Patch) -> None:
+    patch.setattr(present, "set_between", lambda _then, _now: 0.0)
 
 
 MISTAKES: dict[Callable[[Patch], None], int] = {
@@ -485,6 +488,7 @@ MISTAKES: dict[Callable[[Patch], None], int] = {
     skip_the_preparation: 20,
     give_stable_nothing_on_the_way_back: 20,
     wait_for_a_clock_that_was_set_back: 900,
+    believe_a_clock_that_was_set: 900,
     ignore_windows: 50,
     ignore_freezes: 50,
     hold_before_the_first_user_only: 300,

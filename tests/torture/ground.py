@@ -77,6 +77,7 @@ class Ground(Site):
         if home is not None:
             self.home = home
             self.environ["REBAKE_HOME"] = str(home)
+        self.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody's agent compiles all of its code at each start
         self.layout = Home(self.home)
 
     # What the developer does
@@ -224,13 +225,13 @@ class Ground(Site):
 
     # What is demanded after harm
 
-    def calm(self, seconds: float = 60.0) -> list[str]:
+    def calm(self, seconds: float = 300.0) -> list[str]:
         """Wait until everything has settled and is healthy; what is not, as sentences."""
         self.rebake("agent", "start")
         try:
             until(self.settled, seconds)
             until(lambda: self.healthy() == len(self.instances()), seconds)
-            until(lambda: not self.strays(), 10.0)
+            until(lambda: not self.strays(), 60.0)
         except AssertionError:
             return [f"not settled after {seconds:g}s: {self.brief()}, strays {self.strays()}"]
         return []

@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from rebake.tour.load import Load
@@ -110,6 +111,6 @@ class ClockCourse(Course):
         return broken
 
 
-def run(kills: int, seed: int, *, seconds: float = 3600.0, say: Callable[[str], None] = lambda _text: None) -> Findings:
+def run(kills: int, seed: int, *, seconds: float = inf, say: Callable[[str], None] = lambda _text: None) -> Findings:
     """See `kills.torment`."""
     return torment("kills of the agent of a job", Clockwork, ClockCourse, kills, seed, seconds=seconds, say=say)

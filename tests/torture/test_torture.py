@@ -13,7 +13,7 @@ SEED = int(os.environ.get("REBAKE_SEED", "3"))
 
 
 def test_the_agent_is_killed_at_eight_instants(capsys: pytest.CaptureFixture[str]) -> None:
-    findings = kills.run(8, SEED, seconds=60.0)
+    findings = kills.run(8, SEED)
     with capsys.disabled():
         print(f"\nseed {SEED}: {findings.line()}")
     assert not findings.violations, "\n".join([f"seed {SEED}", *findings.violations])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 from rebake.tour.load import Load, Request
@@ -94,6 +95,6 @@ class GroupCourse(Course):
         return () if texts == [self.reads] * 2 else (f"users read {texts}, expected {self.reads} in both",)
 
 
-def run(kills: int, seed: int, *, seconds: float = 3600.0, say: Callable[[str], None] = lambda _text: None) -> Findings:
+def run(kills: int, seed: int, *, seconds: float = inf, say: Callable[[str], None] = lambda _text: None) -> Findings:
     """See `kills.torment`."""
     return torment("kills of the agent of a group", Together, GroupCourse, kills, seed, seconds=seconds, say=say)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 from rebake.tour.load import Load
@@ -79,6 +80,6 @@ class WorkCourse(Course):
         return [f"half done by workers that are gone: {cut}"] if cut else ()
 
 
-def run(kills: int, seed: int, *, seconds: float = 3600.0, say: Callable[[str], None] = lambda _text: None) -> Findings:
+def run(kills: int, seed: int, *, seconds: float = inf, say: Callable[[str], None] = lambda _text: None) -> Findings:
     """See `kills.torment`."""
     return torment("kills of the agent of workers", Workshop, WorkCourse, kills, seed, seconds=seconds, say=say)

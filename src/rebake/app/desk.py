@@ -6,6 +6,7 @@ command in the ledger, decided on by the next tick, and answered with a view.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -33,6 +34,7 @@ from rebake.rollout.view import Doc, rollout_view
 from rebake.rollout.world import Command, Environment, Fleet, Rollout, World
 
 UNDO_SECONDS = 15.0
+_ID = re.compile(r"r-[0-9a-z]{12}")
 STOP_SECONDS = 60.0
 
 
@@ -75,16 +77,28 @@ class Desk(Freezes):
 
     def begin(self, doc: Mapping[str, Any]) -> Doc:
         rollout = self.prepare(doc)
-        plan, key = rollout.plan, f"{rollout.plan.service}/{rollout.plan.environment}"
+        key = f"{rollout.plan.service}/{rollout.plan.environment}"
+        if self._asked_before(key, rollout.id):
+            return self._begun(key, rollout.id)
         environment = self._engine.environment(key)
         if not doc.get("again"):
             under_way = self._joined(environment, rollout.revision)
             if under_way is not None:
                 return self.rollout(under_way)
             if self.serves_already(rollout) and environment.stable is not None:
-                return self._already_stable(key, environment.stable, plan, doc)
+                return self._already_stable(key, environment.stable, rollout)
         self._request(key, "begin", rollout.requested_by, rollout=rollout)
-        view: Doc = self._until(lambda: self._engine.rollout_view(key, rollout.id), STOP_SECONDS, key)
+        return self._begun(key, rollout.id)
+
+    def _asked_before(self, key: str, rollout: str) -> bool:
+        """Whether this very rollout was asked for: somebody whose answer was lost asks again."""
+        if self._engine.rollout_view(key, rollout) is not None:
+            return True
+        waiting = (load(Command, doc).rollout for _, doc in self._ledger.list("command", f"{key}/"))
+        return any(other is not None and other.id == rollout for other in waiting)
+
+    def _begun(self, key: str, rollout: str) -> Doc:
+        view: Doc = self._until(lambda: self._engine.rollout_view(key, rollout), STOP_SECONDS, key)
         return view
 
     def prepare(self, doc: Mapping[str, Any]) -> Rollout:
@@ -110,7 +124,7 @@ class Desk(Freezes):
         key = f"{plan.service}/{plan.environment}"
         self._until(lambda: self._engine.settle(key, plan.platform), STOP_SECONDS, key)
         rollout = Rollout(
-            id=timed_id("r", self._clock.now()),
+            id=self._id_of(doc),
             kind="deploy",
             revision=Revision(plan.service, plan.environment, release.digest, settings),
             plan=plan,
@@ -120,6 +134,16 @@ class Desk(Freezes):
         if not self.serves_already(rollout):
             refuse_shares(plan, self._engine.environment(key).stable)
         return rollout
+
+    def _id_of(self, doc: Mapping[str, Any]) -> str:
+        """The rollout's id: the one that whoever asks has chosen, or a new one."""
+        chosen = doc.get("id")
+        if chosen is None:
+            return timed_id("r", self._clock.now())
+        if _ID.fullmatch(str(chosen)) is None:
+            problem = f"expected an id such as r-01k9zq3m2hxr, found {chosen!r}"
+            raise UsageError("plan-not-understood", problem, where="id")
+        return str(chosen)
 
     def serves_already(self, rollout: Rollout) -> bool:
         """Whether its revision serves, and nothing is under way."""
@@ -191,9 +215,9 @@ class Desk(Freezes):
                 return rollout.id
         return None
 
-    def _already_stable(self, key: str, stable: Fleet, plan: Plan, doc: Mapping[str, Any]) -> Doc:
+    def _already_stable(self, key: str, stable: Fleet, asked: Rollout) -> Doc:
         """The same revision serves already: only how many instances and where they are reached may change."""
-        by, now = str(doc.get("requested_by") or "unknown"), self._clock.now()
+        plan, by, now = asked.plan, asked.requested_by, self._clock.now()
         changed = stable.plan != plan
         reason = "this revision serves already"
         if changed:
@@ -201,7 +225,7 @@ class Desk(Freezes):
             if stable.plan.instances != plan.instances:
                 reason += f"; instances {stable.plan.instances} to {plan.instances}"
         rollout = Rollout(
-            id=timed_id("r", now),
+            id=asked.id,
             kind="deploy",
             revision=stable.revision,
             plan=plan,

@@ -59,9 +59,15 @@ class Session:
         target = with_params(target, params)
         return self._insist(lambda: self._client.call("GET", target), again=True)
 
-    def post(self, target: str, doc: Mapping[str, Any], *, timeout: float = CALL_SECONDS) -> Any:
-        """An acting call; not repeated when its answer was lost, because it may have acted."""
-        return self._insist(lambda: self._client.call("POST", target, doc, timeout=timeout), again=False)
+    def post(
+        self, target: str, doc: Mapping[str, Any], *, timeout: float = CALL_SECONDS, repeatable: bool = False
+    ) -> Any:
+        """An acting call; not repeated when its answer was lost, because it may have acted.
+
+        Args:
+            repeatable: asking twice does no more than asking once.
+        """
+        return self._insist(lambda: self._client.call("POST", target, doc, timeout=timeout), again=repeatable)
 
     def lines(self, target: str, **params: Any) -> Iterator[Any]:
         """The documents of a reading call that tells how far it is, as they come."""

@@ -17,7 +17,7 @@ from rebake.rollout.draft import Draft
 from rebake.rollout.events import LOST_SECONDS, check_id, prepare_id
 from rebake.rollout.fleets import healthy, keep, serving
 from rebake.rollout.journey import follow
-from rebake.rollout.present import in_the_present
+from rebake.rollout.present import dated, in_the_present
 from rebake.rollout.route import desired_route, drained, weights
 from rebake.rollout.runs import tend
 from rebake.rollout.shares import candidate_size
@@ -55,7 +55,7 @@ def decide(environment: Environment, world: World, now: float) -> Decision:
         now: seconds since the epoch.
     Returns: the next remembered state, the actions to take, what to write down, and when to look again.
     """
-    draft = Draft(in_the_present(environment, now), world, now)
+    draft = Draft(in_the_present(environment, now, world.boot), world, now)
     for command in world.commands:
         obey(draft, command)
     follow(draft)
@@ -67,7 +67,7 @@ def decide(environment: Environment, world: World, now: float) -> Decision:
     _settle_route(draft)
     _start_jobs(draft)
     return Decision(
-        environment=draft.environment,
+        environment=dated(draft.environment, environment, world.boot),
         actions=tuple(draft.actions),
         notes=tuple(draft.notes),
         quarantine=draft.quarantine,

@@ -70,6 +70,7 @@ class Observer:
             log_tails=self._log_tails(memory, instances, jobs),
             mates=self._mates(rollout),
             freezes=self.freezes(environment, None if asked else now) if asked or rollout is not None else (),
+            boot=self.ports.clock.boot(),
             looked_away=not 0 <= now - memory.looked_at <= self.ports.lease_seconds,
         )
         memory.looked_at = now

@@ -1,75 +1,108 @@
-"""Nothing remembered lies in the future. Pure.
+"""Remembered times are told by the clock of now, and none of them lies ahead. Pure.
 
-A clock that is set back (by a person, or by a time server that found it wrong) would make every deadline that counts
-from a remembered time late by as much. So a time that lies ahead of `now` is taken as `now`: what was waited for so far
-is waited for again, and nothing waits longer than that.
+How long something was waited for is the difference between now and a remembered time, so both must be of one clock.
+The engine's clock is not set while it lives (`core.clock.SystemClock`), but between two lives anybody may have set it.
+So what is remembered says when its machine's boot began, by the clock of then (`Environment.boot`). Now's clock says
+the same of the same boot; where the two differ the clock was set by as much, and every remembered time is moved with
+it: an hour that did not pass ends no hold and no soak, and an hour that comes twice makes none longer.
+
+Across a reboot, or on another machine, nothing but the wall clocks can be compared. There a time that lies ahead of now
+is taken as now: what was waited for so far is waited for again, and nothing waits longer than that.
+
+What is no beginning of a wait stays as it is: slots of a schedule and ends of freezes are times of the calendar. So is
+when a person let a rollout through, which is compared with when somebody froze: a freeze is never moved, and must not
+be passed over because a clock was set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
+from rebake.core.clock import Boot, set_between
 from rebake.rollout.world import Environment, Fleet, Leaving, Rollout, Run, differs
 
-T = TypeVar("T", float, float | None)
+T = TypeVar("T", Rollout, Run, Leaving, Fleet)
+Told = Callable[[float], float]
+"""A remembered time as it is told now."""
+
+_ROLLOUT = ("requested_at", "entered_at", "step_at", "users_at", "ramped_at", "promoted_at")
+_RUN = ("began", "missing", "ended")
 
 
-def _past(at: T, now: float) -> T:
-    return now if at is not None and at > now else at
+def _each(value: T, names: tuple[str, ...], told: Told) -> T:
+    """The same value with these of its times as they are told now; the very same where none is told otherwise. A time
+    of 0 never was."""
+    changed: dict[str, Any] = {}
+    for name in names:
+        at = getattr(value, name)
+        if at and (now := told(at)) != at:
+            changed[name] = now
+    return replace(value, **changed) if changed else value
 
 
-def _all_past(times: Mapping[str, float], now: float) -> Mapping[str, float]:
-    if any(at > now for at in times.values()):
-        return {name: min(at, now) for name, at in times.items()}
-    return times
+def _all(times: Mapping[str, float], told: Told) -> Mapping[str, float]:
+    found = {name: told(at) for name, at in times.items()}
+    return times if found == times else found
 
 
-def _rollout(rollout: Rollout, now: float) -> Rollout:
-    names = ("entered_at", "step_at", "users_at", "ramped_at", "promoted_at", "let_through_at")
-    ahead = {name: now for name in names if (getattr(rollout, name) or 0.0) > now}
-    return replace(rollout, **ahead) if ahead else rollout  # type: ignore[arg-type]
+def _fleet(fleet: Fleet, told: Told) -> Fleet:
+    maps = {name: getattr(fleet, name) for name in ("leaving", "sick", "pending", "starting")}
+    changed: dict[str, Any] = {name: _all(times, told) for name, times in maps.items() if times}
+    if fleet.failures:
+        changed["failures"] = tuple(replace(f, at=told(f.at)) for f in fleet.failures)
+    fleet = _each(fleet, ("good_at",), told)
+    known = all(getattr(fleet, name) == value for name, value in changed.items())
+    return fleet if known else replace(fleet, **changed)
 
 
-def _fleet(fleet: Fleet, now: float) -> Fleet:
-    maps = (fleet.leaving, fleet.sick, fleet.pending, fleet.starting)
-    ahead = fleet.good_at > now or any(f.at > now for f in fleet.failures)
-    if not ahead and not any(at > now for times in maps for at in times.values()):
-        return fleet
-    return replace(
-        fleet,
-        good_at=min(fleet.good_at, now),
-        failures=tuple(replace(f, at=min(f.at, now)) for f in fleet.failures),
-        leaving=_all_past(fleet.leaving, now),
-        sick=_all_past(fleet.sick, now),
-        pending=_all_past(fleet.pending, now),
-        starting=_all_past(fleet.starting, now),
-    )
+def _leaving(gone: Leaving, told: Told) -> Leaving:
+    fleet, gone = _fleet(gone.fleet, told), _each(gone, ("idle_since",), told)
+    return gone if fleet is gone.fleet else replace(gone, fleet=fleet)
 
 
-def _runs(runs: tuple[Run, ...], now: float) -> tuple[Run, ...]:
-    """Slots are names and stay what they are: one that a clock shows twice is not run twice."""
-    if not any(run.began > now or (run.missing or 0.0) > now for run in runs):
-        return runs
-    return tuple(replace(run, began=min(run.began, now), missing=_past(run.missing, now)) for run in runs)
-
-
-def _leaving(gone: Leaving, now: float) -> Leaving:
-    fleet, idle = _fleet(gone.fleet, now), _past(gone.idle_since, now)
-    return gone if fleet is gone.fleet and idle == gone.idle_since else replace(gone, fleet=fleet, idle_since=idle)
-
-
-def in_the_present(environment: Environment, now: float) -> Environment:
-    """The same environment, with no remembered time after `now`; the very same value when there is none."""
+def _retold(environment: Environment, told: Told, **also: Any) -> Environment:
+    """The same environment, with every time as it is told now; the very same value when none is told otherwise."""
     stable, candidate, rollout = environment.stable, environment.candidate, environment.rollout
-    changed: dict[str, object] = {"runs": _runs(environment.runs, now)} if environment.runs else {}
-    changed |= {
-        "stable": stable and _fleet(stable, now),
-        "candidate": candidate and _fleet(candidate, now),
-        "rollout": rollout and _rollout(rollout, now),
-        "leaving": tuple(_leaving(gone, now) for gone in environment.leaving),
-        "stable_lost_at": _past(environment.stable_lost_at, now),
-        "candidate_lost_at": _past(environment.candidate_lost_at, now),
+    lost = {name: getattr(environment, name) for name in ("stable_lost_at", "candidate_lost_at")}
+    changed: dict[str, Any] = {
+        "stable": stable and _fleet(stable, told),
+        "candidate": candidate and _fleet(candidate, told),
+        "rollout": rollout and _each(rollout, _ROLLOUT, told),
+        "queue": tuple(_each(waiting, _ROLLOUT, told) for waiting in environment.queue),
+        "leaving": tuple(_leaving(gone, told) for gone in environment.leaving),
+        "runs": tuple(_each(run, _RUN, told) for run in environment.runs),
+        **{name: at if at is None else told(at) for name, at in lost.items()},
+        **also,
     }
-    return replace(environment, **changed) if differs(environment, changed) else environment  # type: ignore[arg-type]
+    return replace(environment, **changed) if differs(environment, changed) else environment
+
+
+def in_the_present(environment: Environment, now: float, boot: Boot | None = None) -> Environment:
+    """The same environment, told by the clock of now, with no remembered time after `now`; the very same value when it
+    is so already.
+
+    Args:
+        boot: of this machine, by the clock of now.
+    """
+    by = set_between(environment.boot, boot)
+    if by:
+        environment = _retold(environment, lambda at: at + by, boot=boot)
+    environment = _retold(environment, partial(min, now))
+    rollout = environment.rollout
+    if rollout is not None and (rollout.let_through_at or 0.0) > now:
+        environment = replace(environment, rollout=replace(rollout, let_through_at=now))
+    return environment
+
+
+def dated(environment: Environment, before: Environment, boot: Boot | None) -> Environment:
+    """What is remembered from now on, which says by which clock its times are told: from when on there is one.
+
+    An environment in which nothing is waited for need not be written down for that.
+    """
+    known = environment.boot is not None and boot is not None and environment.boot.id == boot.id
+    if boot is None or known or (environment is before and environment.rollout is None):
+        return environment
+    return replace(environment, boot=boot)

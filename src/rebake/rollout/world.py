@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from rebake.core.clock import Boot
 from rebake.judge.samples import Verdict
 from rebake.platforms.model import Instance
 from rebake.release.manifest import Revision
@@ -244,6 +245,7 @@ class Environment:
         place: the home that has it, where instances and edge are on one machine; see `places`.
         slot: of a scheduled job, the latest moment of its schedule that was decided on.
         runs: of a scheduled job, its runs under way and the latest that are over, oldest first.
+        boot: of the machine on which this was decided, by the clock that its times are told by; see `present`.
     """
 
     service: str
@@ -262,6 +264,7 @@ class Environment:
     place: Place | None = None
     slot: float | None = None
     runs: tuple[Run, ...] = ()
+    boot: Boot | None = None
 
     @property
     def key(self) -> str:
@@ -330,6 +333,7 @@ class World:
         mates: what the other members of the rollout's group wrote down.
         looked_away: the look before this one is longer ago than a lease, or unknown: what was seen then may have
             changed and changed back.
+        boot: of this machine, by the clock that `now` is read from.
     """
 
     instances: tuple[Instance, ...] = ()
@@ -348,6 +352,7 @@ class World:
     looked_away: bool = False
     freezes: tuple[Freeze, ...] = ()
     mates: tuple[Mate, ...] = ()
+    boot: Boot | None = None
 
     def of(self, fleet: str) -> tuple[Instance, ...]:
         return tuple(i for i in self.instances if i.fleet == fleet)

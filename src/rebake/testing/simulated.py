@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rebake.core.canonical import canonical
-from rebake.core.clock import Clock
+from rebake.core.clock import Boot, Clock
 from rebake.core.units import FULL
 from rebake.errors import LedgerConflict
 from rebake.judge.samples import Arm, Pairs
@@ -28,16 +28,30 @@ from rebake.traffic.ports import Counters, EnvironmentRoute, RouteObservation, S
 
 
 class ManualClock:
-    """A clock that moves when it is told to."""
+    """A clock that moves when it is told to, of a machine that was booted when it began."""
 
     def __init__(self, at: float = 1_800_000_000.0) -> None:
-        self.at = at
+        self.at = self.booted_at = at
+        self.boots = 1
 
     def now(self) -> float:
         return self.at
 
+    def boot(self) -> Boot:
+        return Boot(f"boot-{self.boots}", self.booted_at)
+
     def advance(self, seconds: float) -> None:
         self.at += seconds
+
+    def set(self, by: float) -> None:
+        """Somebody sets it: no time passes."""
+        self.at += by
+        self.booted_at += by
+
+    def reboot(self) -> None:
+        """The machine is started again, at once."""
+        self.boots += 1
+        self.booted_at = self.at
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rebake.core.clock import boot_id
 from rebake.errors import Permanent, Transient
 from rebake.platforms import logs, port_choice
 from rebake.platforms.faults import disk_errors
@@ -218,8 +219,8 @@ def test_a_process_is_itself_only_with_its_start_time_and_boot() -> None:
 
 
 def test_a_signal_for_a_process_that_is_gone_reaches_nobody_else() -> None:
-    processes.kill(Identity(os.getpid(), 1, processes.boot_id()))
-    processes.signal_group(Identity(os.getpid(), 1, processes.boot_id()), signal.SIGKILL)
+    processes.kill(Identity(os.getpid(), 1, boot_id()))
+    processes.signal_group(Identity(os.getpid(), 1, boot_id()), signal.SIGKILL)
 
 
 # Records and faults.

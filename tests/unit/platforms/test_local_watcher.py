@@ -12,6 +12,7 @@ from functools import partial
 
 import pytest
 
+from rebake.core.clock import boot_id
 from rebake.platforms.local import processes
 from rebake.platforms.local.records import Identity
 from rebake.platforms.watcher import Watched, Watcher
@@ -235,7 +236,7 @@ def test_the_end_of_a_process_is_told_once(watch: Watch) -> None:
 
 
 def test_a_process_that_is_gone_already_is_told_too(watch: Watch) -> None:
-    gone = partial(processes.open_pidfd, Identity(os.getpid(), 1, processes.boot_id()))
+    gone = partial(processes.open_pidfd, Identity(os.getpid(), 1, boot_id()))
     watch.watcher.watch(Watched("i2", "shop", "production", 1, CONTRACT, open_end=gone))
     eventually(lambda: watch.ended == ["i2"], lambda: str(watch.ended))
 

@@ -367,6 +367,57 @@ def test_instances_that_fall_together_say_nothing_against_their_starting_again(s
     shop.until(lambda: sum(i.healthy is True for i in shop.platform.observe("shop", "production")) == 12, 20)
 
 
+def rebooted(shop: Shop) -> None:
+    """Everything that ran is gone, and an engine is started anew."""
+    for name in list(shop.platform.processes):
+        shop.platform.kill(name)
+    shop.start_engine()
+
+
+def test_a_rollout_goes_on_after_a_reboot_though_the_candidate_takes_longer_to_start(shop: Shop) -> None:
+    """That everything fell together says nothing against the candidate."""
+    shop.serving(A, instances=4)
+    shop.platform.behaviour(B).start_seconds = 8
+    rollout = shop.deploy(B, strategy=CANARY, instances=4)
+    shop.until_state(State.HOLDING)
+    rebooted(shop)
+    shop.until(lambda: sum(i.healthy is True for i in shop.platform.observe("shop", "production")) == 8, 20)
+    assert shop.state is State.HOLDING
+    assert shop.environment.rollout is not None
+    assert shop.environment.rollout.id == rollout
+
+
+def test_a_candidate_that_does_not_come_back_from_a_reboot_is_taken_back(shop: Shop) -> None:
+    shop.serving(A)
+    rollout = shop.deploy(B, strategy=CANARY)
+    shop.until_state(State.HOLDING)
+    shop.platform.behaviour(B).healthy = False
+    rebooted(shop)
+    view = shop.until_over(rollout, 60)
+    assert (view["outcome"], view["exit_code"]) == ("rolled-back", 3)
+    assert "does not stay up" in view["reason"]
+
+
+def test_a_candidate_that_falls_again_after_a_reboot_is_taken_back_at_once(shop: Shop) -> None:
+    shop.serving(A)
+    rollout = shop.deploy(B, strategy=CANARY)
+    shop.until_state(State.HOLDING)
+    shop.platform.behaviour(B).exits = "exit 7"
+    rebooted(shop)
+    assert shop.until_over(rollout, 10)["outcome"] == "rolled-back"
+
+
+def test_a_candidate_that_falls_alone_is_taken_back_within_seconds(shop: Shop) -> None:
+    shop.serving(A)
+    shop.platform.behaviour(B).start_seconds = 8
+    rollout = shop.deploy(B, strategy=CANARY)
+    shop.until_state(State.HOLDING)
+    for name, process in list(shop.platform.processes.items()):
+        if process.spec.release == B:
+            shop.platform.kill(name)
+    assert shop.until_over(rollout, 6)["outcome"] == "rolled-back"
+
+
 def test_an_instance_that_cannot_stay_up_is_not_restarted_for_ever(shop: Shop) -> None:
     shop.serving(A)
     shop.platform.behaviour(A).exits = "exit 7"

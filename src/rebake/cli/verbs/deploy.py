@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rebake.cli.options import file_option, json_option, optional_environment_ar
 from rebake.cli.output import emit_json, line, notice
 from rebake.cli.session import Session, requested_by
 from rebake.cli.words import View, seconds, short
+from rebake.core.ids import timed_id
 from rebake.errors import RebakeError, Refused
 
 
@@ -71,8 +73,9 @@ def command(
     if session.remote is not None:
         request |= workshop.handed_over(session.home, described, digest, lambda text: notice(f"  {text}"))
     document = {**request, "release": digest, "requested_by": requested_by(), "again": again}
+    document["id"] = timed_id("r", time.time())  # so that it may be asked for again when the answer is lost
     try:
-        view = session.post("/v1/rollouts", document)
+        view = session.post("/v1/rollouts", document, repeatable=True)
     except Refused as error:
         return _refused(error, described.file.service, environment, digest, as_json)
     if not detach:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from rebake.core.clock import Clock, SystemClock
+from rebake.core.clock import Clock, SystemClock, boot_id
 from rebake.core.home import Home
 from rebake.errors import Permanent, RebakeError
 from rebake.ledger.fencing import Tokens
@@ -282,7 +282,7 @@ class LocalPlatform:
             status = processes.wait_status(identity, watched.end)
             if not folder.exit.exists():
                 text = processes.describe_exit(status, limit if killed else None)
-                if identity.boot != processes.boot_id():
+                if identity.boot != boot_id():
                     text = "ended with the machine, which was started again"
                 write_once(folder.exit, Ended(text, self._clock.now()))
 

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
+from rebake.core.clock import boot_id
 from rebake.core.units import describe_size
 from rebake.platforms.local.records import Identity, Settled
 
@@ -21,11 +21,6 @@ _STUB = Path(__file__).with_name("launch.py")
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes), since Linux 6.13
 _PIDFD_INFO_EXIT = 1 << 3  # since Linux 6.15
 _GONE = (ProcessLookupError, FileNotFoundError)
-
-
-@cache
-def boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ class Causes:
             return None
         hold_ms = strategy.mirror_ms if copies else strategy.hold_ms
         hold_ms += plan.undecided_limit_ms if event is Event.UNDECIDED_LIMIT else 0
-        held = max(at - then for at, then in zip(now, self.since.get(rollout, now), strict=True))
+        held = now[1] - self.since.get(rollout, now)[1]  # in truth: nobody's clock ends a hold
         if held * 1000 < hold_ms - 1:
             return f"held for {held:.2f}s instead of {hold_ms / 1000:g}s"
         fresh = self._requests(rollout) - self.served.get(rollout, 0)
@@ -161,7 +161,7 @@ class Causes:
     def _ramped(self, rollout: str, weight: int, now: Clocks) -> None:
         """The judge's own ramp goes no further than what was seen of the candidate, or the time spent, allows."""
         first = self.ramps.setdefault(rollout, now)
-        spent = max(at - then for at, then in zip(now, first, strict=True))
+        spent = now[1] - first[1]
         seen = self._requests(rollout) if self.reality.router.epoch == "1" else math.inf
         for cap, needed, seconds in RAMP_CAPS:
             if weight > cap and seen < needed and spent < seconds:

@@ -161,7 +161,7 @@ class Run:
         elif what == "quota":
             reality.quota_until = reality.clock.at + value
         elif what == "clock":
-            reality.wall.skew += value if abs(value) >= HOUR else value - 20
+            self._set_clock(value if abs(value) >= HOUR else value - 20, between_lives=happening.mode == "reborn")
         elif what == "edge-restart":
             reality.restart_edge()
         elif what in ("rot", "sour"):
@@ -178,6 +178,12 @@ class Run:
             reality.rate = 0 if value % 2 else 200
         else:
             reality.harm(what, happening.on, value)
+
+    def _set_clock(self, by: int, *, between_lives: bool) -> None:
+        self.reality.wall.skew += by
+        if between_lives:
+            self.engines = {owner: self._engine(owner) for owner in self.owners}
+            self.woken.update(self.owners)
 
     def _take_aim(self) -> None:
         """Who waited for a rollout to come into a state asks now."""

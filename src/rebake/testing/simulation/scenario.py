@@ -69,7 +69,7 @@ class Happening:
             call `on` meets `mode`); `aim` (a person asks for `mode` when a rollout comes into the state `on`);
             or something in the world: see `run.Run.happen`.
         on: a release, a call, or a cohort.
-        mode: how a fault shows.
+        mode: how a fault shows; of a `clock`: `reborn`, when it is set between two lives of the engines.
         value: seconds, a number of an instance, or the variant of a plan.
     """
 
@@ -255,6 +255,7 @@ def draw(seed: int) -> Scenario:
     happenings += _rot(chance, steps)
     happenings += _aims(chance, steps) + _set_back(chance, steps)
     happenings += _freezes(random.Random(f"{seed}/freezes"), steps)
+    happenings += _set_between_lives(random.Random(f"{seed}/lives"), steps)
     happenings += _slept(random.Random(f"{seed}/slept"), steps) if of_jobs(seed) else []
     engines = 2 if chance.random() < 0.3 else 1
     ordered = sorted(happenings, key=lambda h: h.step)
@@ -319,6 +320,13 @@ def _freezes(chance: random.Random, steps: int) -> list[Happening]:
 def _set_back(chance: random.Random, steps: int) -> list[Happening]:
     """A clock set back by an hour while something is waited for."""
     return [Happening(chance.randrange(10, steps), "clock", value=-HOUR)] if chance.random() < 0.08 else []
+
+
+def _set_between_lives(chance: random.Random, steps: int) -> list[Happening]:
+    """The engines end, the clock is set an hour forward or back, and they start again."""
+    if chance.random() > 0.15:
+        return []
+    return [Happening(chance.randrange(5, steps), "clock", mode="reborn", value=chance.choice((-HOUR, HOUR)))]
 
 
 def _fault(chance: random.Random, steps: int) -> Happening:

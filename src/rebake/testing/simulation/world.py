@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from rebake.core.clock import Boot
 from rebake.core.units import FULL
 from rebake.errors import RebakeError
 from rebake.judge.samples import Arm, Pairs
@@ -26,6 +27,7 @@ from rebake.testing.simulation.scenario import (
     KEY,
     RELEASES,
     SERVICE,
+    START,
     Scenario,
     digest,
     kind_of,
@@ -97,6 +99,9 @@ class WallClock:
 
     def now(self) -> float:
         return round(self.true.at + self.skew, 6)  # finer than a microsecond no clock on a wall is read
+
+    def boot(self) -> Boot:
+        return Boot("boot", START + self.skew)
 
 
 class Reality:

@@ -1,4 +1,4 @@
-"""Keeps one Envoy alive: adopts it, starts it, watches it, and starts it again within a second when it dies.
+"""Keeps one Envoy alive: adopts it, starts it, watches it, and starts it again within half a second when it dies.
 
 The watching thread sleeps in the kernel (a pidfd of Envoy, a pipe to be woken), so an idle edge costs nothing.
 """
@@ -20,10 +20,22 @@ from rebake.traffic.envoy.process import EdgeSettings, EnvoyProcess, Running, aw
 _LOG = logging.getLogger("rebake.edge")
 _IDLE_SECONDS = 30.0
 _ADOPT_SECONDS = 10.0
-_LONGEST_PAUSE = 0.5
-"""An Envoy that is killed again and again is back within a second each time: half of it to wait, half to start."""
+_TRY_AGAIN_SECONDS = 0.5
+"""After a start that failed, or anything else that did."""
+_LONGEST_PAUSE = 0.25
 _COLLECT_SECONDS = 0.05
-_SHORT_LIFE_SECONDS = 5.0
+_SHORT_LIFE_SECONDS = 1.0
+
+
+def failures_after(failures: int, lived_seconds: float) -> int:
+    """How often in a row Envoy did not stay up. One that served for a second did: whoever kills it now and then never
+    makes users wait longer than a start takes."""
+    return failures + 1 if lived_seconds < _SHORT_LIFE_SECONDS else 0
+
+
+def pause_seconds(failures: int) -> float:
+    """How long to wait before the next start: only as long as keeps an Envoy that cannot stay up from taking a core."""
+    return min(0.05 * 2.0 ** min(failures, 10), _LONGEST_PAUSE) if failures else 0.0
 
 
 class EnvoyKeeper:
@@ -157,7 +169,7 @@ class EnvoyKeeper:
             handle = os.pidfd_open(running.pid) if running else None
         try:
             if running is not None and not is_alive(running):
-                seconds = seconds if seconds <= _LONGEST_PAUSE else 0.0
+                seconds = seconds if seconds <= _TRY_AGAIN_SECONDS else 0.0
             elif handle is not None:
                 watched.append(handle)
             select.select(watched, [], [], seconds)
@@ -182,7 +194,7 @@ class EnvoyKeeper:
             _LOG.warning("edge: %s", error.problem)
         except Exception:
             _LOG.exception("edge: a defect of rebake")
-        return _LONGEST_PAUSE
+        return _TRY_AGAIN_SECONDS
 
     def _restart_if_dead(self) -> float | None:
         """Start Envoy again: at once, or after a growing pause when it cannot stay up.
@@ -194,8 +206,7 @@ class EnvoyKeeper:
             return None
         if self._mourned != running:
             self._mourned = running
-            quickly = time.monotonic() - self._lived_since < _SHORT_LIFE_SECONDS
-            self._postpone(self._failures + 1 if quickly else 0)
+            self._postpone(failures_after(self._failures, time.monotonic() - self._lived_since))
         if (left := self._not_before - time.monotonic()) > 0:
             return left
         _LOG.warning("Envoy (pid %d) ended: starting it again", running.pid)
@@ -207,8 +218,7 @@ class EnvoyKeeper:
 
     def _postpone(self, failures: int) -> None:
         self._failures = failures
-        pause = min(0.05 * 2.0**failures, _LONGEST_PAUSE) if failures else 0.0
-        self._not_before = time.monotonic() + pause
+        self._not_before = time.monotonic() + pause_seconds(failures)
 
     def _end_former(self) -> float:
         now = time.monotonic()
