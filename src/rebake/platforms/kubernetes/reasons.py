@@ -4,7 +4,8 @@ Rules:
 - A container that ended is an ended instance, however often the kubelet starts it again: restarts hide what is wrong.
 - What somebody must change first (an image that is not there, a setting that is missing, a quota, a policy) ends the
   instance at once, with the cluster's own sentence: a rollout stops then, instead of at its deadline.
-- What may pass by itself (a registry that does not answer, no room while a node is brought) is waited for.
+- What may pass by itself (a registry that does not answer, a node that is slow, no room while one is brought) is
+  waited for.
 
 Source: Kubernetes, "Pod Lifecycle", "Images" (ImagePullBackOff), "Disruptions" (pod disruption conditions).
 """
@@ -37,7 +38,12 @@ _NOT_THERE = re.compile(
     r"|no match for platform|name unknown",
     re.IGNORECASE,
 )
-_PASSES = re.compile(r"timeout|timed out|connection refused|connection reset|temporary|EOF|5\d\d |too many", re.I)
+_PASSES = re.compile(
+    r"timeout|timed out|deadline exceeded|connection refused|connection reset|temporary|EOF|5\d\d |too many"
+    r"|failed to sync \w+ cache|is reserved for",
+    re.IGNORECASE,
+)
+"""A registry, a node or the API server that is slow just now: the kubelet tries again."""
 _BY_WHOM = {
     "EvictionByEvictionAPI": "evicted (a node is drained, or its pods are moved)",
     "PreemptionByScheduler": "preempted by a pod of higher priority",
@@ -113,7 +119,7 @@ def hindrance(pod: Json, age_seconds: float, *, patient: bool = False) -> tuple[
     waiting = (main_status(pod).get("state") or {}).get("waiting") or {}
     reason, said = str(waiting.get("reason", "")), waiting.get("message")
     if reason in _FATAL:
-        return _sentence(reason, said), True
+        return _sentence(reason, said), not _PASSES.search(str(said or ""))
     if reason in _PULL:
         text = str(said or "")
         lacking = bool(_NOT_THERE.search(text)) and not _PASSES.search(text)

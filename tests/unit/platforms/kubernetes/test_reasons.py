@@ -239,6 +239,10 @@ def test_a_disruption_is_told_by_its_reason(world: World) -> None:
         ("ErrImagePull", "no match for platform in manifest: not found", True),
         ("InvalidImageName", "couldn't parse image name", True),
         ("CreateContainerConfigError", "container has runAsNonRoot and image will run as root", True),
+        ("CreateContainerConfigError", 'configmap "shop-production" not found', True),
+        ("CreateContainerConfigError", "failed to sync configmap cache: timed out waiting for the condition", False),
+        ("CreateContainerError", "context deadline exceeded", False),
+        ("CreateContainerError", 'failed to reserve container name "main": name "main" is reserved for "9f8"', False),
         ("ContainerCreating", "", None),
     ],
 )
