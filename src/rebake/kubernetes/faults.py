@@ -17,6 +17,7 @@ _DENIED = re.compile(
     r'(?P<who>User "[^"]*") cannot (?P<verb>\S+) resource "(?P<what>[^"]+)" in API group "(?P<group>[^"]*)"'
 )
 _WEBHOOK = re.compile(r'admission webhook "(?P<name>[^"]+)" denied the request')
+_POLICY = re.compile(r"ValidatingAdmissionPolicy '(?P<name>[^']+)' with binding \S+ denied request")
 _FAILED_WEBHOOK = re.compile(r'failed calling webhook "(?P<name>[^"]+)"')
 _NO_NAMESPACE = re.compile(r'namespaces "(?P<name>[^"]+)" not found')
 _LATER = 2.0
@@ -86,7 +87,7 @@ def _failing(code: int, said: str, where: str, wait: float) -> PlatformError:
 
 def _refused(code: int, said: str, where: str) -> PlatformError:
     """What will be refused again until somebody changes something."""
-    if hook := _WEBHOOK.search(said):
+    if hook := _WEBHOOK.search(said) or _POLICY.search(said):
         remedy = f"change the release or its settings so that the policy behind {hook['name']} lets it pass"
         return Permanent("kubernetes-policy", said, where=where, remedy=remedy)
     if namespace := _NO_NAMESPACE.search(said):

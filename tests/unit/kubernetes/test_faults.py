@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,18 @@ def test_a_webhook_that_does_not_answer_may_answer_later() -> None:
     assert isinstance(error, Transient)
     assert (error.code, "a.example" in (error.remedy or "")) == ("kubernetes-webhook", True)
     assert refusal(502, b"<html>bad gateway</html>", "pods").code == "kubernetes-failing"
+
+
+def test_a_policy_of_the_clusters_own_is_a_policy() -> None:
+    said = (
+        "deployments.apps \"web\" is forbidden: ValidatingAdmissionPolicy 'costs' with binding 'costs-of-shop' denied "
+        "request: every Deployment names its cost-center"
+    )
+    error = refusal(
+        422, json.dumps({"kind": "Status", "message": said, "reason": "Invalid"}).encode(), "deployments.apps"
+    )
+    assert (error.code, error.problem) == ("kubernetes-policy", said)
+    assert "costs" in (error.remedy or "")
 
 
 def test_what_the_cluster_serves_and_lets_us_do(client: KubeClient, tmp_path: Path) -> None:

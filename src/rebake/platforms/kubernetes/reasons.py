@@ -40,10 +40,10 @@ _NOT_THERE = re.compile(
 )
 _PASSES = re.compile(
     r"timeout|timed out|deadline exceeded|connection refused|connection reset|temporary|EOF|5\d\d |too many"
-    r"|failed to sync \w+ cache|is reserved for",
+    r"|failed to sync \w+ cache|is reserved for|no endpoints available",
     re.IGNORECASE,
 )
-"""A registry, a node or the API server that is slow just now: the kubelet tries again."""
+"""A registry, a node, a webhook or the API server that is slow or away just now: the cluster tries again."""
 _BY_WHOM = {
     "EvictionByEvictionAPI": "evicted (a node is drained, or its pods are moved)",
     "PreemptionByScheduler": "preempted by a pod of higher priority",
@@ -119,16 +119,21 @@ def hindrance(pod: Json, age_seconds: float, *, patient: bool = False) -> tuple[
     waiting = (main_status(pod).get("state") or {}).get("waiting") or {}
     reason, said = str(waiting.get("reason", "")), waiting.get("message")
     if reason in _FATAL:
-        return _sentence(reason, said), not _PASSES.search(str(said or ""))
+        return _sentence(reason, said), not passes(str(said or ""))
     if reason in _PULL:
         text = str(said or "")
-        lacking = bool(_NOT_THERE.search(text)) and not _PASSES.search(text)
+        lacking = bool(_NOT_THERE.search(text)) and not passes(text)
         return _sentence(reason, said), lacking
     scheduled = condition(pod, "PodScheduled")
     if scheduled is not None and scheduled.get("status") == "False":
         told = _sentence(str(scheduled.get("reason", "Unschedulable")), scheduled.get("message"))
         return told, age_seconds >= UNSCHEDULABLE_SECONDS and not patient
     return None
+
+
+def passes(why: str) -> bool:
+    """Whether what keeps the cluster from making a pod may pass by itself, such as a webhook that does not answer."""
+    return bool(_PASSES.search(why))
 
 
 def refused(item: Json) -> str | None:

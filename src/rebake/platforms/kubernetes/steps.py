@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 from rebake.kubernetes.names import INSTANCE, label_value
 from rebake.kubernetes.resources import STATEFUL_SETS, Json
-from rebake.platforms.kubernetes.reasons import Refusal, end_of, hindrance, is_ready, main_status, refused
+from rebake.platforms.kubernetes.reasons import Refusal, end_of, hindrance, is_ready, main_status, passes, refused
 from rebake.platforms.kubernetes.records import FleetState, Place
 
 GONE = "its pod was deleted by somebody else"
@@ -127,7 +127,7 @@ def _follow(
         if free:
             pod = free.pop(0)
             place = replace(place, pod=str(pod["metadata"]["name"]), uid=str(pod["metadata"]["uid"]))
-        elif why is not None and fleet.complete:
+        elif why is not None and fleet.complete and not passes(why):
             due = place.at + REFUSED_SECONDS
             if now < due:
                 return place, due

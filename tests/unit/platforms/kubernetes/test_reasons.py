@@ -13,6 +13,8 @@ from rebake.platforms.kubernetes.records import FleetRecord
 from rebake.platforms.model import Instance
 from rebake.release.manifest import Resources
 from rebake.testing.kubernetes import Behaviour
+from rebake.testing.kubernetes.resources import Resource
+from rebake.testing.kubernetes.status import internal_error
 from tests.unit.platforms.kubernetes.world import CORE, World
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1/namespaces/default"
@@ -75,6 +77,27 @@ def test_a_webhook_that_refuses_the_pods_and_one_that_refuses_the_fleet(world: W
     with pytest.raises(PlatformError, match="unsigned") as refused:
         world.platform.launch(world.spec(1, fleet="f2"))
     assert refused.value.code == "kubernetes-policy"
+
+
+def test_a_webhook_that_does_not_answer_is_waited_for(world: World) -> None:
+    said = (
+        'failed calling webhook "policy.example": failed to call webhook: Post "https://x": connect: connection refused'
+    )
+
+    def away(kind: Resource, _: Json) -> str:
+        if kind.kind == "Pod":
+            raise internal_error(said)
+        return ""
+
+    world.cluster.webhooks["policy.example"] = away
+    world.platform.launch(world.spec(1))
+    since = world.cluster.clock.now()
+    world.until(lambda: world.cluster.clock.now() > since + 10)
+    waiting = world.one("f1-1")
+    assert waiting is not None
+    assert (waiting.state, waiting.detail) == ("starting", f"FailedCreate: Internal error occurred: {said}")
+    del world.cluster.webhooks["policy.example"]
+    world.until_instance("f1-1", lambda i: i.healthy is True)
 
 
 def test_an_image_that_is_not_there(world: World) -> None:
