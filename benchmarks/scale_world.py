@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -63,6 +64,9 @@ class LightPlatform:
             instance = Instance(spec.id, spec.fleet, spec.revision, "starting", address, False, started_at=now)
             self._instances.setdefault(key, {}).setdefault(spec.id, instance)
             self._keys[spec.id] = key
+
+    def reach(self, addresses: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
+        return nullcontext(addresses)
 
     def observe(self, service: str, environment: str) -> Sequence[Instance]:
         now = self._clock.now()

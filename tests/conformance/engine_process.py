@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.managers import BaseManager
 from typing import Any
 
@@ -68,6 +69,9 @@ class Remote:
 
     def logs(self, instance: str, lines: int) -> Sequence[str]:
         return [f"log of {instance}"][:lines]
+
+    def reach(self, addresses: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
+        return nullcontext(addresses)
 
     def inspect(self, service: str, environment: str) -> Sequence[Instance]:
         found: Sequence[Instance] = self._world.instances(service, environment)

@@ -41,9 +41,11 @@ class KubeClient:
     Attributes:
         server: its URL.
         namespace: the one of the context.
+        sign: how it signs in.
     """
 
     def __init__(self, sign: SignIn) -> None:
+        self.sign = sign
         self.server, self.namespace, self.name = sign.server, sign.namespace, sign.name
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=_CONNECTIONS)
         transport = httpx.HTTPTransport(verify=sign.verify, limits=limits, socket_options=_SOCKET, retries=0)

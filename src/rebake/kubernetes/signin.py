@@ -39,13 +39,19 @@ _FILE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """Attributes: server: its URL. namespace: the one that is meant where none is named. name: of the context."""
+    """Attributes:
+    server: its URL.
+    namespace: the one that is meant where none is named.
+    name: of the context.
+    inside: we are a pod of this very cluster, by whose account we sign in.
+    """
 
     server: str
     namespace: str
     name: str
     verify: ssl.SSLContext | bool
     auth: httpx.Auth | None
+    inside: bool = False
 
 
 def sign_in(kubeconfig: str | None, context: str | None, environ: Mapping[str, str]) -> SignIn:
@@ -57,20 +63,28 @@ def sign_in(kubeconfig: str | None, context: str | None, environ: Mapping[str, s
     Raises: Permanent `kubeconfig-…` naming what is missing.
     """
     try:
-        found = _config(kubeconfig, context, environ)
+        inside = _is_inside(kubeconfig, context, environ)
+        found = _account() if inside else _config(kubeconfig, context, environ)
         verify: ssl.SSLContext | bool = True
         if found.cluster.server.startswith("https:"):
             verify = verify_cluster(found.cluster, found.user or User(), found.abs_file)
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError, OSError, yaml.YAMLError) as error:
         raise _unusable(kubeconfig or environ.get("KUBECONFIG") or DEFAULT_KUBECONFIG, error) from error
-    return SignIn(found.cluster.server.rstrip("/"), found.namespace, found.context_name, verify, _auth(found, environ))
+    server, auth = found.cluster.server.rstrip("/"), _auth(found, environ)
+    return SignIn(server, found.namespace, found.context_name, verify, auth, inside)
+
+
+def _is_inside(kubeconfig: str | None, context: str | None, environ: Mapping[str, str]) -> bool:
+    named = kubeconfig or environ.get("KUBECONFIG") or context
+    return not named and bool(environ.get("KUBERNETES_SERVICE_HOST")) and Path(SERVICE_ACCOUNT, "token").exists()
+
+
+def _account() -> SingleConfig:
+    return _single(KubeConfig.from_service_account(SERVICE_ACCOUNT), None)
 
 
 def _config(kubeconfig: str | None, context: str | None, environ: Mapping[str, str]) -> SingleConfig:
     told = kubeconfig or environ.get("KUBECONFIG")
-    inside = environ.get("KUBERNETES_SERVICE_HOST") and Path(SERVICE_ACCOUNT, "token").exists()
-    if not told and not context and inside:
-        return _single(KubeConfig.from_service_account(SERVICE_ACCOUNT), None)
     files = [told] if kubeconfig else (told or DEFAULT_KUBECONFIG).split(os.pathsep)
     present = [
         KubeConfig.from_file(one) for one in files if one and (len(files) == 1 or Path(one).expanduser().exists())

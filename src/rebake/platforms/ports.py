@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from rebake.ledger.ports import Fence
@@ -49,6 +50,13 @@ class Platform(Protocol):
 
     def logs(self, instance: str, lines: int) -> Sequence[str]:
         """The last lines an instance wrote, oldest first; also of one that is retired, while its log is kept."""
+        ...
+
+    def reach(self, addresses: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
+        """Where this machine reaches instances of these addresses, in their order, for as long as it is open.
+
+        Raises: PlatformError where they cannot be reached from here, with what is missing.
+        """
         ...
 
     def inspect(self, service: str, environment: str) -> Sequence[Instance]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
-from rebake.errors import LedgerConflict, Permanent, RebakeError, Transient
+from rebake.errors import LedgerConflict, Permanent, PlatformError, RebakeError, Transient
 from rebake.ledger.ports import Draft, Fence
+from rebake.platforms.ports import Platform
 from rebake.rollout.actions import Action, ApplyRoute, Launch, Prepare, RemoveRoute, Retire, RunCheck
 from rebake.rollout.checks import run_check
 from rebake.rollout.jobs import Work
@@ -109,8 +111,7 @@ class Actor:
         key, platform, fence = environment.key, self.ports.platform_of(environment), self._token(memory)
         router = self.ports.router_of(environment)
         if isinstance(action, RunCheck):
-            check, urls = action.check, action.urls
-            self._start(key, action.id, lambda cancelled: run_check(check, urls, cancelled))
+            self._start(key, action.id, lambda cancelled: _check(platform, action, cancelled))
         elif platform is None or router is None:
             return
         elif isinstance(action, ApplyRoute):
@@ -132,6 +133,18 @@ class Actor:
 
     def _start(self, key: str, job: str, work: Work) -> None:
         self.ports.jobs.start(job, work, lambda: self._wake(key))
+
+
+def _check(platform: Platform | None, action: RunCheck, cancelled: threading.Event) -> Job:
+    """Run a check where its instances can be reached from here."""
+    if platform is None or not action.urls:
+        return run_check(action.check, action.urls, cancelled)
+    try:
+        with platform.reach([urlsplit(url).netloc for url in action.urls]) as near:
+            return run_check(action.check, [f"http://{address}" for address in near], cancelled)
+    except PlatformError as error:
+        problem = f"{error.problem} ({error.where})" if error.where else error.problem
+        return Job("failed", problem, tuple(error.evidence), error.remedy)
 
 
 def _forget_other_routes(memory: Memory, action: str) -> None:

@@ -9,6 +9,7 @@ import copy
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -120,6 +121,10 @@ class SimulatedPlatform:
     def observe(self, service: str, environment: str) -> Sequence[Instance]:
         self.fail("observe", f"{service}/{environment}")
         return self._look(service, environment)
+
+    def reach(self, addresses: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
+        """Instances are on this machine. See `Platform.reach`."""
+        return nullcontext(addresses)
 
     def inspect(self, service: str, environment: str) -> Sequence[Instance]:
         return self._look(service, environment)

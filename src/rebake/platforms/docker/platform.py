@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,10 @@ class DockerPlatform:
             if intent is None:
                 return self._folders.kept_log(instance, lines)
         return self._engine(intent.socket).client.logs(self._name(instance), lines)
+
+    def reach(self, addresses: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
+        """Instances are on this machine. See `Platform.reach`."""
+        return nullcontext(addresses)
 
     def inspect(self, service: str, environment: str) -> Sequence[Instance]:
         """Look for drift in image, files, configuration, network, mounts and sessions. See `Platform.inspect`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rebake.core.clock import Clock
@@ -56,6 +56,12 @@ class Where:
 
     def pods(self, service: str, environment: str) -> list[Json]:
         return self.link.informer(PODS, self.namespace).of(service, environment)
+
+    def given(self, service: str, environment: str) -> Iterator[tuple[FleetState, Json]]:
+        """Every pod that an instance was given, with its fleet."""
+        pods = {str(pod["metadata"]["uid"]): pod for pod in self.pods(service, environment)}
+        for fleet in self.fleets(service, environment):
+            yield from ((fleet, pods[place.uid]) for place in fleet.places if place.uid in pods)
 
     def pods_of(self, fleet: FleetState) -> list[Json]:
         """The pods that its controller made for it."""

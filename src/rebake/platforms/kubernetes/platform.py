@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 from rebake.core.clock import Clock, SystemClock
 from rebake.core.home import Home
@@ -21,6 +21,7 @@ from rebake.platforms.faults import disk_errors
 from rebake.platforms.findings import Finding
 from rebake.platforms.kubernetes import drift
 from rebake.platforms.kubernetes.doctor import findings
+from rebake.platforms.kubernetes.doors import Door, opened
 from rebake.platforms.kubernetes.fleets import Fleets, Where
 from rebake.platforms.kubernetes.homes import Spot, Spots, spot_of
 from rebake.platforms.kubernetes.keeper import Keeper, Key
@@ -29,7 +30,7 @@ from rebake.platforms.kubernetes.podlogs import PodLogs
 from rebake.platforms.kubernetes.ports import Published, Publisher
 from rebake.platforms.kubernetes.records import REQUEST, FleetRecord, FleetState, Place, general
 from rebake.platforms.kubernetes.requests import kind_of, record_for, user_of
-from rebake.platforms.kubernetes.seen import STRANGER, instance_of, strangers
+from rebake.platforms.kubernetes.seen import STRANGER, address_of, instance_of, strangers
 from rebake.platforms.kubernetes.words import Words
 from rebake.platforms.model import Drift, Instance, InstanceSpec
 from rebake.platforms.ports import Progress
@@ -164,6 +165,18 @@ class KubernetesPlatform:
             if found := self._logs.read(where.link.client, where.namespace, place, lines):
                 return found
         return self._logs.kept(instance, lines)
+
+    def reach(self, addresses: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
+        """Through the API server, unless we are in the cluster. See `Platform.reach`."""
+        with self._lock:
+            keys = list(self._keys)
+        known: dict[str, Door] = {}
+        for key in keys:
+            for where in self._wheres(*key):
+                for place, pod in where.given(*key):
+                    if (address := address_of(place, pod)) is not None:
+                        known[address] = Door(where.link, where.namespace, str(pod["metadata"]["name"]), address)
+        return opened([known.get(one, one) for one in addresses])
 
     def inspect(self, service: str, environment: str) -> Sequence[Instance]:
         """Look for drift in images, specifications, settings, sessions and strangers. See `Platform.inspect`."""

@@ -51,7 +51,7 @@ def instance_of(
         fleet=spec.fleet,
         revision=spec.revision,
         state=state,  # type: ignore[arg-type]
-        address=_address(fleet, pod),
+        address=address_of(fleet, pod),
         healthy=_healthy(ended, pod, ready=ready, settled=settled),
         was_healthy=settled,
         started_at=place.at,
@@ -68,7 +68,8 @@ def _healthy(ended: str | None, pod: Json | None, *, ready: bool, settled: bool)
     return ready if settled or (pod is not None and runs(pod)) else None
 
 
-def _address(fleet: FleetState, pod: Json | None) -> str | None:
+def address_of(fleet: FleetState, pod: Json | None) -> str | None:
+    """Where a pod is called within its cluster; None while it has no address."""
     ip = ((pod or {}).get("status") or {}).get("podIP")
     if not ip:
         return None

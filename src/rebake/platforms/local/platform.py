@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -135,6 +135,10 @@ class LocalPlatform:
             return ()
         with disk_errors(self._layout.home.root):
             return logs.read(self._folders.log_of(instance), lines)
+
+    def reach(self, addresses: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
+        """Instances are on this machine. See `Platform.reach`."""
+        return nullcontext(addresses)
 
     def inspect(self, service: str, environment: str) -> Sequence[Instance]:
         """Look for drift in files, processes and limits, and for strangers. See `Platform.inspect`."""

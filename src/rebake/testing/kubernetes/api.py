@@ -17,6 +17,8 @@ from rebake.testing.kubernetes.access import Access, Attempt, User
 from rebake.testing.kubernetes.deletion import Deleter, Deletion
 from rebake.testing.kubernetes.discovery import document
 from rebake.testing.kubernetes.faults import Faults
+from rebake.testing.kubernetes.forwarding import Tunnel
+from rebake.testing.kubernetes.forwarding import check as check_forward
 from rebake.testing.kubernetes.patches import APPLY_PATCH
 from rebake.testing.kubernetes.reader import Watch, events, list_objects
 from rebake.testing.kubernetes.resources import Resource
@@ -42,7 +44,11 @@ _OBJECT_VERBS = frozenset({"get", "update", "patch"})
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Attributes: headers: by lower-case name. common_name, organizations: of a client's certificate."""
+    """Attributes:
+    headers: by lower-case name.
+    common_name, organizations: of a client's certificate.
+    head: as it came.
+    """
 
     method: str
     path: str
@@ -51,17 +57,23 @@ class Request:
     body: bytes = b""
     common_name: str = ""
     organizations: tuple[str, ...] = ()
+    head: bytes = b""
 
 
 @dataclass(slots=True)
 class Answer:
-    """Attributes: stream: batches of lines, instead of a body. dropped: the connection is closed without an answer."""
+    """Attributes:
+    stream: batches of lines, instead of a body.
+    tunnel: what the connection is from now on.
+    dropped: the connection is closed without an answer.
+    """
 
     code: int = 200
     body: bytes = b""
     media: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     stream: Iterator[bytes] | None = None
+    tunnel: Tunnel | None = None
     dropped: bool = False
 
 
@@ -175,8 +187,10 @@ class Api:
 
     def _checked(self, request: Request, attempt: Attempt, user: User) -> Answer:
         self.access.check(user, attempt)
+        if attempt.subresource == "portforward" and attempt.verb == "get":  # also by WebSocket, since Kubernetes 1.35
+            self.access.check(user, replace(attempt, verb="create"))
         accept = request.headers.get("accept", "*/*")
-        if attempt.subresource not in {"log", "proxy"} and not any(
+        if attempt.subresource not in {"log", "portforward", "proxy"} and not any(
             one in accept for one in ("json", "*/*", "application/*")
         ):
             raise not_acceptable(attempt.resource, _BODIES)
@@ -212,6 +226,8 @@ class Api:
         resource = _resource(at)
         if at.subresource == "proxy":
             return self._proxy(at)
+        if at.subresource == "portforward":
+            return self._forward(request, at)
         if at.subresource in {"scale", "eviction", "log"}:
             return self._special(request, at)
         if at.verb == "watch":
@@ -248,6 +264,15 @@ class Api:
             said = f"error trying to reach service: dial tcp {address}: connect: connection refused"
             raise ApiError(503, "ServiceUnavailable", said)
         return Answer(answered[0], answered[1].encode(), "text/plain; charset=utf-8")
+
+    def _forward(self, request: Request, at: Attempt) -> Answer:
+        check_forward(request.headers, request.query)
+        pod = self.writer.current(at.place)
+        if not pod["spec"].get("nodeName"):
+            raise bad_request(f"pod {at.name} does not have a host assigned")
+        return Answer(
+            101, tunnel=Tunnel(request.head, int(request.query["ports"]), lambda path: self.ask_pod(pod, path))
+        )
 
     def _special(self, request: Request, at: Attempt) -> Answer:
         item = self.writer.current(at.place)
@@ -290,6 +315,8 @@ def _allowed(attempt: Attempt) -> bool:
         return attempt.verb == "create"
     if attempt.subresource in {"log", "proxy"}:
         return attempt.verb == "get"
+    if attempt.subresource == "portforward":
+        return attempt.verb in {"get", "create"}
     if attempt.subresource:
         return attempt.verb in _OBJECT_VERBS
     if attempt.name:

@@ -83,7 +83,7 @@ PODS = _core(
     "pods",
     "Pod",
     short_names=("po",),
-    subresources=("eviction", "log", "status", "ephemeralcontainers", "proxy"),
+    subresources=("eviction", "log", "status", "ephemeralcontainers", "portforward", "proxy"),
     generation=True,
     categories=("all",),
 )

@@ -8,6 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -98,6 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
             body=self.rfile.read(length) if length else b"",
             common_name=name,
             organizations=organizations,
+            head=b"%s\r\n%s\r\n" % (self.requestline.encode("latin-1"), _lines(self.headers)),
         )
         self._send(self.inside.answer(request))
 
@@ -113,6 +115,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, answer: Answer) -> None:
         if answer.dropped:
             self.close_connection = True
+            return
+        if answer.tunnel is not None:
+            self.close_connection = True
+            answer.tunnel.serve(self.connection)
             return
         self.send_response(answer.code)
         self.send_header("Content-Type", answer.media)
@@ -148,3 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing is printed; `Api.asked` has every request."""
+
+
+def _lines(headers: Message) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -141,6 +142,9 @@ class FaultyPlatform(_Port):
         if instance.id not in self.reality.lying or instance.state in ("exited", "stopping"):
             return instance
         return replace(instance, state="running", healthy=True, was_healthy=True)
+
+    def reach(self, addresses: Sequence[str]) -> AbstractContextManager[Sequence[str]]:
+        return nullcontext(addresses)
 
     def inspect(self, service: str, environment: str) -> Sequence[Instance]:
         return self.reality.platform._look(service, environment)

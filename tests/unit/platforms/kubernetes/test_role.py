@@ -63,6 +63,10 @@ def _everything(world: World, kubeconfig: str, *, stateful: bool) -> None:
     world.cluster.faults.add(Fault(verb="patch", resource=held.plural, answer=conflict(held, "x")))
     world.raised(replace(spec, id="f1-2"), fence=Fence("shop/production", 2))
     world.platform.logs("f1-1", 5)
+    first = world.one("f1-1")
+    assert first is not None
+    with world.platform.reach([first.address or ""]):
+        pass
     name = world.pod_of("f1-2")["metadata"]["name"]
     world.http.delete(f"{CORE}/pods/{name}", params={"gracePeriodSeconds": "0"})
     world.until_instance("f1-2", lambda i: i.state == "exited")
@@ -86,6 +90,7 @@ def test_the_role_is_enough(tmp_path: Path, stateful: bool) -> None:
             if one.user == account and one.attempt.resource is not None and one.code != 403
         }
         created = {(group, what, "create") for group, what, verb in used if verb == "patch"}  # an apply that creates
+        created |= {(group, what, "create") for group, what, _ in used if what == "pods/portforward"}  # asked with get
         assert set(rows) - used - created == set(), "these are too much"
 
 
