@@ -12,6 +12,7 @@ from typing import Any
 from rebake.app import store
 from rebake.app.answers import Changes
 from rebake.app.group_desk import GroupDesk
+from rebake.app.installation import Installation
 from rebake.app.keeper import kept_things
 from rebake.app.ledger_place import keep_ledger_place, take_ledger_place
 from rebake.app.patrol import Patrol
@@ -78,7 +79,7 @@ class App(GroupDesk):
         keep_ledger_place(home, where)
         vault, on_disk = _vault(home, ledger, clock, os.environ), store(home)
         releases = Releases(home, on_disk, ledger)
-        platforms = Platforms(home, on_disk, vault, self, clock)
+        platforms = Platforms(home, on_disk, vault, self, clock, whose=Installation(home, ledger).owner)
         self._closers.append(platforms.close)
         edge = self._edge
         self._closers.append(edge.close)

@@ -12,6 +12,7 @@ from rebake.core.clock import Clock
 from rebake.core.home import Home
 from rebake.errors import UsageError
 from rebake.kubernetes.clusters import Clusters
+from rebake.kubernetes.owners import Whose, nobody
 from rebake.platforms.docker.platform import DockerPlatform
 from rebake.platforms.findings import Finding
 from rebake.platforms.kubernetes.platform import KubernetesPlatform
@@ -67,6 +68,7 @@ class Platforms:
 
     Args:
         clusters: shared with the routes of clusters; by default of this object alone.
+        whose: tells which installation this is.
     Attributes:
         clusters: closed with it.
     """
@@ -82,6 +84,7 @@ class Platforms:
         clock: Clock | None = None,
         *,
         clusters: Clusters | None = None,
+        whose: Whose = nobody,
     ) -> None:
         def writable(service: str, environment: str) -> Sequence[Path]:
             return [Path(folder) for folder in plans.settings("local", service, environment).get("writable", ())]
@@ -90,9 +93,9 @@ class Platforms:
         docker = DockerPlatform(home, releases, vault, clock, wishes=_Wishes("docker", plans))
         self.clusters = clusters or Clusters()
         publisher, wishes = Publisher(releases, os.environ), _Wishes(self._CLUSTERS, plans)
-        kubernetes = KubernetesPlatform(home, publisher, vault, self.clusters, clock, wishes=wishes)
+        kubernetes = KubernetesPlatform(home, publisher, vault, self.clusters, clock, wishes=wishes, whose=whose)
         self.by_name: Mapping[str, AnyPlatform] = {"local": local, "docker": docker, self._CLUSTERS: kubernetes}
-        self._cluster_router = KubernetesRouter(self.clusters, wishes, clock)
+        self._cluster_router = KubernetesRouter(self.clusters, wishes, clock, whose=whose)
 
     def routers(self, edge: TrafficRouter) -> Mapping[str, TrafficRouter]:
         """Who moves the users of each platform's environments.

@@ -15,6 +15,7 @@ import httpx
 from rebake.core.clock import SystemClock
 from rebake.kubernetes import names
 from rebake.kubernetes.clusters import Clusters
+from rebake.kubernetes.owners import Whose, nobody
 from rebake.kubernetes.resources import HTTP_ROUTES, PODS, SERVICES, Json
 from rebake.testing.kubernetes import Cluster
 from rebake.testing.kubernetes.access import ADMIN_TOKEN
@@ -73,10 +74,10 @@ class RouteWorld:
             path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{NAMESPACE}/gateways"
             self.admin.post(path, json=body).raise_for_status()
 
-    def new_router(self) -> tuple[Clusters, KubernetesRouter]:
+    def new_router(self, whose: Whose = nobody) -> tuple[Clusters, KubernetesRouter]:
         """As after a restart: with nothing remembered."""
         clusters = Clusters({"KUBECONFIG": str(self.kubeconfig)})
-        return clusters, KubernetesRouter(clusters, self.wished, self.clock, self.submit)
+        return clusters, KubernetesRouter(clusters, self.wished, self.clock, self.submit, whose=whose)
 
     @staticmethod
     def submit(read: Callable[[], Read]) -> Future[Read]:

@@ -18,6 +18,7 @@ from tests.unit.traffic.kubernetes_world import (
 
 from rebake.errors import LedgerConflict, Permanent, Transient
 from rebake.kubernetes import names
+from rebake.kubernetes.owners import Owner
 from rebake.kubernetes.resources import CONFIG_MAPS, HTTP_ROUTES, PODS, SERVICES, Json, Kind
 from rebake.ledger.ports import Fence
 from rebake.testing.kubernetes import ApiError, Fault
@@ -301,6 +302,31 @@ def test_somebody_elses_route_of_that_name_is_left_alone(shop: RouteWorld) -> No
     assert refused.value.code == "route-not-ours"
     assert "kubectl delete httproutes" in str(refused.value.remedy)
     assert not shop.live()["metadata"].get("labels")
+
+
+def test_another_installations_route_is_not_seen_and_not_changed(shop: RouteWorld) -> None:
+    ours, theirs = Owner("aaaa", "one:/a"), Owner("bbbb", "two:/b")
+    shop.clusters.close()
+    shop.clusters, shop.router = shop.new_router(lambda: ours)
+    record = {"name": names.lead_name(SERVICE, ENVIRONMENT), "labels": names.environment_labels(SERVICE, ENVIRONMENT)}
+    body = {"metadata": record, "data": {"token": "7", "owner": "aaaa", "home": "one:/a"}}
+    shop.admin.post(CONFIG_MAPS.path(NAMESPACE), json=body).raise_for_status()
+    shop.shifted(_dealt(shop, 2_500))
+    shop.router.apply(_dealt(shop, 2_500), fence=Fence(f"{SERVICE}/{ENVIRONMENT}", 70))
+    clusters, other = shop.new_router(lambda: theirs)
+    before = shop.writes()
+    with pytest.raises(Permanent) as refused:
+        other.apply(_dealt(shop, 5_000), fence=Fence(f"{SERVICE}/{ENVIRONMENT}", 9))
+    assert refused.value.code == "environment-of-another-ledger"
+    assert other.observe(SERVICE, ENVIRONMENT) is None
+    other.remove(SERVICE, ENVIRONMENT)
+    assert shop.writes() == before
+    assert shop.shares() == {"s1": 0.75, "c1": 0.25}
+    shop.admin.delete(CONFIG_MAPS.path(NAMESPACE, names.lead_name(SERVICE, ENVIRONMENT))).raise_for_status()
+    shop.until(lambda: other.observe(SERVICE, ENVIRONMENT) is not None)
+    other.apply(_dealt(shop, 0), fence=Fence(f"{SERVICE}/{ENVIRONMENT}", 9))
+    shop.until(lambda: shop.shares() == {"s1": 1.0})
+    clusters.close()
 
 
 # --- an API server in trouble

@@ -17,6 +17,7 @@ from rebake.errors import Transient
 from rebake.kubernetes.clusters import ClusterLink
 from rebake.kubernetes.faults import Stale, Taken
 from rebake.kubernetes.names import FLEET, label_value
+from rebake.kubernetes.owners import Whose, nobody
 from rebake.kubernetes.resources import AUTOSCALERS, CONFIG_MAPS, DEPLOYMENTS, PODS, STATEFUL_SETS, Json, Kind
 from rebake.ledger.fencing import too_late
 from rebake.ledger.ports import Fence
@@ -90,6 +91,7 @@ class Fleets:
         patient: tells for which pods (uids) an autoscaler brings a node.
         well: tells which instances were seen healthy.
         told: tells what events say of pods that could not be made for a fleet.
+        whose: tells who we are.
     """
 
     def __init__(
@@ -99,7 +101,10 @@ class Fleets:
         patient: Callable[[], set[str]],
         well: Callable[[], set[str]],
         told: Callable[[Json], Refusal | None],
+        *,
+        whose: Whose = nobody,
     ) -> None:
+        self._whose = whose
         self._clock, self._secrets, self._patient, self._well, self._told = clock, secrets, patient, well, told
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
@@ -130,7 +135,7 @@ class Fleets:
         for attempt in range(_TRIES):
             if found is None or (place := found.place(instance)) is None:
                 return
-            _check(found, fence)
+            self._check(found, fence)
             now = self._clock.now()
             deadline = now + grace_ms / 1000
             if place.stopping and (deadline >= place.deadline or found.leaving):
@@ -232,13 +237,14 @@ class Fleets:
 
     def _create(self, where: Where, record: FleetRecord, instance: str, fence: Fence | None) -> FleetState:
         place = Place(instance, self._clock.now())
-        body = requests.fleet_request(record, (place,), _token(fence))
+        ours = self._whose()
+        body = requests.fleet_request(record, (place,), _token(fence), "" if ours is None else ours.id)
         kind = requests.kind_of(record.settings)
         return self._took(where, kind, where.link.client.create(kind, where.namespace, body))
 
     def _place(self, where: Where, fleet: FleetState, instance: str, fence: Fence | None) -> FleetState:
         """Add a place, unless there is one. What somebody made of the template is put back first."""
-        _check(fleet, fence)
+        self._check(fleet, fence)
         if fleet.leaving:
             raise Transient("kubernetes-leaving", f"{fleet.kind.resource} {fleet.name} is being deleted")
         if fleet.place(instance) is not None:
@@ -265,6 +271,13 @@ class Fleets:
             client.apply(AUTOSCALERS, where.namespace, requests.autoscaler(fleet, max(1, least)))
             notes = {LEAST: str(max(1, least))}
         return self._patch(where, fleet, requests.completed(fleet, least, **notes))
+
+    def _check(self, fleet: FleetState, fence: Fence | None) -> None:
+        """Refuse what comes too late. Of another ledger's tokens, whose environment this was, none says when."""
+        ours = self._whose()
+        theirs = ours is not None and fleet.owner not in ("", ours.id)
+        if fence is not None and fence.token < fleet.token and not theirs:
+            raise too_late(fence, fleet.token)
 
     # Reading and writing.
 
@@ -333,11 +346,6 @@ def _stopped(place: Place, now: float, deadline: float) -> Place:
 
 def _token(fence: Fence | None) -> int:
     return 0 if fence is None else fence.token
-
-
-def _check(fleet: FleetState, fence: Fence | None) -> None:
-    if fence is not None and fence.token < fleet.token:
-        raise too_late(fence, fleet.token)
 
 
 def _contended(kind: Kind, where: Where, name: str) -> Transient:

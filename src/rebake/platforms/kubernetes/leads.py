@@ -14,6 +14,7 @@ from rebake.errors import Transient
 from rebake.kubernetes.clusters import ClusterLink
 from rebake.kubernetes.faults import Stale, Taken
 from rebake.kubernetes.names import environment_labels, lead_name
+from rebake.kubernetes.owners import Whose, data_of, nobody, other_owner, refuse_other
 from rebake.kubernetes.resources import CONFIG_MAPS, Json
 from rebake.ledger.fencing import too_late
 from rebake.ledger.ports import Fence
@@ -24,16 +25,18 @@ _BELIEVED_SECONDS = 1.0
 
 
 class Leads:
-    """Attributes of the newest tokens that were read. Safe from several threads."""
+    """The newest tokens that were read. Safe from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, whose: Whose = nobody) -> None:
+        self._whose = whose
         self._known: dict[tuple[str, str], tuple[int, float]] = {}
         self._lock = threading.Lock()
 
     def check(self, link: ClusterLink, namespace: str, fence: Fence | None) -> None:
         """Let an effect pass, or refuse it. Without a fence nobody contends for the environment.
 
-        Raises: LedgerConflict `lease-lost` when a newer token was seen; PlatformError.
+        Raises: LedgerConflict `lease-lost` when a newer token was seen; Permanent `environment-of-another-ledger`;
+            PlatformError.
         """
         if fence is None:
             return
@@ -54,19 +57,22 @@ class Leads:
         name = lead_name(service, environment)
         for _ in range(_TRIES):
             found = link.client.get(CONFIG_MAPS, namespace, name)
-            held = _token(found)
+            ours, held = self._whose(), _token(found)
+            if (other := other_owner(found, ours)) is not None:
+                raise refuse_other(service, environment, namespace, other)
             if found is not None and held > fence.token:
                 with self._lock:
                     self._known[namespace, fence.key] = held, 0.0
                 raise too_late(fence, held)
-            if found is not None and held == fence.token:
+            data = data_of(fence.token, ours)
+            if found is not None and held == fence.token and data.items() <= (found.get("data") or {}).items():
                 return
             try:
                 if found is None:
-                    body = _record(name, service, environment, fence.token)
+                    body = _record(name, service, environment, data)
                     link.client.create(CONFIG_MAPS, namespace, body)
                 else:
-                    link.client.replace(CONFIG_MAPS, namespace, {**found, "data": {"token": str(fence.token)}})
+                    link.client.replace(CONFIG_MAPS, namespace, {**found, "data": data})
             except (Stale, Taken):
                 continue
             return
@@ -80,7 +86,7 @@ def _token(found: Json | None) -> int:
     return int(text) if text.isdigit() else 0
 
 
-def _record(name: str, service: str, environment: str, token: int) -> Json:
+def _record(name: str, service: str, environment: str, data: dict[str, str]) -> Json:
     metadata = {"name": name, "labels": environment_labels(service, environment)}
     head = {"apiVersion": CONFIG_MAPS.api_version, "kind": CONFIG_MAPS.name}
-    return {**head, "metadata": metadata, "data": {"token": str(token)}}
+    return {**head, "metadata": metadata, "data": data}

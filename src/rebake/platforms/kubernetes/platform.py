@@ -13,7 +13,8 @@ from rebake.core.clock import Clock, SystemClock
 from rebake.core.home import Home
 from rebake.errors import Permanent, PlatformError, RebakeError
 from rebake.kubernetes.clusters import Clusters
-from rebake.kubernetes.names import ENVIRONMENT, SERVICE
+from rebake.kubernetes.names import ENVIRONMENT, SERVICE, lead_name
+from rebake.kubernetes.owners import Whose, nobody, other_owner
 from rebake.kubernetes.resources import CONFIG_MAPS, DEPLOYMENTS, PODS, SECRETS, STATEFUL_SETS, Json, Kind
 from rebake.kubernetes.settings import KubernetesSettings, settings_from
 from rebake.ledger.ports import Fence
@@ -51,6 +52,7 @@ class KubernetesPlatform:
         secrets: values of secrets by version.
         clusters: shared with the route; whoever made it closes it.
         wishes: what environments ask of their cluster.
+        whose: tells which installation this is; nothing of another one's environments is seen or touched.
 
     Attributes:
         on_change: told (service, environment) on a thread of this object when something changed.
@@ -67,6 +69,7 @@ class KubernetesPlatform:
         clock: Clock | None = None,
         *,
         wishes: Wishes | None = None,
+        whose: Whose = nobody,
     ) -> None:
         self.on_change: Callable[[str, str], None] | None = None
         self._home, self._publisher, self._secrets, self._clusters = home, publisher, secrets, clusters
@@ -77,8 +80,8 @@ class KubernetesPlatform:
         self._words = Words(self._clock.now)
         self._well: set[str] = set()
         told = self._words.refusal
-        self._fleets = Fleets(self._clock, self._values, self._words.patient, self._seen_well, told)
-        self._leads = Leads()
+        self._fleets = Fleets(self._clock, self._values, self._words.patient, self._seen_well, told, whose=whose)
+        self._leads, self._whose = Leads(whose), whose
         self._keeper = Keeper(self._clock, self._keep)
         self._published: dict[tuple[str, str], Published] = {}
         self._publishing = threading.Lock()
@@ -120,8 +123,7 @@ class KubernetesPlatform:
         """What the watches know. See `Platform.observe`."""
         self._know((service, environment))
         found: list[Instance] = []
-        for where in self._wheres(service, environment):
-            where.fresh()
+        for where in self._ours(service, environment):
             fleets, pods = where.fleets(service, environment), where.pods(service, environment)
             by_uid = {str(pod["metadata"]["uid"]): pod for pod in pods}
             for fleet in fleets:
@@ -172,7 +174,7 @@ class KubernetesPlatform:
             keys = list(self._keys)
         known: dict[str, Door] = {}
         for key in keys:
-            for where in self._wheres(*key):
+            for where in self._ours(*key):
                 for place, pod in where.given(*key):
                     if (address := address_of(place, pod)) is not None:
                         known[address] = Door(where.link, where.namespace, str(pod["metadata"]["name"]), address)
@@ -180,8 +182,7 @@ class KubernetesPlatform:
 
     def inspect(self, service: str, environment: str) -> Sequence[Instance]:
         """Look for drift in images, specifications, settings, sessions and strangers. See `Platform.inspect`."""
-        for where in self._wheres(service, environment):
-            where.fresh()
+        for where in self._ours(service, environment):
             for fleet in where.fleets(service, environment):
                 if not fleet.leaving and fleet.complete:
                     self._inspect(where, fleet)
@@ -227,6 +228,14 @@ class KubernetesPlatform:
             spots += [current] if current not in spots else []
         return [self._where(spot) for spot in spots]
 
+    def _ours(self, service: str, environment: str) -> Iterator[Where]:
+        """Those of `_wheres` in which the environment is not another installation's, with all that is there known."""
+        for where in self._wheres(service, environment):
+            where.fresh()
+            record = where.link.informer(CONFIG_MAPS, where.namespace).get(lead_name(service, environment))
+            if other_owner(record, self._whose()) is None:
+                yield where
+
     def _locate(self, instance: str) -> tuple[Where, FleetState, Place] | None:
         """Which fleet has this instance. Raises: PlatformError where it may be in a cluster that cannot be asked."""
         with self._lock:
@@ -234,8 +243,7 @@ class KubernetesPlatform:
         unknown: PlatformError | None = None
         for key in keys:
             try:
-                for where in self._wheres(*key):
-                    where.fresh()
+                for where in self._ours(*key):
                     for fleet in where.fleets(*key):
                         if (place := fleet.place(instance)) is not None and not fleet.leaving:
                             return where, fleet, place
@@ -266,8 +274,7 @@ class KubernetesPlatform:
         wake_at = float("inf")
         try:
             self._trouble.pop(key, None)
-            for where in self._wheres(*key):
-                where.fresh()
+            for where in self._ours(*key):
                 for fleet in where.fleets(*key):
                     wake_at = min(wake_at, self._fleets.converge(where, fleet))
                     if self._listen_to(where, fleet):
@@ -385,7 +392,7 @@ class KubernetesPlatform:
         with self._lock:
             keys = list(self._keys)
         for key in keys:
-            for where in self._wheres(*key):
+            for where in self._ours(*key):
                 pods = where.link.informer(PODS, where.namespace)
                 pod = pods.get(name)
                 if pod is None or pod not in where.pods(*key):

@@ -21,6 +21,7 @@ from rebake.platforms.model import InstanceSpec
 
 RECORD, REQUEST, PLACES = f"{MARK}/record", f"{MARK}/request", f"{MARK}/places"
 TOKEN, COMPLETE, LEAST = f"{MARK}/token", f"{MARK}/complete", f"{MARK}/least"
+OWNER = f"{MARK}/owner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class FleetState:
         token: the newest that came with an effect.
         complete: everything that its pods need is there, so that they may be raised.
         least: what the autoscaler was told to keep at least; 0 where there is none.
+        owner: the ledger whose tokens it knows; empty where nobody said.
     """
 
     kind: Kind
@@ -74,6 +76,7 @@ class FleetState:
     token: int
     complete: bool
     least: int
+    owner: str = ""
 
     @property
     def name(self) -> str:
@@ -118,7 +121,8 @@ def read_fleet(kind: Kind, item: Json) -> FleetState | None:
     except (KeyError, ValueError, TypeError):
         return None
     replicas = int((item.get("spec") or {}).get("replicas", 1))
-    return FleetState(kind, item, record, places, replicas, token, notes.get(COMPLETE) == "true", least)
+    complete, owner = notes.get(COMPLETE) == "true", str(notes.get(OWNER, ""))
+    return FleetState(kind, item, record, places, replicas, token, complete, least, owner)
 
 
 @lru_cache(maxsize=4096)

@@ -51,6 +51,7 @@ from rebake.platforms.command import expand
 from rebake.platforms.kubernetes.quantities import quantity
 from rebake.platforms.kubernetes.records import (
     COMPLETE,
+    OWNER,
     PLACES,
     RECORD,
     REQUEST,
@@ -117,14 +118,15 @@ def selector_of(record: FleetRecord) -> dict[str, str]:
 # --- the fleet itself ------------------------------------------------------------------------------------------------
 
 
-def fleet_request(record: FleetRecord, places: Sequence[Place], token: int) -> Json:
-    """A new fleet, which has no pods before all that they need is there."""
+def fleet_request(record: FleetRecord, places: Sequence[Place], token: int, owner: str = "") -> Json:
+    """A new fleet, which has no pods before all that they need is there. Args: owner: whose token it is."""
     name, template = name_of(record), template_of(record)
     notes = {
         RECORD: record_text(record),
         REQUEST: json.dumps(template["spec"], separators=(",", ":"), sort_keys=True),
         PLACES: places_text(places),
         TOKEN: str(token),
+        **({OWNER: owner} if owner else {}),
     }
     metadata = {"name": name, "labels": labels_of(record), "annotations": notes}
     spec: Json = {"replicas": 0, "selector": {"matchLabels": selector_of(record)}, "template": template}

@@ -27,6 +27,8 @@ from rebake.traffic.ports import EnvironmentRoute
 
 WISH, TOKEN = f"{names.MARK}/wish", f"{names.MARK}/token"
 """Annotations of the object that is the route: what was applied last, and with which token."""
+OWNER = f"{names.MARK}/owner"
+"""Another: whose token that is."""
 ROLE = f"{names.MARK}/role"
 """A label: `fleet`, one fleet's Service; `users`, what users call."""
 PORT = 80
@@ -95,6 +97,11 @@ def is_same(one: Wish, other: Wish) -> bool:
 
 def kept_as(wish: Wish, token: int) -> dict[str, str]:
     return {WISH: json.dumps(asdict(wish), separators=(",", ":"), sort_keys=True), TOKEN: str(token)}
+
+
+def owner_in(item: Json | None) -> str:
+    """The ledger whose token is on the object; empty where nobody said."""
+    return _annotation(item, OWNER)
 
 
 def wish_in(item: Json | None) -> Wish | None:

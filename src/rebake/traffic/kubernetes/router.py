@@ -28,6 +28,7 @@ from rebake.errors import Permanent, Transient
 from rebake.kubernetes import names
 from rebake.kubernetes.clusters import ClusterLink, Clusters
 from rebake.kubernetes.faults import Absent, Stale, Taken
+from rebake.kubernetes.owners import Owner, Whose, nobody, other_owner, refuse_other
 from rebake.kubernetes.resources import CONFIG_MAPS, ENDPOINT_SLICES, HTTP_ROUTES, PODS, SERVICES, Json, Kind
 from rebake.kubernetes.settings import KubernetesSettings, settings_from
 from rebake.ledger.fencing import Tokens, too_late
@@ -87,14 +88,22 @@ class KubernetesRouter:
     Args:
         wishes: what each environment's file asks of its cluster.
         submit: has a reading of records made beside the looks; by default by threads of its own.
+        whose: tells which installation this is; nothing of another one's environments is seen or touched.
 
     Attributes:
         on_change: told (service, environment) when something of its route changed; on a watch's thread.
     """
 
     def __init__(
-        self, clusters: Clusters, wishes: Wishes, clock: Clock | None = None, submit: Submit | None = None
+        self,
+        clusters: Clusters,
+        wishes: Wishes,
+        clock: Clock | None = None,
+        submit: Submit | None = None,
+        *,
+        whose: Whose = nobody,
     ) -> None:
+        self._whose = whose
         self._clusters, self._wishes, self._clock = clusters, wishes, clock or SystemClock()
         self._tokens = Tokens()
         self._locks: dict[Place, threading.Lock] = {}
@@ -113,13 +122,16 @@ class KubernetesRouter:
 
         Raises:
             LedgerConflict: `lease-lost`.
-            Permanent: `route-not-ours`, `route-kind-changed`, `gateway-needed`, and what the API server refuses.
+            Permanent: `environment-of-another-ledger`, `route-not-ours`, `route-kind-changed`, `gateway-needed`, and
+                what the API server refuses.
             Transient: `fleet-not-reachable`, `route-contested`; the API server does not answer.
         """
         self._tokens.check(fence)
         ground = self._ground(route.service, route.environment)
         if ground is None:
             raise Transient("route-unknown", f"nobody knows the cluster of {route.service}/{route.environment}")
+        if (other := self._other(ground)) is not None:
+            raise refuse_other(route.service, route.environment, ground.namespace, other)
         _refuse_shares(ground, route)
         with self._locks.setdefault((route.service, route.environment), threading.Lock()):
             for _ in range(TRIES):
@@ -135,7 +147,7 @@ class KubernetesRouter:
     def observe(self, service: str, environment: str) -> RouteObservation | None:
         """What the cluster shows. Raises: PlatformError when its API server has not answered for a while."""
         ground = self._ground(service, environment)
-        if ground is None:
+        if ground is None or self._other(ground) is not None:
             return None
         seen = self._seen(ground)
         found = reading.observation(seen)
@@ -147,11 +159,11 @@ class KubernetesRouter:
         """Take the route and the Services of its fleets away."""
         self._tokens.check(fence)
         ground = self._ground(service, environment)
-        if ground is None:
+        if ground is None or self._other(ground) is not None:
             return
         seen = self._seen(ground)
         if seen.route is not None and _is_ours(seen.route):
-            _refuse_late(documents.token_in(seen.route), fence, ground.where)
+            _refuse_late(self._newest(seen.route), fence, ground.where)
             self._delete(ground, ground.kind, seen.route)
         for one in seen.services:
             if _role(one) == "fleet":
@@ -183,7 +195,7 @@ class KubernetesRouter:
         if seen.route is not None:
             if not _is_ours(seen.route):
                 raise _not_ours(ground)
-            _refuse_late(documents.token_in(seen.route), fence, ground.where)
+            _refuse_late(self._newest(seen.route), fence, ground.where)
         else:
             self._refuse_outrun(ground, fence)
             self._refuse_other_kind(ground)
@@ -198,12 +210,12 @@ class KubernetesRouter:
         self._label_pods(ground, seen, kept, wish)
         self._raise_services(ground, seen, wish)
         sharing = reading.missharing(seen, wish)
-        if not same or changed or token > documents.token_in(seen.route):
+        if not same or changed or token > self._newest(seen.route):
             if changed:
                 self._refuse_contested(ground)
             self._refuse_unreachable(ground, seen, wish, before)
             sharing = self._let_in(ground, seen, wish, sharing)
-            self._write_route(ground, seen, wish, max(token, documents.token_in(seen.route)))
+            self._write_route(ground, seen, wish, max(token, self._newest(seen.route)))
             if changed:
                 self._put_back.setdefault((route.service, route.environment), []).append(self._clock.now())
             self._sweep(ground, seen, wish, before)
@@ -258,6 +270,8 @@ class KubernetesRouter:
 
     def _write_route(self, ground: Ground, seen: Seen, wish: documents.Wish, token: int) -> None:
         wanted, _ = reading.wanted_objects(seen, wish, token)
+        if (ours := self._whose()) is not None:
+            wanted["metadata"]["annotations"][documents.OWNER] = ours.id
         if seen.route is None:
             written = ground.link.client.create(ground.kind, ground.namespace, wanted)
         else:
@@ -290,6 +304,20 @@ class KubernetesRouter:
         self._informer(ground, kind).removed(item)
 
     # Refusals
+
+    def _other(self, ground: Ground) -> Owner | None:
+        """The installation that has the environment, where it is not ours."""
+        ours = self._whose()
+        if ours is None:
+            return None
+        records = self._informer(ground, CONFIG_MAPS)
+        records.fresh()
+        return other_owner(records.get(names.lead_name(ground.service, ground.environment)), ours)
+
+    def _newest(self, route: Json | None) -> int:
+        """The newest token that came with an effect on the route; of another ledger's, whose this was, none counts."""
+        ours, theirs = self._whose(), documents.owner_in(route)
+        return 0 if ours is not None and theirs not in ("", ours.id) else documents.token_in(route)
 
     def _refuse_outrun(self, ground: Ground, fence: Fence | None) -> None:
         """Where there is no route that would hold a token, the environment's own record does: who was outrun must not

@@ -15,6 +15,7 @@ import httpx
 from rebake.core.home import Home
 from rebake.errors import PlatformError
 from rebake.kubernetes.clusters import Clusters
+from rebake.kubernetes.owners import Whose, nobody
 from rebake.kubernetes.resources import Json
 from rebake.ledger.ports import Fence
 from rebake.platforms.kubernetes.platform import KubernetesPlatform
@@ -80,11 +81,14 @@ class World:
     def platform(self) -> KubernetesPlatform:
         return self._open[-1][0] if self._open else self.again()
 
-    def again(self, home: Home | None = None, kubeconfig: str | None = None) -> KubernetesPlatform:
+    def again(
+        self, home: Home | None = None, kubeconfig: str | None = None, whose: Whose = nobody
+    ) -> KubernetesPlatform:
         """Another one over the same world."""
         clusters = Clusters({})
         wishes = self if kubeconfig is None else _Elsewhere(self, kubeconfig)
-        made = KubernetesPlatform(home or self.home, self, self, clusters, self.cluster.clock, wishes=wishes)
+        here, clock = home or self.home, self.cluster.clock
+        made = KubernetesPlatform(here, self, self, clusters, clock, wishes=wishes, whose=whose)
         self._open.append((made, clusters))
         return made
 
