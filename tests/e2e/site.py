@@ -16,6 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rebake.cli.client import AgentAbsent, Client, OtherVersion
+from rebake.cli.session import environment_path
+from rebake.cli.verbs.status import document
+from rebake.core.home import Home
+from rebake.errors import RebakeError
 from rebake.tour.load import Load, Request
 from rebake.tour.stage import free_ports
 from rebake.traffic.envoy.names import PREVIEW_HEADER, PREVIEW_VALUE
@@ -143,7 +148,18 @@ class Site:
         return self.rebake("deploy", "production", "--json", *words)
 
     def status(self) -> dict[str, Any]:
-        return self.rebake("status", "production", "--json").doc
+        """As `rebake status production --json` tells it."""
+        seen = self.asked(environment_path("shop", "production"))
+        return self.rebake("status", "production", "--json").doc if seen is None else document(seen)
+
+    def asked(self, path: str) -> dict[str, Any] | None:
+        """What the agent itself answers, since what is waited for is asked often; None where a command must be run,
+        which starts an agent and says what is wrong."""
+        try:
+            found: dict[str, Any] = Client(Home(self.home).agent_socket).call("GET", path)
+        except (AgentAbsent, OtherVersion, RebakeError):
+            return None
+        return found
 
     def get(self, path: str = "/", *, preview: bool = False) -> tuple[int, str]:
         """What a user sees, or a tester who asks for the candidate; status 0 when there is no answer."""
