@@ -57,6 +57,9 @@ class Findings:
         if not holds:
             self.violations.append(otherwise)
 
+    def count(self, report: Report) -> None:
+        self.figures |= {"requests": report.sent, "lost": unserved(report)}
+
     def line(self) -> str:
         told = ", ".join(f"{name} {value}" for name, value in self.figures.items())
         return f"{'held' if not self.violations else 'BROKEN'}: {self.name}: {told}"

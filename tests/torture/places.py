@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rebake.tour.load import Report
 from tests.e2e.site import until
 from tests.torture.audit import broken_rules
 from tests.torture.ground import Findings, Ground, Skip, ground, unserved
@@ -57,7 +58,7 @@ def _hold(site: Ground, text: str) -> None:
     site.source(text)
     site.describe(HELD)
     assert site.insist("deploy", "production", "--detach").code == 0
-    until(lambda: _state(site) == "holding", 60)
+    until(lambda: _state(site) == "holding", 300)
 
 
 def _says(site: Ground, findings: Findings, words: tuple[str, ...], *, also_dead: bool) -> None:
@@ -68,7 +69,7 @@ def _says(site: Ground, findings: Findings, words: tuple[str, ...], *, also_dead
         return any(word in done.out + done.err for word in words)
 
     try:
-        until(told, 15)
+        until(told, 60)
     except AssertionError:
         findings.violations.append(f"status says nothing of it: {site.rebake('status', 'production').out}")
     if site.holder:
@@ -94,10 +95,12 @@ def _goes_on(site: Ground, findings: Findings) -> None:
     findings.violations += site.calm()
 
 
-def _end(findings: Findings, site: Ground, lost: int) -> Findings:
-    findings.figures["lost"] = lost
-    findings.demand(not lost, f"lost {lost} requests")
-    findings.violations += [*broken_rules(site.entries()), *site.swept()]
+def _end(findings: Findings, site: Ground, report: Report, *, allowed: int = 0, clock_set: bool = False) -> Findings:
+    """Args: allowed: requests that were under way in instances that the scenario kills."""
+    findings.count(report)
+    lost = unserved(report)
+    findings.demand(lost <= allowed, f"lost {lost} requests, allowed {allowed}")
+    findings.violations += [*broken_rules(site.entries(), clock_set=clock_set), *site.swept()]
     return findings
 
 
@@ -125,7 +128,7 @@ def disk() -> Findings:
             site.source("v1")
             _goes_on(site, findings)
             report = load.stop()
-        return _end(findings, site, max(0, unserved(report) - 3))
+        return _end(findings, site, report, allowed=3)
 
 
 def read_only() -> Findings:
@@ -147,7 +150,7 @@ def read_only() -> Findings:
             turned()
             _goes_on(site, findings)
             report = load.stop()
-        return _end(findings, site, unserved(report))
+        return _end(findings, site, report)
 
 
 def _turned(site: Ground, folder: Path) -> Callable[[], None]:
@@ -229,10 +232,7 @@ def clock() -> Findings:
             report = load.stop()
         findings.figures = {"steps": number, "slowest_rollout_s": max(took)}
         findings.demand(min(took) > 0.0 and max(took) < 1800.0, f"rollouts of seconds took, as they are told, {took} s")
-        findings.figures["lost"] = lost = max(0, unserved(report) - 2 * number)  # of an instance that is killed
-        findings.demand(not lost, f"lost {lost} requests")
-        findings.violations += [*broken_rules(site.entries(), clock_set=True), *site.swept()]
-        return findings
+        return _end(findings, site, report, allowed=2 * number, clock_set=True)
 
 
 def _seconds_of_one(site: Ground, turned: _Clock, offset: int, text: str, *, reborn: bool) -> float:
