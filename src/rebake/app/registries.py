@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rebake.registry.client import RegistryClient
     from rebake.registry.transfer import Pushed
 
+_PUSHED = "pushed"
+"""Folder of the store in which it is kept what each repository was last given."""
+
 
 class Registries:
     """Used as a context: its connections end with it.
@@ -48,11 +51,12 @@ class Registries:
 
     def push(self, store: Store, digest: str, repository: Reference, progress: Progress) -> Pushed:
         """See `registry.transfer.push_release`."""
+        from rebake.registry.known import Known
         from rebake.registry.repository import Repository
         from rebake.registry.transfer import push_release
 
         there = Repository(self.client(repository.registry), repository.repository)
-        return push_release(store, store.release(digest), there, progress)
+        return push_release(store, store.release(digest), there, progress, Known(store.root / _PUSHED))
 
     def pull(self, store: Store, reference: Reference, progress: Progress) -> str:
         """The digest of a release by reference, which is in the store then. See `registry.transfer.pull_release`."""

@@ -94,6 +94,11 @@ class Repository:
             raise other_bytes(self._client.registry, what, document.digest, said)
         return "oci-subject" in answer.headers
 
+    def has_manifest(self, digest: str) -> bool:
+        """Whether it is there, and so all that it names. Asked with the right to push, as what follows is."""
+        ask = requests.get_manifest(self._client.root, self.name, digest, head=True)
+        return self._send(ask, f"image {self.name}@{digest}", push=True, also=(404,)).status == 200
+
     # -- referrers -------------------------------------------------------------------------------------------------
 
     def referrers(self, digest: str, artifact_type: str = "") -> list[dict[str, Any]]:
@@ -132,13 +137,15 @@ class Repository:
         if not self.put_manifest(document):
             row = descriptor(MANIFEST_TYPE, document.digest, len(data)) | {"artifactType": artifact_type}
             digest = str(subject["digest"])
-            self._tag_referrer(digest, row, listed() if listed is not None else self.tagged_referrers(digest))
+            self._tag_referrer(
+                digest, row, listed() if listed is not None else self.tagged_referrers(digest, push=True)
+            )
         return document.digest
 
-    def tagged_referrers(self, digest: str) -> list[dict[str, Any]]:
-        """What the tag schema lists, where a registry has no API for it."""
+    def tagged_referrers(self, digest: str, *, push: bool = False) -> list[dict[str, Any]]:
+        """What the tag schema lists, where a registry has no API for it. Args: push: something is about to be put."""
         ask = requests.get_manifest(self._client.root, self.name, requests.referrers_tag(digest))
-        answer = self._send(ask, "referrers", also=(404,))
+        answer = self._send(ask, "referrers", push=push, also=(404,))
         return _rows(answer.body) if answer.status == 200 else []
 
     def _tag_referrer(self, digest: str, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -7,16 +7,17 @@ way. A registry keeps what a manifest names; the release document and the file l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rebake.core.digest import digest_bytes, short
 from rebake.core.units import format_size
-from rebake.errors import UsageError
-from rebake.registry.repository import Document, Repository
+from rebake.errors import Permanent, UsageError
+from rebake.registry.known import Known, Proofs
+from rebake.registry.repository import Document, Moved, Repository
 from rebake.registry.requests import EMPTY, EMPTY_TYPE
 from rebake.registry.tally import Tally
 from rebake.release.blobs import Pin, disk_errors
@@ -28,9 +29,13 @@ from rebake.release.store import Store
 RELEASE_TYPE = "application/vnd.rebake.release.v1+json"
 """Artifact type of a release's own documents, and media type of the release document among them."""
 FILES_TYPE = "application/vnd.rebake.files.v1+jsonl"
-AT_ONCE = 4
-"""Blobs that are moved at the same time."""
+AT_ONCE = 6
+"""Questions and blobs that are under way at the same time."""
+SMALL = 64 << 10
+"""To send such a blob, where it is likely new, takes no longer than to ask for it first; bytes."""
 _EMPTY = digest_bytes(b"")
+_LACKING = ("registry-refused", "image-unknown")
+"""How a registry refuses a manifest of which it has not every blob."""
 Progress = Callable[[str], None]
 
 
@@ -53,25 +58,55 @@ class Pushed:
     held: int = 0
 
 
-def push_release(store: Store, release: Release, repository: Repository, progress: Progress) -> Pushed:
+def push_release(
+    store: Store, release: Release, repository: Repository, progress: Progress, known: Known | None = None
+) -> Pushed:
     """Put a release into a repository, sending only what is missing.
 
+    Args:
+        known: what the repository was last given, which is asked for whole instead of blob by blob.
     Raises: PlatformError as in `faults`; Permanent `release-damaged`.
     """
+    proofs = known.of(repository.place) if known is not None else {}
+    try:
+        pushed, put = _pushed(store, release, repository, progress, proofs)
+    except Permanent as error:
+        if not proofs or error.code not in _LACKING:
+            raise
+        pushed, put = _pushed(store, release, repository, progress, {})  # it lacks what its own manifests name
+    if known is not None:
+        known.keep(repository.place, put)
+    return pushed
+
+
+def _pushed(
+    store: Store, release: Release, repository: Repository, progress: Progress, proofs: Proofs
+) -> tuple[Pushed, Proofs]:
+    """Also what was put, by manifest."""
     with store.pinned([release.digest]) as pin, ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rebake-push") as pool:
         # Each answer of a registry takes a while, so whatever can be asked beside something else is.
-        listed = pool.submit(repository.tagged_referrers, release.digest)
+        listed = pool.submit(repository.tagged_referrers, release.digest, push=True)
         image = store.read_json(release.digest)
         data = store.blobs.read(release.digest)
         subject = descriptor(MANIFEST_TYPE, release.digest, len(data))
         artifact, nothing = list(_artifact_layers(store, release)), descriptor(EMPTY_TYPE, pin.add(EMPTY), len(EMPTY))
+        ours = [str(row["digest"]) for row in (image["config"], *image["layers"])]
         rows = {str(row["digest"]): int(row["size"]) for row in (image["config"], *image["layers"], *artifact, nothing)}
-        pushed = _push_blobs(store, release, repository, rows, (pool, progress))
+        blobs = _Blobs(store, repository, rows, pool, progress)
+        blobs.send(release, proofs)
         tag = short(release.digest)
-        put = pool.submit(repository.put_manifest, Document(release.digest, MANIFEST_TYPE, data), tag)
-        repository.attach(subject, RELEASE_TYPE, artifact, listed.result)
+
+        def put_image() -> None:
+            blobs.wait(ours)
+            repository.put_manifest(Document(release.digest, MANIFEST_TYPE, data), tag)
+
+        put = pool.submit(put_image)
+        blobs.wait(rows)
+        named = repository.attach(subject, RELEASE_TYPE, artifact, listed.result)
         put.result()
-    return Pushed(f"{repository.place}@{release.digest}", tag, *pushed)
+    theirs = [str(row["digest"]) for row in (*artifact, nothing)]
+    pushed = Pushed(f"{repository.place}@{release.digest}", tag, *blobs.counts)
+    return pushed, {release.digest: ours, named: theirs}
 
 
 def _artifact_layers(store: Store, release: Release) -> Iterable[Mapping[str, Any]]:
@@ -83,34 +118,65 @@ def _artifact_layers(store: Store, release: Release) -> Iterable[Mapping[str, An
         yield descriptor(FILES_TYPE, digest, store.blob_path(digest).stat().st_size)
 
 
-def _push_blobs(
-    store: Store,
-    release: Release,
-    repository: Repository,
-    rows: Mapping[str, int],
-    with_: tuple[Executor, Progress],
-) -> tuple[int, int, int, int]:
-    """Returns: blobs sent, bytes sent, blobs mounted, blobs that were there."""
-    pool, progress = with_
-    there = dict(zip(rows, pool.map(repository.has_blob, rows), strict=True))
-    missing = [digest for digest in rows if not there[digest]]
-    mounted: set[str] = set()
-    if below := _mountable(release, repository):
-        bases = [layer.digest for layer in release.layers if layer.role == "base" and layer.digest in missing]
-        taken = pool.map(lambda digest: repository.mount(digest, below), bases)
-        mounted = {digest for digest, done in zip(bases, taken, strict=True) if done}
-    left = [digest for digest in missing if digest not in mounted]
-    total = sum(rows[digest] for digest in left)
-    if left:
-        progress(f"push {len(left)} of {_blobs(len(rows))}, {format_size(total)}, to {repository.place}")
-    tally = Tally("push", repository.place, total, progress)
+class _Blobs:
+    """The blobs of one push. Args: rows: size by digest."""
 
-    def send(digest: str) -> None:
-        store.verify(digest)
-        repository.upload(digest, store.blob_path(digest), rows[digest], tally.moved)
+    def __init__(
+        self, store: Store, repository: Repository, rows: Mapping[str, int], pool: Executor, progress: Progress
+    ) -> None:
+        self._store, self._repository, self._rows, self._pool = store, repository, rows, pool
+        self._progress = progress
+        self._sent: dict[str, Future[None]] = {}
+        self.counts = (0, 0, 0, 0)
+        """Blobs sent, bytes sent, blobs mounted, blobs that were there."""
 
-    list(pool.map(send, left))
-    return len(left), total, len(mounted), len(rows) - len(missing)
+    def send(self, release: Release, known: Proofs) -> None:
+        """Begin to send what is not there; `wait` tells when it is.
+
+        What a known manifest names is there if that is. What is new beside it, and small, is sent without a question.
+        """
+        rows, repository = self._rows, self._repository
+        proofs = {name: self._pool.submit(repository.has_manifest, name) for name in known}
+        proven = {blob: name for name, blobs in known.items() for blob in blobs if blob in rows}
+        new = [one for one in rows if known and one not in proven and rows[one] <= SMALL]
+        self._begin(new, lambda _: None)
+        asked = [one for one in rows if one not in proven and one not in new]
+        there = dict.fromkeys(new, False)
+        there |= dict(zip(asked, self._pool.map(repository.has_blob, asked), strict=True))
+        there |= {blob: proofs[name].result() for blob, name in proven.items()}
+        lost = [blob for blob in proven if not there[blob]]
+        there |= dict(zip(lost, self._pool.map(repository.has_blob, lost), strict=True))
+        missing = [digest for digest in rows if not there[digest]]
+        mounted = self._mounted(release, missing)
+        left = [digest for digest in missing if digest not in mounted]
+        total = sum(rows[digest] for digest in left)
+        if left:
+            self._progress(f"push {len(left)} of {_blobs(len(rows))}, {format_size(total)}, to {repository.place}")
+        tally = Tally("push", repository.place, total, self._progress)
+        self._begin([one for one in left if one not in new], tally.moved)
+        self.counts = len(left), total, len(mounted), len(rows) - len(missing)
+
+    def _mounted(self, release: Release, missing: Collection[str]) -> set[str]:
+        """Layers that were taken over from the repository that the base came from."""
+        below = _mountable(release, self._repository)
+        if not below:
+            return set()
+        bases = [one.digest for one in release.layers if one.role == "base" and one.digest in missing]
+        taken = self._pool.map(lambda digest: self._repository.mount(digest, below), bases)
+        return {digest for digest, done in zip(bases, taken, strict=True) if done}
+
+    def _begin(self, digests: Iterable[str], moved: Moved) -> None:
+        self._sent |= {digest: self._pool.submit(self._send, digest, moved) for digest in digests}
+
+    def _send(self, digest: str, moved: Moved) -> None:
+        self._store.verify(digest)
+        self._repository.upload(digest, self._store.blob_path(digest), self._rows[digest], moved)
+
+    def wait(self, digests: Iterable[str]) -> None:
+        """Return once these are there. Raises: what sending one of them raised."""
+        for digest in digests:
+            if digest in self._sent:
+                self._sent[digest].result()
 
 
 def _mountable(release: Release, repository: Repository) -> str:

@@ -6,11 +6,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from rebake.core.digest import digest_bytes
 from rebake.errors import Permanent, PlatformError, UsageError
-from rebake.registry.requests import EMPTY
+from rebake.registry.client import RegistryClient
+from rebake.registry.known import Known
+from rebake.registry.requests import EMPTY, Ask
 from rebake.registry.transfer import RELEASE_TYPE, pull_release, push_release
 from rebake.release.documents import MANIFEST_TYPE, descriptor
 from rebake.release.manifest import Release
@@ -55,6 +58,54 @@ def test_a_release_comes_back_byte_for_byte_and_only_what_is_missing_moves(
         assert pull_release(elsewhere, there, one.digest, quiet) == one
         for digest in releases.store.needed(one.digest):
             assert elsewhere.blobs.read(digest) == releases.store.blobs.read(digest)
+
+
+def test_the_next_push_asks_for_two_manifests_and_for_no_blob(
+    registry: RegistryServer,
+    opened: Open,
+    releases: ImageReleases,
+    elsewhere: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[str, str]] = []
+    once = RegistryClient._once
+
+    def heard(client: RegistryClient, ask: Ask, scope: str) -> httpx.Response:
+        asked.append((ask.method, ask.url.partition("/v2/known/shop/")[2]))
+        return once(client, ask, scope)
+
+    monkeypatch.setattr(RegistryClient, "_once", heard)
+    there, known = opened(registry.host, "known/shop"), Known(tmp_path / "pushed")
+    first, second, third = (seal(releases, word) for word in ("one", "two", "three"))
+    push_release(releases.store, first, there, quiet, known)
+    asked.clear()
+    pushed = push_release(releases.store, second, there, quiet, known)
+    assert (pushed.sent, pushed.held) == (3, 2)
+    heads = [place for method, place in asked if method == "HEAD"]
+    assert len(heads) == 2
+    assert f"manifests/{first.digest}" in heads
+    assert pull_release(elsewhere, there, second.digest, quiet) == second
+    # What it was told of is not there any more: every blob is asked for.
+    known.keep(there.place, {digest_bytes(name.encode()): blobs for name, blobs in known.of(there.place).items()})
+    asked.clear()
+    pushed = push_release(releases.store, third, there, quiet, known)
+    assert (pushed.sent, pushed.held) == (3, 2)
+    assert len([place for method, place in asked if method == "HEAD" and place.startswith("blobs/")]) == 2
+    assert push_release(releases.store, third, there, quiet, known).sent == 0
+
+
+def test_a_registry_that_lost_what_its_manifest_names_gets_it_again(
+    registry: RegistryServer, opened: Open, releases: ImageReleases, elsewhere: Store, tmp_path: Path
+) -> None:
+    there, known = opened(registry.host, "lost/shop"), Known(tmp_path / "pushed")
+    first, second = seal(releases, "one"), seal(releases, "two")
+    push_release(releases.store, first, there, quiet, known)
+    image = releases.store.read_json(second.digest)
+    theirs = [str(row["digest"]) for row in (image["config"], *image["layers"])]
+    known.keep(there.place, {first.digest: theirs})  # as if the blobs of the second had been there with the first
+    push_release(releases.store, second, there, quiet, known)
+    assert pull_release(elsewhere, there, second.digest, quiet) == second
 
 
 def test_a_pull_fetches_only_what_is_not_here(
