@@ -183,6 +183,9 @@ class Fleets:
 
     def _do(self, where: Where, fleet: FleetState, intended: Step) -> FleetState | None:
         """One step's writes, in the order that `Step` names. Returns: the fleet afterwards, itself if it is at rest."""
+        if intended.replicas is not None and intended.places and all(one.stopping for one in intended.places):
+            body = requests.change(fleet, intended.places, token=0, replicas=intended.replicas)
+            fleet = self._patch(where, fleet, body)
         for one in intended.deletions:
             self._delete(where, one)
         if intended.remove:
@@ -195,7 +198,7 @@ class Fleets:
             if least != fleet.least:
                 where.link.client.apply(AUTOSCALERS, where.namespace, requests.autoscaler(fleet, least))
                 notes = {LEAST: str(least)}
-        if notes or intended.replicas is not None or intended.places != fleet.places:
+        if notes or intended.replicas not in (None, fleet.replicas) or intended.places != fleet.places:
             body = requests.change(fleet, intended.places, token=0, replicas=intended.replicas, **notes)
             after = self._patch(where, fleet, body)
         for pod, instance in intended.marks:

@@ -6,9 +6,10 @@ whoever was killed between two calls left a state that this goes on from.
 Rules:
 - A pod is given to a place once, and only to one. What befalls the pod befalls the instance.
 - An instance that is told to finish loses its pod first, and only then the fleet gets smaller: a controller that
-  shrinks a fleet picks the pods that go, and would pick others.
+  shrinks a fleet picks the pods that go, and would pick others. Where none stays there is nothing to pick: then the
+  size goes first, as a controller raises a pod anew for each that leaves. So those that leave are gathered a moment.
 - Pods that nobody was given go before those that somebody was.
-- An autoscaler's number is raised where there are more places than pods, and never lowered.
+- An autoscaler's number is raised where there are more places than pods, and never lowered while one stays.
 - A pod that is not seen is asked for once more before it counts as gone: watches come in no order.
 """
 
@@ -30,6 +31,8 @@ CLOCKS_SECONDS = 2.0
 """By how much the clock that events go by may be behind ours: an older refusal is one of before."""
 ASK_SECONDS = 5.0
 """How often a fleet's events are asked for while it gets no pods."""
+GATHER_SECONDS = 0.5
+"""How long those that are told to finish wait for the others, while some of their fleet stay."""
 _LEAST_GRACE_SECONDS = 1
 
 
@@ -43,7 +46,7 @@ class Deletion:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to do next, in this order.
+    """What to do next, in this order; where no instance stays, the new size comes first.
 
     Attributes:
         unseen: places whose pod is not known: ask for it, then ask here again.
@@ -109,7 +112,7 @@ def step(
             wake_at = min(wake_at, wake)
         places.append(place)
     sized = _sized(fleet, places, by_uid, free, now)
-    return replace(sized, unseen=tuple(unseen), wake_at=wake_at)
+    return replace(sized, unseen=tuple(unseen), wake_at=min(wake_at, sized.wake_at))
 
 
 def _follow(
@@ -158,6 +161,11 @@ def _sized(
     now: float,
 ) -> Step:
     active = [place for place in places if not place.stopping]
+    newest = max((place.stopping for place in places if place.uid in by_uid), default=0.0)
+    if active and 0 <= now - newest < GATHER_SECONDS:
+        grown = least_of(fleet, active) if fleet.complete and fleet.replicas < least_of(fleet, active) else None
+        marks = tuple(_marks(places, by_uid))
+        return Step(places=tuple(places), replicas=grown, marks=marks, wake_at=newest + GATHER_SECONDS)
     deletions = [
         Deletion(by_uid[place.uid], grace)
         for place in places
@@ -199,7 +207,7 @@ def _size(
     wished = least_of(fleet, active)
     if fleet.replicas < wished:
         return wished, []
-    if fleet.replicas == wished or fleet.record.settings.autoscale is not None:
+    if fleet.replicas == wished or (active and fleet.record.settings.autoscale is not None):
         return None, []
     alive = sum(1 for uid, pod in by_uid.items() if _alive(pod) and uid not in leaving)
     excess = 0 if fleet.kind == STATEFUL_SETS else max(0, alive - wished)
