@@ -51,6 +51,8 @@ UNFINISHED_RATIO, UNFINISHED_EXTRA = 1.5, 0.02
 MAX_ENDPOINTS = 64
 QUANTILES: Mapping[str, float] = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 BUCKET_LOG = math.log(1.05)
+MOST_ANSWERS = 1e15
+"""A bucket holds no more, whatever it says."""
 THRESHOLD_SAMPLES = 200
 """Successful stable answers needed to place the latency thresholds when there is no history."""
 
@@ -114,11 +116,21 @@ def quantile_bucket(latency: Sequence[int], q: float) -> int:
 
 def bucket_counts(latency: Sequence[int]) -> Floats:
     """Counts by bucket, float64[226]; missing buckets are zero, surplus ones join the last, negative ones are zero."""
-    given = np.clip(np.asarray(latency, dtype=np.float64).ravel(), 0.0, 1e15)
     counts = np.zeros(LATENCY_BUCKETS)
-    counts[: min(len(given), LATENCY_BUCKETS)] = given[:LATENCY_BUCKETS]
-    counts[-1] += given[LATENCY_BUCKETS:].sum()
+    plain = plain_counts(latency)
+    counts[: len(plain)] = plain
     return counts
+
+
+def plain_counts(latency: Sequence[int]) -> Sequence[float]:
+    """The same as numbers of Python, at most 226 of them, without the missing ones: a tick sums a few, and an array of
+    that size costs more than its sums."""
+    if not len(latency):
+        return ()
+    if len(latency) <= LATENCY_BUCKETS and min(latency) >= 0 and max(latency) <= MOST_ANSWERS:
+        return latency
+    given = [min(max(float(count), 0.0), MOST_ANSWERS) for count in latency]
+    return [*given[: LATENCY_BUCKETS - 1], sum(given[LATENCY_BUCKETS - 1 :])]
 
 
 def has_latency(arm: Arm) -> bool:
@@ -146,20 +158,21 @@ def thresholds(latency: Sequence[int], growth: Mapping[str, float]) -> tuple[Thr
     return tuple(limits)
 
 
-def slow_stable(counts: Floats, limit: Threshold) -> float:
-    return float(counts[limit.bucket :].sum())
+def slow_stable(counts: Sequence[float], limit: Threshold) -> float:
+    return float(sum(counts[limit.bucket :]))
 
 
-def slow_candidate(counts: Floats, limit: Threshold) -> tuple[float, float]:
+def slow_candidate(counts: Sequence[float], limit: Threshold) -> tuple[float, float]:
     """(answers wholly above the candidate's limit, answers in the bucket that the limit cuts)."""
-    return float(counts[limit.shifted :].sum()), float(counts[limit.shifted - 1])
+    cut = counts[limit.shifted - 1] if limit.shifted <= len(counts) else 0
+    return float(sum(counts[limit.shifted :])), float(cut)
 
 
 def latency_row(limit: Threshold, share: float, history: Arm | None) -> Row:
     prior = 0.0
     if history is not None and has_latency(history):
-        counts = bucket_counts(history.latency)
-        prior = rate(slow_stable(counts, limit), counts.sum() + max(history.errors, 0))
+        counts = plain_counts(history.latency)
+        prior = rate(slow_stable(counts, limit), sum(counts) + max(history.errors, 0))
     tail = limit.name.endswith("p99")
     return Row(f"latency {limit.name}", share, 1.0, LATENCY_EXTRA, TAIL_BETS if tail else BODY_BETS, prior)
 

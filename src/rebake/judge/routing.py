@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,14 +28,23 @@ def log_ratios(weight: Any, candidate_n: Any, stable_n: Any) -> Floats:
     Returns: that shape with a last axis of 14 alternatives.
     Source: Wald 1945, section 2; Robbins 1970 (mixtures over alternatives).
     """
-    w = np.asarray(weight, dtype=np.float64)[..., None]
+    up, down = _remembered(weight) if isinstance(weight, float) else _directions(weight)
     n1, n0 = np.asarray(candidate_n)[..., None], np.asarray(stable_n)[..., None]
+    ratios: Floats = n1 * up + n0 * down
+    return ratios
+
+
+def _directions(weight: Any) -> tuple[Floats, Floats]:
+    """What one request of the candidate, and one of stable, adds to each alternative's logarithm."""
+    w = np.asarray(weight, dtype=np.float64)[..., None]
     edge = np.where(_STEPS > 0, np.minimum(w * (1 + TOLERANCE), 0.5 * (1 + w)), w * (1 - TOLERANCE))
     meant = edge / (1 - edge)
     told = meant * np.exp(_STEPS)
-    up, down = _STEPS + np.log1p(meant) - np.log1p(told), np.log1p(meant) - np.log1p(told)
-    ratios: Floats = n1 * up + n0 * down
-    return ratios
+    return _STEPS + np.log1p(meant) - np.log1p(told), np.log1p(meant) - np.log1p(told)
+
+
+_remembered = lru_cache(maxsize=256)(_directions)
+"""A weight stays for many ticks."""
 
 
 @dataclass(slots=True)

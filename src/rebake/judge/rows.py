@@ -6,6 +6,7 @@ reserves; it is part of the evidence, and worth what it was.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ from rebake.judge.metrics import (
     kinds_of,
     latency_row,
     newcomer_share,
+    plain_counts,
     redirect_row,
     refusal_row,
     slow_candidate,
@@ -150,8 +152,8 @@ class Rows:
         return Counts(table[0], table[1], table[2], table[3], table[4], table[5])
 
     def _count_slow(self, table: Floats, tick: Tick, stable_errors: float, candidate_errors: float) -> None:
-        ours, theirs = bucket_counts(tick.candidate.latency), bucket_counts(tick.stable.latency)
-        totals = (ours.sum() + candidate_errors, theirs.sum() + stable_errors)
+        ours, theirs = plain_counts(tick.candidate.latency), plain_counts(tick.stable.latency)
+        totals = (sum(ours) + candidate_errors, sum(theirs) + stable_errors)
         for limit, index in self.limits:
             hits, cut = slow_candidate(ours, limit)
             table[:, index] = (totals[0], hits, totals[1], slow_stable(theirs, limit), cut, limit.partial)
@@ -184,8 +186,8 @@ class Rows:
 
     def worst(self, most: int = 8) -> Mapping[str, float]:
         """The rows with the largest e-values of their own, by name."""
-        own = self.own_evidence()
-        return {self.book.rows[i].name: float(own[i]) for i in np.argsort(-own, kind="stable")[:most]}
+        own: list[float] = self.own_evidence().tolist()
+        return {self.book.rows[i].name: own[i] for i in heapq.nlargest(most, range(len(own)), key=own.__getitem__)}
 
     def worst_endpoint(self) -> tuple[str, float, float] | None:
         """(name, candidate's requests, its failures) of the endpoint with the most evidence; None without failures."""

@@ -3,7 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rebake.judge.metrics import bucket_counts, kind_shares, kinds_of, quantile_bucket, slow_candidate, threshold
+from rebake.judge.metrics import (
+    bucket_counts,
+    kind_shares,
+    kinds_of,
+    plain_counts,
+    quantile_bucket,
+    slow_candidate,
+    threshold,
+)
 from rebake.judge.samples import LATENCY_BUCKETS, Arm
 
 
@@ -11,7 +19,7 @@ def test_a_growth_of_whole_buckets_cuts_no_bucket() -> None:
     limit = threshold("p90", 100, 1.05**2 - 1)
     assert (limit.bucket, limit.shifted) == (100, 103)
     assert limit.partial == pytest.approx(1.0)
-    counts = np.zeros(LATENCY_BUCKETS)
+    counts = [0.0] * LATENCY_BUCKETS
     counts[102] = 5
     hits, cut = slow_candidate(counts, limit)
     assert hits + limit.partial * cut == pytest.approx(5), "all of bucket 102 lies above stable's limit plus 2 buckets"
@@ -30,12 +38,13 @@ def test_answers_slower_by_the_allowed_growth_count_about_as_often_as_stables() 
     rng = np.random.default_rng(1)
     times = rng.lognormal(np.log(100), 0.6, 400_000)
 
-    def buckets(values: np.ndarray) -> np.ndarray:
-        return np.bincount(np.ceil(np.log(values) / np.log(1.05)).astype(int), minlength=LATENCY_BUCKETS).astype(float)
+    def buckets(values: np.ndarray) -> list[int]:
+        counts = np.bincount(np.ceil(np.log(values) / np.log(1.05)).astype(int), minlength=LATENCY_BUCKETS)
+        return [int(count) for count in counts]
 
-    limit = threshold("p90", quantile_bucket(buckets(times).tolist(), 0.9), 0.1)
+    limit = threshold("p90", quantile_bucket(buckets(times), 0.9), 0.1)
     hits, cut = slow_candidate(buckets(times * 1.1), limit)
-    stable = buckets(times)[limit.bucket :].sum()
+    stable = sum(buckets(times)[limit.bucket :])
     assert (hits + limit.partial * cut) / len(times) == pytest.approx(stable / len(times), abs=0.0005)
 
 
@@ -52,6 +61,12 @@ def test_missing_and_surplus_buckets_are_put_right() -> None:
     assert bucket_counts([1] * 300).sum() == 300
     assert bucket_counts([1] * 300)[-1] == 75
     assert bucket_counts([-5, 2]).tolist()[:2] == [0, 2]
+
+
+def test_a_tick_may_say_fewer_buckets_than_a_limit_asks_for() -> None:
+    limit = threshold("p99", 3, 0.0)
+    assert slow_candidate(plain_counts([1, 2]), limit) == (0.0, 0.0)
+    assert slow_candidate(plain_counts([0, 0, 0, 4, 5]), limit) == (5.0, 4.0)
 
 
 def test_metrics_that_the_samples_do_not_carry_give_their_weight_to_the_others() -> None:
