@@ -1,8 +1,6 @@
 """Who speaks to which API server: from a kubeconfig, from the account of our own pod, or by a cloud's exec plugin.
 
-lightkube reads kubeconfigs and certificates. Its own exec plugins stop at `v1beta1` and know no expiry, so ours are
-here. Source: Kubernetes, "Organizing Cluster Access Using kubeconfig Files"; "Authenticating", client-go credential
-plugins.
+Source: Kubernetes, "Organizing Cluster Access Using kubeconfig Files"; "Authenticating", client-go credential plugins.
 """
 
 from __future__ import annotations
@@ -21,12 +19,10 @@ from typing import Any, Protocol
 
 import httpx
 import yaml
-from lightkube.config.client_adapter import verify_cluster
-from lightkube.config.kubeconfig import SERVICE_ACCOUNT, KubeConfig, SingleConfig
-from lightkube.config.models import User, UserExec
-from lightkube.core.exceptions import ConfigError
 
 from rebake.errors import Permanent, Transient
+from rebake.kubernetes import kubeconfig as files
+from rebake.kubernetes.kubeconfig import Chosen, Doc
 
 DEFAULT_KUBECONFIG = "~/.kube/config"
 _EXEC_VERSIONS = tuple(f"client.authentication.k8s.io/{one}" for one in ("v1", "v1beta1"))
@@ -64,34 +60,27 @@ def sign_in(kubeconfig: str | None, context: str | None, environ: Mapping[str, s
     """
     try:
         inside = _is_inside(kubeconfig, context, environ)
-        found = _account() if inside else _config(kubeconfig, context, environ)
-        verify: ssl.SSLContext | bool = True
-        if found.cluster.server.startswith("https:"):
-            verify = verify_cluster(found.cluster, found.user or User(), found.abs_file)
-    except (ConfigError, KeyError, TypeError, ValueError, AttributeError, OSError, yaml.YAMLError) as error:
+        found = files.account(environ) if inside else _chosen(kubeconfig, context, environ)
+        verify: ssl.SSLContext | bool = found.tls() if found.server.startswith("https:") else True
+        auth = _auth(found, environ)
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, yaml.YAMLError) as error:
         raise _unusable(kubeconfig or environ.get("KUBECONFIG") or DEFAULT_KUBECONFIG, error) from error
-    server, auth = found.cluster.server.rstrip("/"), _auth(found, environ)
-    return SignIn(server, found.namespace, found.context_name, verify, auth, inside)
+    return SignIn(found.server, found.namespace, found.name, verify, auth, inside)
 
 
 def _is_inside(kubeconfig: str | None, context: str | None, environ: Mapping[str, str]) -> bool:
     named = kubeconfig or environ.get("KUBECONFIG") or context
-    return not named and bool(environ.get("KUBERNETES_SERVICE_HOST")) and Path(SERVICE_ACCOUNT, "token").exists()
+    return not named and bool(environ.get("KUBERNETES_SERVICE_HOST")) and (files.ACCOUNT / "token").exists()
 
 
-def _account() -> SingleConfig:
-    return _single(KubeConfig.from_service_account(SERVICE_ACCOUNT), None)
-
-
-def _config(kubeconfig: str | None, context: str | None, environ: Mapping[str, str]) -> SingleConfig:
+def _chosen(kubeconfig: str | None, context: str | None, environ: Mapping[str, str]) -> Chosen:
     told = kubeconfig or environ.get("KUBECONFIG")
-    files = [told] if kubeconfig else (told or DEFAULT_KUBECONFIG).split(os.pathsep)
-    present = [
-        KubeConfig.from_file(one) for one in files if one and (len(files) == 1 or Path(one).expanduser().exists())
-    ]
-    wanted = context or next((one.current_context for one in present if one.current_context), None)
+    named = [told] if kubeconfig else (told or DEFAULT_KUBECONFIG).split(os.pathsep)
+    paths = [Path(one).expanduser() for one in named if one]
+    present = [files.read(one) for one in paths if len(paths) == 1 or one.exists()]
+    wanted = context or next((one.current for one in present if one.current), None)
     holder = next((one for one in present if wanted in one.contexts), None)
-    if holder is None:
+    if holder is None or wanted is None:
         known = sorted({name for one in present for name in one.contexts})
         raise Permanent(
             "kubeconfig-context",
@@ -100,13 +89,7 @@ def _config(kubeconfig: str | None, context: str | None, environ: Mapping[str, s
             where=told or DEFAULT_KUBECONFIG,
             remedy="name one of them under kubernetes: context, or run kubectl config use-context NAME",
         )
-    return _single(holder, wanted)
-
-
-def _single(config: KubeConfig, context: str | None) -> SingleConfig:
-    found = config.get(context)
-    assert found is not None  # `get` raises where there is none
-    return found
+    return holder.choose(wanted)
 
 
 def _unusable(path: str, error: Exception) -> Permanent:
@@ -130,23 +113,21 @@ class Tokens(Protocol):
         ...
 
 
-def _auth(found: SingleConfig, environ: Mapping[str, str]) -> httpx.Auth | None:
+def _auth(found: Chosen, environ: Mapping[str, str]) -> httpx.Auth | None:
     user = found.user
-    if user is None:
-        return None
-    if user.token_file:
-        return _Bearer(_TokenFile(Path(found.abs_file(user.token_file))))
-    if user.token:
-        return _Bearer(_Constant(user.token))
-    if user.exec:
-        return _Bearer(_plugin(user.exec, found, environ))
-    if user.username and user.password:
-        return httpx.BasicAuth(user.username, user.password)
-    if user.auth_provider:
+    if user.get("tokenFile"):
+        return _Bearer(_TokenFile(found.path(str(user["tokenFile"]))))
+    if user.get("token"):
+        return _Bearer(_Constant(str(user["token"])))
+    if user.get("exec"):
+        return _Bearer(_plugin(user["exec"], found, environ))
+    if user.get("username") and user.get("password"):
+        return httpx.BasicAuth(str(user["username"]), str(user["password"]))
+    if user.get("auth-provider"):
         raise Permanent(
             "kubeconfig-auth-provider",
-            f"expected exec, a token or a certificate, found auth-provider {user.auth_provider.get('name')}",
-            where=str(found.fname or ""),
+            f"expected exec, a token or a certificate, found auth-provider {user['auth-provider'].get('name')}",
+            where=str(found.file or ""),
             remedy="let the cloud's tool write the kubeconfig anew: it uses an exec plugin today",
         )
     return None
@@ -190,22 +171,25 @@ class _TokenFile:
         return self._value
 
 
-def _plugin(plugin: UserExec, found: SingleConfig, environ: Mapping[str, str]) -> _ExecPlugin:
-    if plugin.apiVersion not in _EXEC_VERSIONS:
+def _plugin(plugin: Doc, found: Chosen, environ: Mapping[str, str]) -> _ExecPlugin:
+    version = str(plugin.get("apiVersion"))
+    if version not in _EXEC_VERSIONS:
         raise Permanent(
             "exec-plugin-version",
-            f"expected an exec plugin that speaks {' or '.join(_EXEC_VERSIONS)}, found {plugin.apiVersion}",
-            where=str(found.fname or ""),
+            f"expected an exec plugin that speaks {' or '.join(_EXEC_VERSIONS)}, found {version}",
+            where=str(found.file or ""),
             remedy="let the cloud's tool write the kubeconfig anew",
         )
-    command = plugin.command
+    command = str(plugin["command"])
     if "/" in command:
-        command = str(found.abs_file(command))
-    cluster = {"server": found.cluster.server, "certificate-authority-data": found.cluster.certificate_auth_data}
-    spec = {"interactive": False, "cluster": {key: value for key, value in cluster.items() if value}}
-    info = {"apiVersion": plugin.apiVersion, "kind": "ExecCredential", "spec": spec}
-    env = {**environ, **{one.name: one.value for one in plugin.env or ()}, "KUBERNETES_EXEC_INFO": json.dumps(info)}
-    return _ExecPlugin([command, *(plugin.args or ())], env, plugin.installHint or "")
+        command = str(found.path(command))
+    told = ("server", "certificate-authority-data")
+    spec = {"interactive": False, "cluster": {one: found.cluster[one] for one in told if found.cluster.get(one)}}
+    info = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
+    own = {str(one["name"]): str(one["value"]) for one in plugin.get("env") or ()}
+    words = [command, *map(str, plugin.get("args") or ())]
+    env = {**environ, **own, "KUBERNETES_EXEC_INFO": json.dumps(info)}
+    return _ExecPlugin(words, env, str(plugin.get("installHint") or ""))
 
 
 class _ExecPlugin:

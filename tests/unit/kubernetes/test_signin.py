@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rebake.errors import Permanent
-from rebake.kubernetes import signin
+from rebake.kubernetes import kubeconfig
 from rebake.kubernetes.client import KubeClient
 from rebake.kubernetes.resources import PODS
 from rebake.kubernetes.signin import sign_in
@@ -74,7 +74,7 @@ def test_a_context_and_a_file_that_are_not_there_are_named(cluster: Cluster, tmp
     with pytest.raises(Permanent, match=r"expected the context prod in .*, found emulated") as refused:
         sign_in(str(path), "prod", {})
     assert refused.value.code == "kubeconfig-context"
-    with pytest.raises(Permanent, match="not found") as refused:
+    with pytest.raises(Permanent, match="No such file") as refused:
         sign_in(str(tmp_path / "none"), None, {})
     assert refused.value.code == "kubeconfig-unusable"
     (tmp_path / "torn").write_text("clusters: [")
@@ -95,10 +95,8 @@ def test_inside_a_pod_its_account_signs_in_and_a_new_token_is_read(
     except NoOpenssl as missing:
         pytest.skip(str(missing))
     host, port = cluster.url.removeprefix("http://").split(":")
-    monkeypatch.setattr(signin, "SERVICE_ACCOUNT", str(account))
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
-    sign = sign_in(None, None, {"KUBERNETES_SERVICE_HOST": host})
+    monkeypatch.setattr(kubeconfig, "ACCOUNT", account)
+    sign = sign_in(None, None, {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port})
     assert (sign.server, sign.namespace) == (f"https://{host}:{port}", "default")
     doc = cluster.kubeconfig()
     doc["users"][0]["user"] = {"tokenFile": str(account / "token")}

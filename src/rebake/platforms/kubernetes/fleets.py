@@ -44,8 +44,9 @@ class Where:
 
     def fresh(self) -> None:
         """Return once what is there is known. Raises: PlatformError."""
-        for kind in (*sorted(self.kinds, key=lambda one: one.plural), PODS, CONFIG_MAPS):
-            self.link.informer(kind, self.namespace).fresh()
+        kinds = (*sorted(self.kinds, key=lambda one: one.plural), PODS, CONFIG_MAPS)
+        for one in [self.link.informer(kind, self.namespace) for kind in kinds]:  # all begin before one is waited for
+            one.fresh()
 
     def fleets(self, service: str, environment: str) -> list[FleetState]:
         found = []

@@ -437,6 +437,8 @@ class KubernetesRouter:
         return next((one for one in self._of(ground, kind) if one["metadata"]["name"] == ground.name), None)
 
     def _seen(self, ground: Ground) -> Seen:
+        for kind in (ground.kind, SERVICES, ENDPOINT_SLICES, PODS):
+            self._informer(ground, kind)  # all begin before one is waited for
         try:
             route = self._get(ground, ground.kind)
         except Absent as error:
