@@ -150,8 +150,12 @@ def test_what_really_is_called_is_told_while_a_stranger_has_turned_it(shop: Rout
     shop.served(_dealt(shop, 2000))
     _patch(shop, f"/api/v1/namespaces/{NAMESPACE}/pods/c1-2", {"metadata": {"labels": {names.USERS: "s1"}}})
     shop.until(lambda: _counts(shop) == (4, 2))
-    found = shop.until(lambda: seen if (seen := shop.observe()) is not None and seen.version is None else None)
-    assert found.weights == {"s1": 6_667, "c1": 3_333}
+
+    def told() -> bool:
+        found = shop.observe()
+        return found is not None and found.version is None and found.weights == {"s1": 6_667, "c1": 3_333}
+
+    shop.until(told)
 
 
 def test_a_late_engine_changes_no_share(shop: RouteWorld) -> None:
