@@ -117,6 +117,25 @@ def test_without_a_gateway_a_canary_goes_by_pods_and_back(plain: Harbour) -> Non
     assert _chosen(plain) == first
 
 
+CHECKS = """\
+checks:
+  - {name: smoke, http: {path: /, expect_body: one}}
+  - name: told
+    command: [python3, -c, "import os, urllib.request as u; u.urlopen(os.environ['REBAKE_URL'] + '/healthz').read()"]
+"""
+
+
+def test_checks_reach_pods_through_the_api_server(plain: Harbour) -> None:
+    plain.describe(BY_SERVICE + CHECKS)
+    done = plain.ship("one")
+    assert done.code == 0, done.out + done.err
+    asked = [one.attempt for one in plain.cluster.asked if one.attempt.subresource == "portforward"]
+    assert len({one.name for one in asked}) == 2, "each of both pods"
+    refused = plain.ship("two")
+    assert refused.code == 3, refused.out + refused.err
+    assert "the body does not contain 'one'" in refused.out + refused.err
+
+
 def test_a_release_that_cannot_start_is_refused_with_its_log_and_nobody_meets_it(plain: Harbour) -> None:
     assert plain.ship().code == 0
     first = _chosen(plain)
