@@ -136,6 +136,27 @@ def test_checks_reach_pods_through_the_api_server(plain: Harbour) -> None:
     assert "the body does not contain 'one'" in refused.out + refused.err
 
 
+def test_another_home_with_the_same_names_is_told_whose_they_are_and_touches_nothing(
+    plain: Harbour, tmp_path: Path
+) -> None:
+    assert plain.ship().code == 0
+    first, behind = _chosen(plain), _behind(plain)
+    (tmp_path / "other").mkdir()
+    other = Harbour(tmp_path / "other", plain.cluster, plain.registry, "", None)
+    try:
+        other.describe(BY_SERVICE)
+        refused = other.ship("two")
+        assert refused.code == 5, refused.out + refused.err
+        assert "that of ledger" in refused.out + refused.err
+        assert str(plain.home) in refused.out + refused.err
+        assert (_chosen(plain), _behind(plain)) == (first, behind)
+        assert plain.status()["stable"]["healthy"] == 2
+    finally:
+        left = other.clear()
+    assert not left
+    assert _behind(plain) == behind
+
+
 def test_a_release_that_cannot_start_is_refused_with_its_log_and_nobody_meets_it(plain: Harbour) -> None:
     assert plain.ship().code == 0
     first = _chosen(plain)
