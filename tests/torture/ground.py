@@ -65,6 +65,11 @@ class Findings:
         return f"{'held' if not self.violations else 'BROKEN'}: {self.name}: {told}"
 
 
+def was_interrupted(done: Done) -> bool:
+    """Whether a command ended because its agent did, or had no time: a person types it again."""
+    return any(f"[{code}" in done.err for code in ("agent-", "not-done-yet", "ledger-busy"))
+
+
 def unserved(report: Report) -> int:
     """Requests that got no answer, or one that the edge made up in the service's place."""
     return report.lost + report.answered - sum(tag.answered for tag in report.tags.values())
@@ -105,7 +110,7 @@ class Ground(Site):
         """A command that may be repeated, typed until no kill of the agent interrupts it."""
         done = self.rebake(*words)
         for _ in range(tries):
-            if done.code in (0, 3, 4, 6) or "[agent-" not in done.err:
+            if done.code in (0, 3, 4, 6) or not was_interrupted(done):
                 break
             done = self.rebake(*words)
         return done

@@ -23,7 +23,7 @@ from typing import Any
 
 from rebake.rollout.commands import undo_target
 from tests.torture.audit import broken_rules, endings
-from tests.torture.ground import Findings, Ground, cleared, unserved
+from tests.torture.ground import Findings, Ground, cleared, unserved, was_interrupted
 
 AT_ONCE = "    strategy: all-at-once\n    soak: 0s\n"
 QUICK = "    strategy: blue-green\n    soak: 1s\n"
@@ -204,7 +204,7 @@ class Course:
             done = self.site.rebake(*words)
             if done.code == 0 or self._requests(verb) > asked:
                 return
-            if "[agent-" not in done.err:
+            if not was_interrupted(done):
                 self.wrong.append(f"{self.number}: {' '.join(words)} ended with {done.code}: {done.err[-600:]}")
                 return
 

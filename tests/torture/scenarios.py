@@ -119,8 +119,8 @@ def instances() -> Findings:
             one_by_one = unserved(load.report())
             site.kill(*site.instances())
             began = time.monotonic()
+            back = back_within(load, began, quiet=3.0, seconds=PATIENCE_SECONDS)
             until(lambda: len(site.instances()) == 4, PATIENCE_SECONDS)
-            back = back_within(load, began, seconds=PATIENCE_SECONDS)
             report = load.stop()
         findings.figures = {
             "kills": 12,
