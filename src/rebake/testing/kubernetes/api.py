@@ -187,7 +187,7 @@ class Api:
 
     def _checked(self, request: Request, attempt: Attempt, user: User) -> Answer:
         self.access.check(user, attempt)
-        if attempt.subresource == "portforward" and attempt.verb == "get":  # also by WebSocket, since Kubernetes 1.35
+        if attempt.subresource == "portforward" and attempt.verb == "get":  # as newer versions do for WebSockets
             self.access.check(user, replace(attempt, verb="create"))
         accept = request.headers.get("accept", "*/*")
         if attempt.subresource not in {"log", "portforward", "proxy"} and not any(
