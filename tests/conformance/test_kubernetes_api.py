@@ -18,6 +18,7 @@ APPLY = "application/apply-patch+yaml"
 JSON_PATCH = "application/json-patch+json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
+GATEWAY_API = "gateway.networking.k8s.io/v1"
 Json = dict[str, Any]
 
 
@@ -625,6 +626,44 @@ def test_an_eviction_that_would_break_a_budget_waits(at: Target) -> None:
     patch(at, path, {"spec": {"minAvailable": 1}}, MERGE).raise_for_status()
     at.until(lambda: at.client.get(path).json()["status"].get("disruptionsAllowed") == 1)
     assert at.client.post(at.core("pods", pod, "eviction"), json=eviction).status_code == 201
+
+
+def route(**spec: Any) -> Json:
+    backends = [{"name": "a", "port": 80}]
+    body = {"parentRefs": [], "rules": [{"backendRefs": backends}], **spec}
+    return {"apiVersion": GATEWAY_API, "kind": "HTTPRoute", "metadata": {"name": "web"}, "spec": body}
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "said"),
+    [
+        ({"rules": []}, "spec.rules", "Invalid value: 0: spec.rules in body should have at least 1 items"),
+        (
+            {"rules": [{"backendRefs": [{"name": "a", "port": 80, "weight": -1}]}]},
+            "spec.rules[0].backendRefs[0].weight",
+            "Invalid value: -1: spec.rules[0].backendRefs[0].weight in body should be greater than or equal to 0",
+        ),
+    ],
+)
+def test_a_route_out_of_its_bounds(at: Target, spec: Json, field: str, said: str) -> None:
+    if at.client.get(f"/apis/{GATEWAY_API}").status_code == 404:
+        pytest.skip("the cluster has no Gateway API")
+    body = is_status(at.client.post(at.of(GATEWAY_API, "httproutes"), json=route(**spec)), 422, "Invalid")
+    assert body["message"] == f'HTTPRoute.gateway.networking.k8s.io "web" is invalid: {field}: {said}'
+
+
+def test_a_routes_defaults_are_filled_in_and_seem_no_change_to_who_applied_it(at: Target) -> None:
+    if at.client.get(f"/apis/{GATEWAY_API}").status_code == 404:
+        pytest.skip("the cluster has no Gateway API")
+    path = at.of(GATEWAY_API, "httproutes", "web")
+    made = apply(at, path, route(), "rebake").json()
+    whole = {"type": "PathPrefix", "value": "/"}
+    backend = {"group": "", "kind": "Service", "name": "a", "port": 80, "weight": 1}
+    assert made["spec"]["rules"] == [{"matches": [{"path": whole}], "backendRefs": [backend]}]
+    again = apply(at, path, route(rules=made["spec"]["rules"]), "rebake").json()
+    assert again["metadata"]["generation"] == 1
+    without = apply(at, path, route(rules=[{"matches": [{"path": whole}], "backendRefs": []}]), "rebake").json()
+    assert without["spec"]["rules"][0]["backendRefs"] == []
 
 
 def test_what_there_is_can_be_discovered(at: Target) -> None:

@@ -109,7 +109,7 @@ def _go_type(kind: Type) -> str:
 
 
 def missing(kind: Type, value: Any, path: str = "") -> list[Cause]:
-    """Fields that must be there and are not, and numbers out of a custom resource's bounds."""
+    """Fields that must be there and are not, and what is out of a custom resource's bounds."""
     causes: list[Cause] = []
     if kind.shape in {"struct", "map"} and isinstance(value, dict):
         for name in kind.required:
@@ -120,6 +120,8 @@ def missing(kind: Type, value: Any, path: str = "") -> list[Cause]:
             if inner is not None:
                 causes += missing(inner, one, f"{path}.{name}" if path else name)
     elif kind.shape == "list" and isinstance(value, list):
+        if len(value) < kind.least_items:
+            causes.append(invalid(path, len(value), f"{path} in body should have at least {kind.least_items} items"))
         for index, one in enumerate(value):
             causes += missing(kind.element, one, f"{path}[{index}]")
     else:

@@ -90,7 +90,7 @@ _RULE = _struct(
 _ROUTE_SPEC = _struct(
     parentRefs=_atomic(_PARENT),
     hostnames=_atomic(_STRING),
-    rules=_atomic(_RULE, default=[{"matches": [{"path": _WHOLE_PATH}]}]),
+    rules=_atomic(_RULE, minItems=1, default=[{"matches": [{"path": _WHOLE_PATH}]}]),
 )
 _ROUTE_PARENT = _struct(
     ("controllerName", "parentRef"), parentRef=_PARENT, controllerName=_STRING, conditions=_CONDITIONS

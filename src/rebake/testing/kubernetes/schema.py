@@ -119,6 +119,10 @@ class Type:
     def bounds(self) -> tuple[float | None, float | None]:
         return self._schema.get("minimum"), self._schema.get("maximum")
 
+    @property
+    def least_items(self) -> int:
+        return int(self._schema.get("minItems", 0))
+
     def fits(self, value: object) -> bool:
         """Whether a value has the shape, its parts aside."""
         if self.shape == "any":

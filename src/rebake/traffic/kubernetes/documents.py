@@ -170,7 +170,7 @@ def http_route(place: tuple[str, str], gateway: Gateway, namespace: str, wish: W
         place: service and environment. namespace: the environment's own.
     """
     service, environment = place
-    rules = [_rule(service, environment, {one.fleet: one.weight for one in wish.fleets})] if wish.fleets else []
+    rules = [_rule(service, environment, {one.fleet: one.weight for one in wish.fleets})]  # one at least, also of none
     if wish.preview is not None and wish.serves:
         rules.append(_rule(service, environment, {wish.preview: 1}, header=True))
     return {
