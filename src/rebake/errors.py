@@ -35,6 +35,12 @@ class RebakeError(Exception):
         self.remedy = remedy
         self.evidence = tuple(evidence)
 
+    def told(self) -> str:
+        """Cause, place and what to do, on one line."""
+        place = f" [{self.where}]" if self.where else ""
+        remedy = f" ({self.remedy})" if self.remedy else ""
+        return f"{self.problem}{place}{remedy}"
+
     def to_json(self) -> dict[str, Any]:
         """The error as the API and `--json` show it."""
         return {

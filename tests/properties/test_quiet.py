@@ -30,7 +30,7 @@ def _at_rest(environment: Environment, world: World) -> tuple[Environment, World
     at_rest = replace(
         environment, stable=stable, rollout=None, queue=(), candidate=None, leaving=(), candidate_lost_at=None
     )
-    return at_rest, replace(world, commands=(), instances_known=True, route_known=True)
+    return at_rest, replace(world, commands=(), unseen="", unheard="")
 
 
 def _converged(environment: Environment, world: World) -> tuple[Environment, World]:

@@ -322,10 +322,10 @@ class Engine:
         memory = self.memory(key)
         with memory.lock:
             now, environment = self.ports.clock.now(), memory.environment
-            instances, known = self._observer.instances(memory)
-            route, answered = self._observer.route(environment)
+            instances, unseen = self._observer.instances(memory)
+            route, unheard = self._observer.route(environment)
             wanted = desired_route(environment, World(instances=instances, route=route), now)
-            if not known or not answered or wanted is None or environment.served != wanted.version:
+            if unseen or unheard or wanted is None or environment.served != wanted.version:
                 return None
             if route is not None and route.version == wanted.version:
                 return None

@@ -39,10 +39,7 @@ class Stuck:
 
     def sentence(self) -> str:
         """Cause, place and what to do, on one line."""
-        error = self.error
-        place = f" [{error.where}]" if error.where else ""
-        remedy = f" ({error.remedy})" if error.remedy else ""
-        return f"the engine cannot go on since {iso(self.since)}: {error.problem}{place}{remedy}"
+        return f"the engine cannot go on since {iso(self.since)}: {self.error.told()}"
 
 
 class Looks:

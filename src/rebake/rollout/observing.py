@@ -42,14 +42,14 @@ class Observer:
 
     def observe(self, memory: Memory, commands: tuple[Command, ...], now: float) -> World:
         environment = memory.environment
-        instances, instances_known = self.instances(memory)
-        route, route_known = self.route(environment)
+        instances, unseen = self.instances(memory)
+        route, unheard = self.route(environment)
         router = self.ports.router_of(environment) if has_route(environment) else None
         samples = None if router is None else memory.recording.read(router, environment)
         self.judge_this_one(memory)
         if memory.judging is not None:
-            readings, shown = self._readings(memory, instances), instances if instances_known else None
-            memory.judging.look(environment, route if route_known else None, now, samples, readings, instances=shown)
+            readings, shown = self._readings(memory, instances), None if unseen else instances
+            memory.judging.look(environment, None if unheard else route, now, samples, readings, instances=shown)
         rollout = environment.rollout
         asked = bool(commands) or (rollout is not None and rollout.state is State.WAITING) or bool(environment.queue)
         self._inspect(memory, now)
@@ -57,8 +57,8 @@ class Observer:
         world = World(
             instances=instances,
             route=route,
-            route_known=route_known,
-            instances_known=instances_known,
+            unheard=unheard,
+            unseen=unseen,
             jobs=jobs,
             blocked=dict(memory.blocked),
             quarantined=self._quarantined(environment) if asked else frozenset(),
@@ -87,24 +87,26 @@ class Observer:
         memory.metering.look(self.ports.sources, memory.environment, instances, self.ports.clock)
         return memory.metering.taken()
 
-    def instances(self, memory: Memory) -> tuple[tuple[Instance, ...], bool]:
+    def instances(self, memory: Memory) -> tuple[tuple[Instance, ...], str]:
+        """What the platform shows; what it showed last, and why, where it does not answer."""
         environment = memory.environment
         platform = self.ports.platform_of(environment)
         if platform is None:
-            return (), True
+            return (), ""
         try:
-            return tuple(platform.observe(environment.service, environment.environment)), True
-        except RebakeError:
-            return memory.world.instances, False
+            return tuple(platform.observe(environment.service, environment.environment)), ""
+        except RebakeError as error:
+            return memory.world.instances, error.told()
 
-    def route(self, environment: Environment) -> tuple[RouteObservation | None, bool]:
+    def route(self, environment: Environment) -> tuple[RouteObservation | None, str]:
+        """What the balancer shows; nothing, and why, where it does not answer."""
         router = self.ports.router_of(environment) if has_route(environment) else None
         if router is None:
-            return None, True  # there is none, and no edge need answer for workers to be kept
+            return None, ""  # there is none, and no edge need answer for workers to be kept
         try:
-            return router.observe(environment.service, environment.environment), True
-        except RebakeError:
-            return None, False
+            return router.observe(environment.service, environment.environment), ""
+        except RebakeError as error:
+            return None, error.told()
 
     def _job_results(self, rollout: Rollout | None) -> dict[str, Job]:
         if rollout is None:

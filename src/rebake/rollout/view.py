@@ -263,9 +263,9 @@ def problems(environment: Environment, world: World) -> list[str]:
     """What a person should know, as sentences with the next command."""
     name, found = environment.environment, []
     if not world.instances_known:
-        found.append("the platform cannot be observed now; nothing is changed meanwhile (rebake doctor)")
+        found.append(f"the platform cannot be observed now, and nothing is changed meanwhile: {world.unseen}")
     if not world.route_known:
-        found.append("the edge does not answer; it is being restarted (rebake doctor)")
+        found.append(f"the route cannot be read now, and is left as it is: {world.unheard}")
     if world.unread and environment.rollout is not None:
         found.append(f"what became of users' requests cannot be read, so nothing is judged: {world.unread}")
     if world.route is not None and world.route.problem:

@@ -320,8 +320,8 @@ class World:
 
     Attributes:
         route: as read back; None when the balancer knows nothing of the environment.
-        route_known: False when the balancer could not be asked: then `route` says nothing.
-        instances_known: the same for the platform.
+        unheard: why the balancer could not be asked: then `route` says nothing; empty when it could.
+        unseen: the same for the platform.
         jobs: by action id.
         blocked: by action id, permanent failures of effects, as (sentence, remedy).
         quarantined: revision digests that must not be deployed.
@@ -338,8 +338,8 @@ class World:
 
     instances: tuple[Instance, ...] = ()
     route: RouteObservation | None = None
-    route_known: bool = True
-    instances_known: bool = True
+    unheard: str = ""
+    unseen: str = ""
     jobs: Mapping[str, Job] = field(default_factory=dict)
     blocked: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
     quarantined: frozenset[str] = frozenset()
@@ -353,6 +353,14 @@ class World:
     freezes: tuple[Freeze, ...] = ()
     mates: tuple[Mate, ...] = ()
     boot: Boot | None = None
+
+    @property
+    def route_known(self) -> bool:
+        return not self.unheard
+
+    @property
+    def instances_known(self) -> bool:
+        return not self.unseen
 
     def of(self, fleet: str) -> tuple[Instance, ...]:
         return tuple(i for i in self.instances if i.fleet == fleet)

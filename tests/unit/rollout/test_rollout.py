@@ -477,13 +477,33 @@ def test_a_platform_that_cannot_be_observed_changes_nothing(shop: Shop) -> None:
 
     def down(call: str, subject: str) -> None:
         if call == "observe":
-            raise Transient("platform-away", "no answer")
+            raise Transient("platform-away", "no answer", where="prod-eu", remedy="rebake doctor")
 
     shop.platform.fail = down
     for _ in range(50):
         shop.tick(1.0)
     assert shop.weights() == {A: 10_000}
     assert len(shop.platform.launches) == 2
+    told = " ".join(shop.engine.view(KEY)["problems"])
+    assert (
+        "the platform cannot be observed now, and nothing is changed meanwhile: no answer [prod-eu] (rebake doctor)"
+        in told
+    )
+
+
+def test_a_route_that_cannot_be_read_is_told_with_its_reason(shop: Shop) -> None:
+    from rebake.errors import Transient
+
+    shop.serving(A)
+
+    def away(call: str, subject: str) -> None:
+        if call == "read":
+            raise Transient("cluster-away", "the API server refused the connection")
+
+    shop.router.fail = away
+    shop.tick(1.0)
+    told = " ".join(shop.engine.view(KEY)["problems"])
+    assert "the route cannot be read now, and is left as it is: the API server refused the connection" in told
 
 
 def test_an_address_in_use_fails_the_rollout_with_its_sentence(shop: Shop) -> None:
