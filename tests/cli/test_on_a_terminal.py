@@ -17,6 +17,11 @@ from tests.cli.fake import FakeApplication, environment_view, rollout_view
 from rebake.core.home import Home
 
 pytestmark = pytest.mark.real
+ATTENTIVE = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("rebake.cli", run_name="__main__", alter_sys=True)
+"""
 
 
 @contextmanager
@@ -26,7 +31,8 @@ def on_a_terminal(home: Home, *args: str) -> Iterator[tuple[subprocess.Popen[byt
     env = {**os.environ, "REBAKE_HOME": str(home.root), "TERM": "xterm-256color", "COLUMNS": "100"}
     for name in ("CI", "NO_COLOR"):
         env.pop(name, None)
-    command = [sys.executable, "-m", "rebake.cli", *args]
+    # A shell that runs the tests in the background has them ignore Ctrl-C, and a process hands that on.
+    command = [sys.executable, "-c", ATTENTIVE, *args]
     with subprocess.Popen(command, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as run:
         os.close(theirs)
         try:

@@ -36,7 +36,7 @@ def test_a_cluster_that_is_out_of_reach_stands_in_no_others_way(world: World, tm
     spots.add("other", "production", Spot(str(tmp_path / "none"), "", "default", "deployment"))
     world.kill()
     world.until_instance("f1-1", lambda i: True)
-    with pytest.raises(PlatformError, match="not found"):
+    with pytest.raises(PlatformError, match="No such file"):
         world.platform.retire("unknown-1", 0)
     world.platform.retire("f1-1", 1000)
     world.until(lambda: world.one("f1-1") is None)
