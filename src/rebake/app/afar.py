@@ -9,7 +9,7 @@ from rebake.errors import Refused
 from rebake.judge.metric_rules import CommandAsk, MetricRule, PrometheusAsk
 from rebake.rollout.plan import Plan
 
-_FILES = ("kubeconfig", "traffic.token_file")
+_FILES = ("kubeconfig", "traffic.token_file", "audit_log")
 """Settings of platforms that name a file of the machine of the agent."""
 
 

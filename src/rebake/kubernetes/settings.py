@@ -60,6 +60,7 @@ class KubernetesSettings:
         kind: `deployment` or `statefulset`.
         canary_by: `instances` where shares of users are those of pods behind one Service; None where a gateway deals
             requests, or nothing is shared.
+        audit_log: the API server's, as a file of the agent's machine.
     """
 
     context: str | None = None
@@ -77,6 +78,7 @@ class KubernetesSettings:
     labels: Mapping[str, str] = field(default_factory=dict)
     traffic: Traffic | None = None
     canary_by: Literal["instances"] | None = None
+    audit_log: str | None = None
     instances: int = 1
 
 
@@ -99,6 +101,7 @@ def settings_from(doc: Mapping[str, Any]) -> KubernetesSettings:
         labels=dict(doc.get("labels") or {}),
         traffic=_traffic(traffic) if traffic else None,
         canary_by=doc.get("canary_by"),
+        audit_log=doc.get("audit_log"),
         instances=int(doc.get("instances", 1)),
     )
 

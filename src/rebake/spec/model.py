@@ -645,6 +645,9 @@ class Kubernetes(Part):
     """The most that the scratch folder, and each of the writable ones, may hold; 256MiB by default."""
     labels: dict[LabelName, LabelValue] = {}
     """Labels that the pods bear besides rebake's own."""
+    audit_log: AbsolutePath | None = None
+    """The API server's audit log, a file on the machine of the agent: a pod in which somebody opened a session is
+    replaced. Without it such sessions are not seen."""
     traffic: KubernetesTraffic | None = None
     """Where the judge reads what became of users' requests; without it a rollout has no evidence, and asks a person."""
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 
 from rebake.core.clock import Clock, SystemClock
 from rebake.core.home import Home
@@ -21,6 +22,7 @@ from rebake.ledger.ports import Fence
 from rebake.platforms.faults import disk_errors
 from rebake.platforms.findings import Finding
 from rebake.platforms.kubernetes import drift
+from rebake.platforms.kubernetes.audit import AuditLog
 from rebake.platforms.kubernetes.doctor import findings
 from rebake.platforms.kubernetes.doors import Door, opened
 from rebake.platforms.kubernetes.fleets import Fleets, Where
@@ -88,6 +90,7 @@ class KubernetesPlatform:
         self._drift: dict[str, tuple[Drift, ...]] = {}
         self._secrets_seen: dict[str, tuple[float, tuple[Drift, ...]]] = {}
         self._strangers: dict[str, float] = {}
+        self._audits: dict[str, AuditLog] = {}
         self._keys: set[Key] = set()
         self._trouble: dict[Key, RebakeError] = {}
         self._lock = threading.RLock()
@@ -193,7 +196,11 @@ class KubernetesPlatform:
     def doctor(self) -> list[Finding]:
         """What the clusters of this home's environments offer, and which permissions are missing."""
         spots = sorted({spot for spots in self._spots.all().values() for spot in spots}, key=str)
-        return findings(self._clusters, spots)
+        with self._lock:
+            dumb = [(path, audit.problem) for path, audit in self._audits.items() if audit.problem]
+        remedy = "let the agent read it, or take kubernetes.audit_log out of the file"
+        unread = [Finding(f"audit log {path}", False, problem, remedy) for path, problem in dumb]
+        return [*findings(self._clusters, spots), *unread]
 
     def forget(self, _digest: str) -> int:
         """Nothing is kept here of a release: what a registry keeps is the registry's to clean."""
@@ -203,6 +210,8 @@ class KubernetesPlatform:
         """End the keeping. Nothing in any cluster is touched."""
         with self._lock:
             self._closed = True
+            for audit in self._audits.values():
+                audit.close()
         self._keeper.close()
 
     # Where things are.
@@ -362,10 +371,22 @@ class KubernetesPlatform:
         asked = json.loads(fleet.item["metadata"]["annotations"][REQUEST])
         shared = tuple(self._shared_drift(where, fleet, asked))
         by_uid = {str(pod["metadata"]["uid"]): pod for pod in where.pods_of(fleet)}
+        audit = self._audit(fleet)
         for place in fleet.places:
             pod = by_uid.get(place.uid)
             if pod is not None and not place.ended and not place.stopping:
-                self._drift[place.id] = (*drift.pod_drift(place.id, fleet, pod, asked), *shared)
+                found = drift.pod_drift(place.id, fleet, pod, asked)
+                self._drift[place.id] = (*found, *(audit.drift(place.id, pod) if audit else ()), *shared)
+
+    def _audit(self, fleet: FleetState) -> AuditLog | None:
+        """The audit log that tells of this fleet's pods, read up to now."""
+        path = self._settings(fleet.record.spec.service, fleet.record.spec.environment).audit_log
+        if path is None:
+            return None
+        with self._lock:
+            audit = self._audits.setdefault(path, AuditLog(Path(path)))
+            audit.read()
+        return audit
 
     def _shared_drift(self, where: Where, fleet: FleetState, asked: Json) -> Iterator[Drift]:
         """What all pods of a fleet are made from."""
