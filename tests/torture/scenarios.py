@@ -149,7 +149,7 @@ def reboot(count: int = 12) -> Findings:
         site.rebake("agent", "start")
         until(lambda: site.get()[0] == 200, PATIENCE_SECONDS)
         findings.figures["served_again_s"] = round(time.monotonic() - began, 1)
-        until(lambda: _all_healthy(site, count), PATIENCE_SECONDS)
+        until(lambda: _all_healthy(site), PATIENCE_SECONDS)
         findings.figures["whole_again_s"] = round(time.monotonic() - began, 1)
         findings.figures["rollout"] = _state(site)
         findings.demand(_state(site) in ("holding", "shifting"), f"the rollout did not go on: {site.brief()}")
@@ -158,10 +158,10 @@ def reboot(count: int = 12) -> Findings:
         return concluded(findings, site)
 
 
-def _all_healthy(site: Ground, count: int) -> bool:
+def _all_healthy(site: Ground) -> bool:
     """Both fleets are whole; or there is no candidate any more, which is told after this."""
-    found = site.status()
-    return all(found[name] is None or found[name]["healthy"] == count for name in ("stable", "candidate"))
+    fleets = [fleet for fleet in map(site.status().get, ("stable", "candidate")) if fleet is not None]
+    return all(fleet["healthy"] == fleet["instances"] for fleet in fleets)
 
 
 @contextlib.contextmanager
