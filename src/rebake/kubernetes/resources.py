@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 Json = dict[str, Any]
@@ -59,3 +60,8 @@ def condition(item: Json, kind: str) -> Json | None:
 def is_true(item: Json, kind: str) -> bool:
     found = condition(item, kind)
     return found is not None and found.get("status") == "True"
+
+
+def seconds_of(stamp: str) -> float:
+    """Seconds since the epoch of a time as the API writes it, `2026-11-30T12:00:00.123456Z`. Raises: ValueError."""
+    return datetime.fromisoformat(stamp).timestamp()

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ import yaml
 from rebake.errors import Permanent, Transient
 from rebake.kubernetes import kubeconfig as files
 from rebake.kubernetes.kubeconfig import Chosen, Doc
+from rebake.kubernetes.resources import seconds_of
 
 DEFAULT_KUBECONFIG = "~/.kube/config"
 _EXEC_VERSIONS = tuple(f"client.authentication.k8s.io/{one}" for one in ("v1", "v1beta1"))
@@ -245,7 +245,7 @@ def _credential(printed: bytes, program: str) -> tuple[str, float]:
     try:
         status: dict[str, Any] = json.loads(printed)["status"]
         until = status.get("expirationTimestamp")
-        end = datetime.fromisoformat(until.replace("Z", "+00:00")).timestamp() if until else float("inf")
+        end = seconds_of(until) if until else float("inf")
         return str(status["token"]), end
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Permanent(

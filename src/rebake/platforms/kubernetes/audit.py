@@ -14,12 +14,11 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import parse_qs, urlsplit
 
-from rebake.kubernetes.resources import Json
+from rebake.kubernetes.resources import Json, seconds_of
 from rebake.platforms.model import Drift
 
 _LOG = logging.getLogger(__name__)
@@ -115,4 +114,4 @@ class AuditLog:
 
 def _seconds(stamp: Any) -> float:
     """Seconds since the epoch of `2026-11-30T12:00:00.123456Z`, without the part that a pod's own stamp lacks."""
-    return float(int(datetime.fromisoformat(str(stamp)).timestamp())) if stamp else 0.0
+    return float(int(seconds_of(str(stamp)))) if stamp else 0.0

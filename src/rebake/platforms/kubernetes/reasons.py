@@ -15,10 +15,9 @@ from __future__ import annotations
 import re
 import signal
 from dataclasses import dataclass
-from datetime import datetime
 
 from rebake.core.units import describe_size
-from rebake.kubernetes.resources import Json, condition, is_true
+from rebake.kubernetes.resources import Json, condition, is_true, seconds_of
 from rebake.platforms.kubernetes.records import FleetRecord
 
 UNSCHEDULABLE_SECONDS = 10.0
@@ -202,7 +201,7 @@ def last_refusal(events: list[Json]) -> Refusal | None:
 def _time_of(event: Json) -> float:
     said = str(event.get("lastTimestamp") or event.get("eventTime") or "")
     try:
-        return datetime.fromisoformat(said.replace("Z", "+00:00")).timestamp()
+        return seconds_of(said)
     except ValueError:
         return 0.0
 
