@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,10 @@ from tests.unit.traffic.kubernetes_world import (
 from rebake.errors import LedgerConflict, Permanent, Transient
 from rebake.kubernetes import names
 from rebake.kubernetes.owners import Owner
-from rebake.kubernetes.resources import CONFIG_MAPS, HTTP_ROUTES, PODS, SERVICES, Json, Kind
+from rebake.kubernetes.resources import CONFIG_MAPS, ENDPOINT_SLICES, HTTP_ROUTES, PODS, SERVICES, Json, Kind
 from rebake.ledger.ports import Fence
 from rebake.testing.kubernetes import ApiError, Fault
+from rebake.traffic.kubernetes import reading
 from rebake.traffic.ports import EnvironmentRoute
 
 
@@ -431,6 +433,22 @@ def test_a_service_whose_endpoints_do_not_follow_yet_is_not_served(plain: RouteW
     assert found is not None
     assert found.version is None
     assert found.weights == {"s1": 10_000, "c1": 10_000}
+
+
+def test_the_endpoints_of_a_removed_service_say_nothing_of_the_next_one_of_its_name(plain: RouteWorld) -> None:
+    plain.shifted(_dealt(plain, 0))
+    service = plain.live(gateway=False)
+    fleets, slices, pods = (
+        plain.admin.get(kind.path(NAMESPACE)).raise_for_status().json()["items"]
+        for kind in (SERVICES, ENDPOINT_SLICES, PODS)
+    )
+    seen = reading.Seen(SERVICE, ENVIRONMENT, NAMESPACE, None, service, fleets, slices, pods)
+    assert reading.programmed(seen).done
+    assert reading.endpoints(seen, "s1")[0] == set(plain.pods["s1"])
+    again = [{**one, "metadata": {**one["metadata"], "uid": "made-again"}} for one in (service, *fleets)]
+    seen = replace(seen, route=again[0], services=again[1:])
+    assert not reading.programmed(seen).done
+    assert reading.endpoints(seen, "s1") == (frozenset(), frozenset())
 
 
 def test_a_service_deals_no_shares(plain: RouteWorld) -> None:

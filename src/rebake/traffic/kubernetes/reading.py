@@ -94,7 +94,7 @@ def _follows_selector(seen: Seen) -> bool:
     """Whether the pods behind the users' Service are those that its selector asks for."""
     assert seen.route is not None
     selector = _selector(seen.route)
-    listed = dict(_endpoints(seen.slices, seen.route["metadata"]["name"]))
+    listed = dict(_endpoints(seen.slices, seen.route))
     chosen = {str(pod["metadata"]["name"]) for pod in dealing.selected(selector, seen.pods)}
     ready = {name for name, is_ready in listed.items() if is_ready}
     return listed.keys() <= chosen and dealing.expected(selector, seen.pods) <= ready
@@ -105,11 +105,18 @@ def _selector(service: Json) -> Mapping[str, str]:
     return found
 
 
-def _endpoints(slices: Iterable[Json], service: str) -> list[tuple[str, bool]]:
-    """Pods behind a Service, and whether each is ready; those that end are not behind it any more."""
+def _endpoints(slices: Iterable[Json], service: Json | None) -> list[tuple[str, bool]]:
+    """Pods behind a Service, and whether each is ready; those that end are not behind it any more.
+
+    The slices of a Service that was deleted bear its name until they are collected, also when there is a new Service of
+    that name, to which they say nothing. Source: Kubernetes, `endpointslice/reconciler.go`, `ownedBy`.
+    """
     found = []
     for one in slices:
-        if (one["metadata"].get("labels") or {}).get(SERVICE_OF_SLICE) != service:
+        metadata = one["metadata"]
+        if service is None or (metadata.get("labels") or {}).get(SERVICE_OF_SLICE) != service["metadata"]["name"]:
+            continue
+        if all(owner["uid"] != service["metadata"]["uid"] for owner in metadata.get("ownerReferences") or ()):
             continue
         for endpoint in one.get("endpoints") or ():
             conditions = endpoint.get("conditions") or {}
@@ -135,12 +142,17 @@ def _fleet_of(seen: Seen, item: Json) -> str | None:
     return None if label is None else known.get(label, label)
 
 
+def _service_of(seen: Seen, fleet: str) -> Json | None:
+    name = names.route_name(seen.service, seen.environment, fleet)
+    return next((one for one in seen.services if one["metadata"]["name"] == name), None)
+
+
 def endpoints(seen: Seen, fleet: str) -> tuple[frozenset[str], frozenset[str]]:
     """Instances of a fleet behind its Service: those that are ready, and those that are not."""
     instances = {pod["metadata"]["name"]: instance_of(pod) for pod in seen.pods}
     ready: set[str] = set()
     unready: set[str] = set()
-    for pod, is_ready in _endpoints(seen.slices, names.route_name(seen.service, seen.environment, fleet)):
+    for pod, is_ready in _endpoints(seen.slices, _service_of(seen, fleet)):
         instance = instances.get(pod)
         if instance is not None:
             (ready if is_ready else unready).add(instance)
@@ -150,7 +162,7 @@ def endpoints(seen: Seen, fleet: str) -> tuple[frozenset[str], frozenset[str]]:
 def is_ready(seen: Seen, fleet: str) -> bool:
     """Whether anybody would answer who is sent to this fleet: also a pod that is no instance, such as an
     autoscaler's."""
-    return any(found for _, found in _endpoints(seen.slices, names.route_name(seen.service, seen.environment, fleet)))
+    return any(found for _, found in _endpoints(seen.slices, _service_of(seen, fleet)))
 
 
 def setting_of(seen: Seen) -> str:
