@@ -26,6 +26,7 @@ from tests.servers import COMMAND
 from rebake.core.clock import SystemClock
 from rebake.core.codec import dump
 from rebake.kubernetes import names
+from rebake.ledger.database import open_ledger
 from rebake.ledger.ports import Put
 from rebake.release.manifest import Health, Revision, RunContract, Settings
 from rebake.rollout.engine import Engine, Ports
@@ -37,7 +38,6 @@ from rebake.testing.kubernetes import resources as kinds
 from rebake.testing.kubernetes.special import is_ready
 from rebake.testing.kubernetes.target import Target, target
 from rebake.testing.registry_server import RegistryServer
-from rebake.testing.simulated import MemoryLedger
 from rebake.traffic.kubernetes.router import KubernetesRouter
 
 Row = dict[str, Any]
@@ -49,7 +49,8 @@ class Bench:
     """An engine over one namespace of the cluster, with its platform and router."""
 
     def __init__(self, pods: Pods) -> None:
-        self.pods, self.clock, self.ledger = pods, SystemClock(), MemoryLedger()
+        self.pods, self.clock = pods, SystemClock()
+        self.ledger = open_ledger(pods.home.root / "state.db")
         platform = pods.platform
         self.router = KubernetesRouter(pods.clusters[0], pods, self.clock)
         self.jobs = ThreadJobs()
@@ -92,6 +93,7 @@ class Bench:
         self.loop.close()
         self.jobs.close()
         self.router.close()
+        self.ledger.close()
 
 
 @contextmanager

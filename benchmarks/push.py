@@ -2,11 +2,13 @@
 
 A registry and an engine of our own. Each round changes one file and pushes the new release into a repository that has
 the one before; the peer pushes the very same image, loaded and tagged beforehand. Both as whole commands; and our push
-alone, as it is within a command that has baked.
+alone, as it is within a command that has baked. A bare client of the standard library sends no more than the protocol
+demands for such a change, and checks nothing: what it takes is the registry's own time, and a bound for everybody.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import statistics
@@ -15,12 +17,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rebake.app.registries import Registries
 from rebake.core.home import Home
 from rebake.platforms.docker.archive import archive, image_of
+from rebake.release.documents import MANIFEST_TYPE
 from rebake.release.reference import parse_repository
 from rebake.release.store import Store
 from rebake.testing.docker_engine import DockerEngine, NoEngine
@@ -60,7 +65,9 @@ def _measured(root: Path, registry: RegistryServer, engine: DockerEngine, rounds
     engine.docker("push", base)
     store = Store(Home(root / "home").store)
     (root / "rebake.yaml").write_text(FILE.format(host=registry.host))
-    found: dict[str, list[float]] = {"command": [], "baking": [], "push": [], "docker": []}
+    (root / "server.py").write_text("print()\n")
+    _push(store, _bake(root), f"{registry.host}/team/bare")
+    found: dict[str, list[float]] = {"command": [], "baking": [], "push": [], "docker": [], "bare": []}
     for number in range(rounds + 1):
         for kind, times in found.items():
             (root / "server.py").write_text(f"print({number!r}, {kind!r})\n")
@@ -71,6 +78,7 @@ def _measured(root: Path, registry: RegistryServer, engine: DockerEngine, rounds
     peer = middle["docker"]
     return [
         _row("docker push of an image of which one small layer changed", peer),
+        _row("the fewest requests that this change takes, by a bare client", middle["bare"], peer),
         _row("push of the same change, within a command that has baked", middle["push"], peer, BAR),
         _row("rebake bake --push of the same change, whole command", middle["command"], peer),
         _row("of that, rebake bake without --push", middle["baking"], peer),
@@ -89,6 +97,8 @@ def _once(kind: str, root: Path, registry: RegistryServer, engine: DockerEngine,
     digest = _bake(root)
     if kind == "push":
         return _seconds(lambda: _push(store, digest, f"{registry.host}/team/shop"))
+    if kind == "bare":
+        return _seconds(lambda: _bare(store, digest, registry.host, "team/bare"))
     image = image_of(store, store.release(digest))
     engine.docker("load", stdin=b"".join(archive(store, image)))
     name = f"{registry.host}/team/peer:{digest[7:19]}"
@@ -106,6 +116,35 @@ def _bake(root: Path, *words: str) -> str:
 def _push(store: Store, digest: str, repository: str) -> None:
     with Registries(os.environ) as registries:
         registries.push(store, digest, parse_repository(repository), lambda _: None)
+
+
+def _bare(store: Store, digest: str, host: str, repository: str) -> None:
+    """Layer and configuration, each begun and finished, side by side; then the manifest."""
+    image = store.read_json(digest)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda row: _bare_blob(store, str(row["digest"]), host, repository), _changed(image)))
+    data, kind = store.blobs.read(digest), {"Content-Type": MANIFEST_TYPE}
+    _ask(http.client.HTTPConnection(host), "PUT", f"/v2/{repository}/manifests/{digest[7:19]}", data, kind)
+
+
+def _changed(image: dict[str, Any]) -> list[dict[str, Any]]:
+    return [image["config"], image["layers"][-1]]
+
+
+def _bare_blob(store: Store, digest: str, host: str, repository: str) -> None:
+    server = http.client.HTTPConnection(host)
+    place = urlsplit(_ask(server, "POST", f"/v2/{repository}/blobs/uploads/"))
+    data, kind = store.blob_path(digest).read_bytes(), {"Content-Type": "application/octet-stream"}
+    _ask(server, "PUT", f"{place.path}?{place.query}&digest={digest}", data, kind)
+
+
+def _ask(server: http.client.HTTPConnection, method: str, path: str, data: bytes = b"", kind: Any = None) -> str:
+    """Returns: where the answer says that it goes on."""
+    server.request(method, path, data, kind or {})
+    answer = server.getresponse()
+    answer.read()
+    assert answer.status in (201, 202), answer.status
+    return answer.headers["Location"]
 
 
 def _seconds(action: Callable[[], object]) -> float:

@@ -109,7 +109,7 @@ class Repository:
             ask = requests.get_referrers(self._client.root, self.name, digest, artifact_type)
             answer = self._send(requests.Ask("GET", url, ask.headers) if url else ask, "referrers", also=(404, 405))
             if answer.status != 200:
-                found = self.tagged_referrers(digest)
+                found = self._tagged_referrers(digest)
                 break
             found += _rows(answer.body)
             url = requests.next_page(answer.url, answer.headers.get("link", ""))
@@ -122,33 +122,29 @@ class Repository:
         subject: Mapping[str, Any],
         artifact_type: str,
         layers: Sequence[Mapping[str, Any]],
-        listed: Callable[[], list[dict[str, Any]]] | None = None,
     ) -> str:
         """Put an artifact that refers to an image, which may come later. Returns its digest; idempotent.
 
-        Its layers' blobs are there, and so is the blob of `requests.EMPTY`.
-
         Args:
             subject: descriptor of the image's manifest.
-            listed: what `tagged_referrers` found a moment ago, if that was asked.
+            layers: descriptors of blobs that are there.
         """
+        self.upload_bytes(requests.EMPTY)  # its configuration
         data = requests.artifact_manifest(subject, artifact_type, layers, {})
         document = Document(digest_bytes(data), MANIFEST_TYPE, data)
         if not self.put_manifest(document):
             row = descriptor(MANIFEST_TYPE, document.digest, len(data)) | {"artifactType": artifact_type}
-            digest = str(subject["digest"])
-            self._tag_referrer(
-                digest, row, listed() if listed is not None else self.tagged_referrers(digest, push=True)
-            )
+            self._tag_referrer(str(subject["digest"]), row)
         return document.digest
 
-    def tagged_referrers(self, digest: str, *, push: bool = False) -> list[dict[str, Any]]:
+    def _tagged_referrers(self, digest: str, *, push: bool = False) -> list[dict[str, Any]]:
         """What the tag schema lists, where a registry has no API for it. Args: push: something is about to be put."""
         ask = requests.get_manifest(self._client.root, self.name, requests.referrers_tag(digest))
         answer = self._send(ask, "referrers", push=push, also=(404,))
         return _rows(answer.body) if answer.status == 200 else []
 
-    def _tag_referrer(self, digest: str, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    def _tag_referrer(self, digest: str, row: Mapping[str, Any]) -> None:
+        rows = self._tagged_referrers(digest, push=True)
         if any(one.get("digest") == row["digest"] for one in rows):
             return
         data = canonical({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [*rows, dict(row)]})

@@ -1,39 +1,43 @@
-"""Releases to a registry and back: the image as it is, and beside it, as an artifact that refers to the image, the
-release document and the file lists.
+"""Releases to a registry and back.
 
-What a release is named by is its image's manifest, so it goes out byte for byte: its layers are not compressed on the
-way. A registry keeps what a manifest names; the release document and the file lists are named by the artifact.
+A release goes out as its image and nothing else, byte for byte, because it is named by the image's manifest: so its
+layers are not compressed on the way. The manifest holds the release document; the file lists are read off the layers.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rebake.core.digest import digest_bytes, short
 from rebake.core.units import format_size
 from rebake.errors import Permanent, UsageError
 from rebake.registry.known import Known, Proofs
 from rebake.registry.repository import Document, Moved, Repository
-from rebake.registry.requests import EMPTY, EMPTY_TYPE
 from rebake.registry.tally import Tally
 from rebake.release.blobs import Pin, disk_errors
-from rebake.release.documents import MANIFEST_TYPE, RELEASE_ANNOTATION, StoredLayer, descriptor, release_from
+from rebake.release.documents import (
+    DOCUMENT_ANNOTATION,
+    MANIFEST_TYPE,
+    RELEASE_ANNOTATION,
+    StoredLayer,
+    release_from,
+)
+from rebake.release.listing import listed
 from rebake.release.manifest import Release
 from rebake.release.reference import parse_reference
 from rebake.release.store import Store
 
-RELEASE_TYPE = "application/vnd.rebake.release.v1+json"
-"""Artifact type of a release's own documents, and media type of the release document among them."""
-FILES_TYPE = "application/vnd.rebake.files.v1+jsonl"
 AT_ONCE = 6
 """Questions and blobs that are under way at the same time."""
 SMALL = 64 << 10
 """To send such a blob, where it is likely new, takes no longer than to ask for it first; bytes."""
-_EMPTY = digest_bytes(b"")
+_NO_FILES = digest_bytes(b"")
+"""The file list of a base's layer: none was made."""
 _LACKING = ("registry-refused", "image-unknown")
 """How a registry refuses a manifest of which it has not every blob."""
 Progress = Callable[[str], None]
@@ -83,39 +87,15 @@ def _pushed(
     store: Store, release: Release, repository: Repository, progress: Progress, proofs: Proofs
 ) -> tuple[Pushed, Proofs]:
     """Also what was put, by manifest."""
-    with store.pinned([release.digest]) as pin, ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rebake-push") as pool:
-        # Each answer of a registry takes a while, so whatever can be asked beside something else is.
-        listed = pool.submit(repository.tagged_referrers, release.digest, push=True)
-        image = store.read_json(release.digest)
+    with store.pinned([release.digest]), ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rebake-push") as pool:
         data = store.blobs.read(release.digest)
-        subject = descriptor(MANIFEST_TYPE, release.digest, len(data))
-        artifact, nothing = list(_artifact_layers(store, release)), descriptor(EMPTY_TYPE, pin.add(EMPTY), len(EMPTY))
-        ours = [str(row["digest"]) for row in (image["config"], *image["layers"])]
-        rows = {str(row["digest"]): int(row["size"]) for row in (image["config"], *image["layers"], *artifact, nothing)}
+        image = json.loads(data)
+        rows = {str(row["digest"]): int(row["size"]) for row in (image["config"], *image["layers"])}
         blobs = _Blobs(store, repository, rows, pool, progress)
         blobs.send(release, proofs)
         tag = short(release.digest)
-
-        def put_image() -> None:
-            blobs.wait(ours)
-            repository.put_manifest(Document(release.digest, MANIFEST_TYPE, data), tag)
-
-        put = pool.submit(put_image)
-        blobs.wait(rows)
-        named = repository.attach(subject, RELEASE_TYPE, artifact, listed.result)
-        put.result()
-    theirs = [str(row["digest"]) for row in (*artifact, nothing)]
-    pushed = Pushed(f"{repository.place}@{release.digest}", tag, *blobs.counts)
-    return pushed, {release.digest: ours, named: theirs}
-
-
-def _artifact_layers(store: Store, release: Release) -> Iterable[Mapping[str, Any]]:
-    """The release document first, then each file list that is not empty."""
-    named = str(store.read_json(release.digest)["annotations"][RELEASE_ANNOTATION])
-    yield descriptor(RELEASE_TYPE, named, store.blob_path(named).stat().st_size)
-    lists = {layer["files"] for layer in store.read_json(named)["layers"]} - {_EMPTY}
-    for digest in sorted(lists):
-        yield descriptor(FILES_TYPE, digest, store.blob_path(digest).stat().st_size)
+        repository.put_manifest(Document(release.digest, MANIFEST_TYPE, data), tag)
+    return Pushed(f"{repository.place}@{release.digest}", tag, *blobs.counts), {release.digest: list(rows)}
 
 
 class _Blobs:
@@ -126,12 +106,12 @@ class _Blobs:
     ) -> None:
         self._store, self._repository, self._rows, self._pool = store, repository, rows, pool
         self._progress = progress
-        self._sent: dict[str, Future[None]] = {}
+        self._sent: list[Future[None]] = []
         self.counts = (0, 0, 0, 0)
         """Blobs sent, bytes sent, blobs mounted, blobs that were there."""
 
     def send(self, release: Release, known: Proofs) -> None:
-        """Begin to send what is not there; `wait` tells when it is.
+        """Send what is not there, and return once it is. Raises: what sending one of them raised.
 
         What a known manifest names is there if that is. What is new beside it, and small, is sent without a question.
         """
@@ -154,6 +134,8 @@ class _Blobs:
             self._progress(f"push {len(left)} of {_blobs(len(rows))}, {format_size(total)}, to {repository.place}")
         tally = Tally("push", repository.place, total, self._progress)
         self._begin([one for one in left if one not in new], tally.moved)
+        for sent in self._sent:
+            sent.result()
         self.counts = len(left), total, len(mounted), len(rows) - len(missing)
 
     def _mounted(self, release: Release, missing: Collection[str]) -> set[str]:
@@ -166,17 +148,11 @@ class _Blobs:
         return {digest for digest, done in zip(bases, taken, strict=True) if done}
 
     def _begin(self, digests: Iterable[str], moved: Moved) -> None:
-        self._sent |= {digest: self._pool.submit(self._send, digest, moved) for digest in digests}
+        self._sent += [self._pool.submit(self._send, digest, moved) for digest in digests]
 
     def _send(self, digest: str, moved: Moved) -> None:
         self._store.verify(digest)
         self._repository.upload(digest, self._store.blob_path(digest), self._rows[digest], moved)
-
-    def wait(self, digests: Iterable[str]) -> None:
-        """Return once these are there. Raises: what sending one of them raised."""
-        for digest in digests:
-            if digest in self._sent:
-                self._sent[digest].result()
 
 
 def _mountable(release: Release, repository: Repository) -> str:
@@ -200,39 +176,32 @@ def pull_release(store: Store, repository: Repository, digest: str, progress: Pr
         manifest = repository.manifest(digest)
         try:
             image = manifest.json()
-            named = image["annotations"][RELEASE_ANNOTATION]
+            document = str(image["annotations"][DOCUMENT_ANNOTATION]).encode()
             rows = {str(row["digest"]): int(row["size"]) for row in (image["config"], *image["layers"])}
+            if digest_bytes(document) != image["annotations"][RELEASE_ANNOTATION]:
+                raise ValueError("another one than it names")
+            release, stored = release_from(digest, json.loads(document))
         except (KeyError, TypeError, ValueError) as error:
-            raise _no_release(repository, digest, "its manifest names no release") from error
-        lists = _documents(repository, digest, named)
-        take(store, pin, repository, {named: lists[named]}, progress)
-        release, stored = _read(store, repository, digest, named)
+            raise _no_release(repository, digest, f"its manifest holds no release document ({error})") from error
         if [layer.layer.digest for layer in stored] != [row["digest"] for row in image["layers"]]:
             raise _no_release(repository, digest, "its image and its release document name other layers")
-        pin.add(b"")
-        rows |= {layer.files: lists[layer.files] for layer in stored if layer.files in lists}
         take(store, pin, repository, rows, progress)
-        if missing := [layer.files for layer in stored if not store.blobs.has(layer.files)]:
-            raise _no_release(repository, digest, f"the file list {missing[0]} is not with it")
+        pin.add(document)
+        pin.hold(layer.files for layer in stored)
+        for layer in stored:
+            if not store.blobs.has(layer.files) and pin.add(_listed(store, layer)) != layer.files:
+                raise _no_release(repository, digest, f"the layer {layer.layer.digest} holds other files than it says")
         store.put_release(pin, manifest.data, service=release.service, size=release.size)
     return store.release(digest)
 
 
-def _read(store: Store, repository: Repository, digest: str, named: str) -> tuple[Release, tuple[StoredLayer, ...]]:
-    try:
-        return release_from(digest, store.read_json(named))
-    except (KeyError, TypeError, ValueError) as error:
-        raise _no_release(repository, digest, f"its release document cannot be read ({error})") from error
-
-
-def _documents(repository: Repository, digest: str, named: str) -> dict[str, int]:
-    """The release's own documents beside the image, by digest, with their sizes."""
-    for row in repository.referrers(digest, RELEASE_TYPE):
-        layers = repository.manifest(str(row["digest"])).json().get("layers", [])
-        sizes = {str(layer["digest"]): int(layer["size"]) for layer in layers}
-        if named in sizes:
-            return sizes
-    raise _no_release(repository, digest, "its release document is not with it")
+def _listed(store: Store, layer: StoredLayer) -> bytes:
+    """The list of a layer's files, made again; an empty one where that cannot be."""
+    if layer.files == _NO_FILES:
+        return b""
+    with store.blob_path(layer.layer.digest).open("rb") as file, suppress(ValueError):
+        return listed(file)
+    return b""
 
 
 def _no_release(repository: Repository, digest: str, why: str) -> UsageError:
@@ -240,7 +209,7 @@ def _no_release(repository: Repository, digest: str, why: str) -> UsageError:
         "not-a-release",
         f"expected a release that `rebake bake --push` put there, found another image: {why}",
         where=f"{repository.place}@{digest}",
-        remedy="push the release again from where it was baked; an image of others is deployed with `builder: image`",
+        remedy="bake the release and push it again; an image of others is deployed with `builder: image`",
     )
 
 

@@ -7,7 +7,8 @@ Rules:
 - A document is canonical JSON (`core.canonical`); a file list is one JSON array per line, sorted by path as bytes, so
   that a list of many thousand files is written and read at the speed of the C encoder.
 - Nothing of the machine goes in: no time, no host, no user, no folder.
-- Anything changed here changes every digest: raise `SCHEMA` then, and renew `tests/unit/bake/golden.json`.
+- Anything changed here changes every digest: renew `tests/unit/bake/golden.json` then, and raise `SCHEMA` where what
+  was written before would be read wrongly.
 
 Source: OCI image-spec v1.1, manifest.md, config.md, image-layout.md.
 """
@@ -30,6 +31,9 @@ MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 RELEASE_ANNOTATION = "dev.rebake.release"
+"""The digest of the release document."""
+DOCUMENT_ANNOTATION = "dev.rebake.release.document"
+"""The release document itself: who has the image's manifest has the release, without another request."""
 SERVICE_ANNOTATION = "dev.rebake.service"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -212,7 +216,11 @@ def image_documents(
             "mediaType": MANIFEST_TYPE,
             "config": descriptor(CONFIG_TYPE, digest_bytes(config), len(config)),
             "layers": [descriptor(s.layer.media_type, s.layer.digest, s.layer.size) for s in stored],
-            "annotations": {RELEASE_ANNOTATION: release_digest, SERVICE_ANNOTATION: release.service},
+            "annotations": {
+                RELEASE_ANNOTATION: release_digest,
+                DOCUMENT_ANNOTATION: release_bytes.decode(),
+                SERVICE_ANNOTATION: release.service,
+            },
         }
     )
     return ImageDocuments(release_bytes, config, manifest)
