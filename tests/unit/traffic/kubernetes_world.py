@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,8 @@ from rebake.kubernetes.owners import Whose, nobody
 from rebake.kubernetes.resources import HTTP_ROUTES, PODS, SERVICES, Json
 from rebake.testing.kubernetes import Cluster
 from rebake.testing.kubernetes.access import ADMIN_TOKEN
+from rebake.testing.kubernetes.controllers.gateway import CLASS
+from rebake.testing.kubernetes.target import Target
 from rebake.testing.simulated import ManualClock
 from rebake.traffic.kubernetes.records import Read
 from rebake.traffic.kubernetes.router import KubernetesRouter
@@ -27,52 +29,67 @@ from rebake.traffic.ports import Endpoint, EnvironmentRoute, FleetRoute, RouteOb
 SERVICE, ENVIRONMENT = "shop", "production"
 NAMESPACE = "default"
 NAME = "shop-production"
-GATEWAY = {"gateway": {"name": "public", "namespace": "default", "hostnames": ["shop.example"]}}
+GATEWAY = {"gateway": {"name": "public", "hostnames": ["shop.example"]}}
 T = TypeVar("T")
 
 
 class Wished:
-    """What the file says; of every environment the same."""
+    """What the file says; of every environment the same, but for the names that it is called by."""
 
-    def __init__(self, doc: Mapping[str, Any]) -> None:
-        self.doc = {"instances": 2, "namespace": NAMESPACE, **doc}
+    def __init__(self, doc: Mapping[str, Any], namespace: str) -> None:
+        self.doc = {"instances": 2, "namespace": namespace, **doc}
 
-    def settings(self, _service: str, _environment: str) -> Mapping[str, Any]:
-        return self.doc
+    def settings(self, _service: str, environment: str) -> Mapping[str, Any]:
+        if environment == ENVIRONMENT or "gateway" not in self.doc:
+            return self.doc
+        return {**self.doc, "gateway": {**self.doc["gateway"], "hostnames": [f"{environment}.example"]}}
 
     def environments(self, _service: str) -> tuple[str, ...]:
         return (ENVIRONMENT,)
 
 
 class RouteWorld:
-    """Attributes: admin: speaks to the API server as somebody else than rebake."""
+    """Attributes:
+    admin: speaks to the API server as somebody else than rebake.
+    container: what a pod of this name runs, beside its name.
+    """
 
     def __init__(
         self,
-        cluster: Cluster,
+        at: Target,
         kubeconfig: Path,
         doc: Mapping[str, Any],
         clock: ManualClock | SystemClock | None,
         *,
         api: bool,
+        class_name: str = CLASS,
     ) -> None:
-        self.cluster = cluster
-        self.admin = httpx.Client(base_url=cluster.url, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
-        self.wished = Wished(doc)
+        self.at, self.admin, self.namespace = at, at.client, at.namespace
+        self.wished = Wished(doc, at.namespace)
         self.kubeconfig = kubeconfig
         self.clock = clock or ManualClock()
         self.clusters, self.router = self.new_router()
         self.pods: dict[str, list[str]] = {}
+        self.container: Callable[[str], Json] = lambda name: {"image": f"web-{name}"}
         listener = {"name": "web", "port": 80, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}}
         body = {
             "apiVersion": "gateway.networking.k8s.io/v1",
             "kind": "Gateway",
             "metadata": {"name": "public"},
-            "spec": {"gatewayClassName": "emulated", "listeners": [listener]},
+            "spec": {"gatewayClassName": class_name, "listeners": [listener]},
         }
         if "gateway" in doc and api:
-            path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{NAMESPACE}/gateways"
+            path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{self.namespace}/gateways"
             self.admin.post(path, json=body).raise_for_status()
+
+    @property
+    def cluster(self) -> Cluster:
+        """Where the cluster is ours."""
+        assert self.at.emulated is not None
+        return self.at.emulated
+
+    def in_real_time(self, speed: float) -> AbstractContextManager[None]:
+        return nullcontext() if self.at.emulated is None else self.at.emulated.in_real_time(speed)
 
     def new_router(self, whose: Whose = nobody) -> tuple[Clusters, KubernetesRouter]:
         """As after a restart: with nothing remembered."""
@@ -95,7 +112,6 @@ class RouteWorld:
 
     def close(self) -> None:
         self.clusters.close()
-        self.admin.close()
 
     # Pods
 
@@ -118,18 +134,18 @@ class RouteWorld:
         for instance in made:
             own = {names.SERVING: "true", names.USERS: fleet}
             marks = {**names.fleet_labels(SERVICE, environment, fleet), **own}
-            container = {"name": "main", "image": f"web-{fleet}", "ports": [{"name": "http", "containerPort": 8080}]}
+            container = {"name": "main", "ports": [{"name": "http", "containerPort": 8080}], **self.container(instance)}
             body = {
                 "metadata": {"name": instance, "labels": {**marks, names.INSTANCE: instance, **(labels or {})}},
                 "spec": {"containers": [container]},
             }
-            self.admin.post(PODS.path(NAMESPACE), json=body).raise_for_status()
+            self.admin.post(PODS.path(self.namespace), json=body).raise_for_status()
         had += made if environment == ENVIRONMENT else []
         self.until(lambda: all(self.pod(one)["status"].get("podIP") for one in made))
         return made
 
     def pod(self, name: str) -> Json:
-        found: Json = self.admin.get(PODS.path(NAMESPACE, name)).raise_for_status().json()
+        found: Json = self.admin.get(PODS.path(self.namespace, name)).raise_for_status().json()
         return found
 
     def serving(self, name: str) -> str:
@@ -198,7 +214,8 @@ class RouteWorld:
         """Let controllers and watches come to rest until it is so. The cluster's own time stands still."""
         deadline = time.monotonic() + seconds
         while True:
-            self.cluster.settle()
+            if self.at.emulated is not None:
+                self.at.emulated.settle()
             found = condition()
             if found:
                 return found
@@ -210,9 +227,11 @@ class RouteWorld:
 def world(
     folder: Path, doc: Mapping[str, Any], clock: ManualClock | SystemClock | None = None, *, api: bool = True
 ) -> Iterator[RouteWorld]:
-    """Args: api: whether the cluster has the Gateway API."""
-    with Cluster(gateway=api) as cluster:
-        made = RouteWorld(cluster, cluster.write_kubeconfig(folder / "kubeconfig"), doc, clock, api=api)
+    """On an emulated cluster. Args: api: whether it has the Gateway API."""
+    headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    with Cluster(gateway=api) as cluster, httpx.Client(base_url=cluster.url, headers=headers) as admin:
+        at = Target(admin, NAMESPACE, cluster)
+        made = RouteWorld(at, cluster.write_kubeconfig(folder / "kubeconfig"), doc, clock, api=api)
         try:
             yield made
         finally:

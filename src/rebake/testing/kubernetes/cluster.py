@@ -17,7 +17,8 @@ from rebake.testing.kubernetes.api import Answer, Api, Asked, Request
 from rebake.testing.kubernetes.certificates import Identity, server_context
 from rebake.testing.kubernetes.controllers.deployments import Deployments
 from rebake.testing.kubernetes.controllers.garbage import Garbage, Namespaces
-from rebake.testing.kubernetes.controllers.gateway import GatewayController
+from rebake.testing.kubernetes.controllers.gateway import CLASS, CONTROLLER, GatewayController
+from rebake.testing.kubernetes.controllers.gateway_plane import EmulatedPlane
 from rebake.testing.kubernetes.controllers.kubelet import Behaviour, Kubelet
 from rebake.testing.kubernetes.controllers.replicasets import ReplicaSets
 from rebake.testing.kubernetes.controllers.services import Budgets, EndpointSlices
@@ -50,7 +51,7 @@ class Cluster:
         url: where the API answers.
         faults: mistakes of the API server, to be ordered.
         webhooks: admission webhooks by name: each says why it refuses an object, or nothing.
-        gateway: the controller of Gateways, which tells what share of the requests each backend gets.
+        gateway: the data plane of Gateways, which tells what share of the requests each backend gets.
         targets: what the data plane knows of endpoints, and how late.
     """
 
@@ -71,7 +72,7 @@ class Cluster:
         self._kubelet = Kubelet(self._world)
         self._api.ask_pod = self._kubelet.answer
         self.targets = Targets(self._world, self._kubelet.accepts)
-        self.gateway = GatewayController(self._world, self.targets)
+        self.gateway = EmulatedPlane(self._world, self.targets)
         self._controllers: tuple[Controller, ...] = (
             Namespaces(self._world),
             Garbage(self._world),
@@ -82,11 +83,14 @@ class Cluster:
             EndpointSlices(self._world),
             Budgets(self._world),
             self.targets,
-            self.gateway,
+            GatewayController(self._world, self.gateway),
         )
         self._rested = -1  # the version at which nothing moved any more
         for name in ("default", "kube-system"):
             self._world.create(kinds.NAMESPACES, "", {"metadata": {"name": name}})
+        if gateway:
+            class_ = {"metadata": {"name": CLASS}, "spec": {"controllerName": CONTROLLER}}
+            self._world.create(kinds.GATEWAY_CLASSES, "", class_)
         self.settle()
         self._certificate = certificate
         self._tls = server_context(certificate) if certificate else None

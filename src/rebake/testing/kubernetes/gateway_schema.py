@@ -1,7 +1,8 @@
 """The Gateway API's types as far as rebake and its tests use them, with the CRDs' bounds, defaults and merge rules.
 
-Source: Gateway API v1 (standard channel), `GatewaySpec` and `HTTPRouteSpec`. Filters other than header changes, mirrors
-and redirects, and the parts of Gateway that name certificates, are left open: what is in them is kept unread.
+Source: Gateway API v1 (standard channel), `GatewayClassSpec`, `GatewaySpec` and `HTTPRouteSpec`. Filters other than
+header changes, mirrors and redirects, and the parts of Gateway that name certificates, are left open: what is in them
+is kept unread.
 """
 
 from __future__ import annotations
@@ -121,11 +122,19 @@ _GATEWAY_SPEC = _struct(
 )
 
 
+_CLASS_SPEC = _struct(
+    ("controllerName",), controllerName=_STRING, description=_STRING, parametersRef=_struct((), **_TARGET)
+)
+
+
 def _kind(spec: Schema, status: Schema) -> Schema:
     return _struct(("spec",), apiVersion=_STRING, kind=_STRING, metadata=_META, spec=spec, status=status)
 
 
 DEFINITIONS: Mapping[str, Schema] = {
+    _PREFIX + "GatewayClass": _kind(
+        _CLASS_SPEC, _struct(conditions=_CONDITIONS, supportedFeatures=_by("name", _struct(("name",), name=_STRING)))
+    ),
     _PREFIX + "HTTPRoute": _kind(_ROUTE_SPEC, _struct(("parents",), parents=_atomic(_ROUTE_PARENT))),
     _PREFIX + "Gateway": _kind(
         _GATEWAY_SPEC,

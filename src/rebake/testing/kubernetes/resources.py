@@ -134,6 +134,16 @@ SELF_REVIEWS = _of(
 )
 """Asked and answered, never kept."""
 _GATEWAY: _Shared = {"subresources": ("status",), "generation": True, "custom": True, "categories": ("gateway-api",)}
+GATEWAY_CLASSES = Resource(
+    GATEWAY_GROUP,
+    "v1",
+    "gatewayclasses",
+    "GatewayClass",
+    "io.k8s.networking.gateway.v1.GatewayClass",
+    namespaced=False,
+    short_names=("gc",),
+    **_GATEWAY,
+)
 GATEWAYS = Resource(
     GATEWAY_GROUP,
     "v1",
@@ -157,5 +167,5 @@ BUILT_IN = (
     *(DEPLOYMENTS, STATEFULSETS, REPLICASETS, ENDPOINT_SLICES, BUDGETS, AUTOSCALERS, LEASES),
     *(ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS),
 )
-GATEWAY_API = (GATEWAYS, HTTP_ROUTES)
+GATEWAY_API = (GATEWAY_CLASSES, GATEWAYS, HTTP_ROUTES)
 """Custom resources, which a cluster has or has not."""

@@ -1,193 +1,231 @@
-"""A gateway's controller and its data plane: statuses of Gateways and HTTPRoutes, and who really gets which requests.
+"""A gateway's controller: what is said of GatewayClasses, Gateways and HTTPRoutes, and which route a data plane gets.
 
-What is written is not at once what is done: a route's wish is programmed after `lag_seconds`, and only then its status
-says so and its shares are others. `shares` tells what the data plane does, which is what an adapter has to verify.
+The same controller serves the emulated cluster, with a data plane that only reckons (`gateway_plane`), and any API
+server as its client, with a real Envoy (`rebake.testing.gateway`). What is written is not at once what is done: a
+status tells what the data plane does, never what it was asked for.
 
-Source: Gateway API v1, "HTTPRoute" (weights: 0 sends nothing, all 0 answer 500; status `parents`), "Gateway" (status).
+Source: Gateway API v1, "GatewayClass", "Gateway" and "HTTPRoute" (attachment, status `parents`, conditions).
 """
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from rebake.testing.kubernetes import resources as kinds
-from rebake.testing.kubernetes.controllers.targets import Targets
-from rebake.testing.kubernetes.controllers.world import World, with_condition
-from rebake.testing.kubernetes.resources import GATEWAY_GROUP
+from rebake.testing.kubernetes.controllers.world import with_condition
+from rebake.testing.kubernetes.resources import GATEWAY_GROUP, Resource
 from rebake.testing.kubernetes.status import Json
 
 CONTROLLER = "rebake.testing/gateway-controller"
 CLASS = "emulated"
-NOBODY = ""
-"""In shares: requests that no pod takes."""
+Said = tuple[str, str, str]
+"""Of a condition: status, reason, message."""
+Place = tuple[str, str, str]
+"""A listener: its Gateway's namespace and name, and its own name."""
 
 
-@dataclass(slots=True)
-class _Programmed:
-    """Attributes: seen: the generation last seen, and since when. spec: what the data plane does."""
+class GatewayWorld(Protocol):
+    """What the controller reads and writes."""
 
-    seen: int = 0
-    since: float = 0.0
-    spec: Json | None = None
-    generation: int = 0
+    def all(self, resource: Resource, /) -> Sequence[Json]: ...
+
+    def get(self, resource: Resource, namespace: str, name: str, /) -> Json | None: ...
+
+    def time(self) -> str:
+        """Now, as objects write it."""
+        ...
+
+    def put_status(self, resource: Resource, item: Json, status: Json, manager: str, /) -> object:
+        """Write a status, if it is another one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A route as it is written, and the listeners that accept it."""
+
+    route: Json
+    places: tuple[Place, ...]
+
+
+class DataPlane(Protocol):
+    """Who answers the requests."""
+
+    def refuses(self, route: Json, /) -> str:
+        """What a route asks for that it cannot do; empty where it can do all."""
+        ...
+
+    def program(self, wanted: Sequence[Wanted], /) -> Mapping[str, Json]:
+        """Take these routes up, and no others.
+
+        Returns: by uid, routes as they are done by now: of an older generation, where the newest is not done yet.
+        """
+        ...
 
 
 class GatewayController:
-    """Attributes: lag_seconds: from a route's change to its effect."""
+    """Serves the Gateways of one class.
 
-    def __init__(self, world: World, targets: Targets) -> None:
-        self._world = world
-        self._targets = targets
-        self.lag_seconds = 0.0
-        self._routes: dict[str, _Programmed] = {}
+    Args:
+        class_name: of its GatewayClass, which names `CONTROLLER`.
+    """
+
+    def __init__(self, world: GatewayWorld, plane: DataPlane, class_name: str = CLASS) -> None:
+        self._world, self._plane, self._class = world, plane, class_name
 
     def step(self) -> None:
-        routes = self._world.store.all(kinds.HTTP_ROUTES)
-        for route in routes:
-            self._route(route)
-        for gateway in self._world.store.all(kinds.GATEWAYS):
-            if gateway["spec"]["gatewayClassName"] == CLASS:
-                self._gateway(gateway, routes)
-        alive = {one["metadata"]["uid"] for one in routes}
-        self._routes = {uid: one for uid, one in self._routes.items() if uid in alive}
-
-    def shares(self, namespace: str, name: str, rule: int = 0) -> dict[str, float]:
-        """Which part of the requests each Service's pods take, by a route's rule, as it is programmed.
-
-        Returns: shares by Service, which sum to 1; `NOBODY`'s are answered 500, 503 or 404 by the gateway.
-        """
-        route = self._world.store.get(kinds.HTTP_ROUTES, namespace, name)
-        held = self._routes.get(route["metadata"]["uid"]) if route is not None else None
-        backends = held.spec["rules"][rule].get("backendRefs", []) if held is not None and held.spec else []
-        whole = sum(one["weight"] for one in backends)
-        found: dict[str, float] = {}
-        for one in backends:
-            share = one["weight"] / whole if whole else 0.0
-            reached = share * self._reached(one.get("namespace", namespace), one)
-            for who, part in ((one["name"], reached), (NOBODY, share - reached)):
-                if part:
-                    found[who] = found.get(who, 0.0) + part
-        return found or {NOBODY: 1.0}
-
-    def _reached(self, namespace: str, backend: Json) -> float:
-        service = self._world.store.get(kinds.SERVICES, namespace, backend["name"])
-        return 0.0 if service is None or _problem(backend, service) else self._targets.reached(service)
-
-    def _route(self, route: Json) -> None:
-        held = self._routes.setdefault(route["metadata"]["uid"], _Programmed())
-        generation = route["metadata"]["generation"]
-        if held.seen != generation:
-            held.seen, held.since = generation, self._world.now()
-        if self._world.now() < held.since + self.lag_seconds:
-            self._world.wake(held.since + self.lag_seconds)
-            if not held.generation:
-                return
+        served = self._world.get(kinds.GATEWAY_CLASSES, "", self._class)
+        if served is not None and served["spec"]["controllerName"] == CONTROLLER:
+            self._say_class(served)
         else:
-            held.spec, held.generation = copy.deepcopy(route["spec"]), generation
-        known = {_reference(one["parentRef"]): one for one in route.get("status", {}).get("parents", ())}
-        assert held.spec is not None
-        parents = [
-            self._parent(route, held, reference, known.get(_reference(reference)))
-            for reference in held.spec.get("parentRefs", ())
-            if self._ours(route, reference)
-        ]
-        others = [one for one in route.get("status", {}).get("parents", ()) if one["controllerName"] != CONTROLLER]
-        if parents or others or "status" in route:
-            self._world.put_status(kinds.HTTP_ROUTES, route, {"parents": [*others, *parents]}, CONTROLLER)
+            served = None
+        routes = self._world.all(kinds.HTTP_ROUTES)
+        gateways = [] if served is None else self._gateways()
+        wanted = [Wanted(one, tuple(self._places(one))) for one in routes]
+        done = self._plane.program([one for one in wanted if one.places])
+        for route in routes:
+            self._say_route(route, done.get(route["metadata"]["uid"]))
+        for gateway in gateways:
+            self._say_gateway(gateway, wanted)
 
-    def _ours(self, route: Json, reference: Json) -> bool:
-        gateway = self._gateway_of(route, reference)
-        return gateway is not None and gateway["spec"]["gatewayClassName"] == CLASS
+    # Who is attached where
+
+    def _gateways(self) -> list[Json]:
+        return [one for one in self._world.all(kinds.GATEWAYS) if one["spec"]["gatewayClassName"] == self._class]
 
     def _gateway_of(self, route: Json, reference: Json) -> Json | None:
+        """The Gateway that is meant, where it is one of ours."""
         if (reference["group"], reference["kind"]) != (GATEWAY_GROUP, "Gateway"):
             return None
         place = reference.get("namespace", route["metadata"]["namespace"])
-        return self._world.store.get(kinds.GATEWAYS, place, reference["name"])
+        found = self._world.get(kinds.GATEWAYS, place, reference["name"])
+        return found if found is not None and found["spec"]["gatewayClassName"] == self._class else None
 
-    def _parent(self, route: Json, held: _Programmed, reference: Json, before: Json | None) -> Json:
-        conditions: list[Json] = list((before or {}).get("conditions", []))
-        now, seen = self._world.writer.time(), held.generation
-        for kind, said in (
-            ("Accepted", self._accepts(route, reference)),
-            ("ResolvedRefs", self._resolves(route, held)),
-        ):
-            conditions = with_condition(conditions, kind, said, now, observedGeneration=seen)
-        conditions = [{"message": "", **one} for one in conditions]
-        return {"parentRef": reference, "controllerName": CONTROLLER, "conditions": conditions}
+    def _places(self, route: Json) -> Iterator[Place]:
+        for reference in route["spec"].get("parentRefs", ()):
+            gateway = self._gateway_of(route, reference)
+            if gateway is not None:
+                metadata = gateway["metadata"]
+                listeners, _ = self._accepted(route, reference, gateway)
+                yield from ((metadata["namespace"], metadata["name"], one["name"]) for one in listeners)
 
-    def _accepts(self, route: Json, reference: Json) -> tuple[str, str, str]:
-        gateway = self._gateway_of(route, reference)
-        assert gateway is not None
-        listeners = gateway["spec"]["listeners"]
-        section = reference.get("sectionName")
-        here = [one for one in listeners if section in {None, one["name"]}]
-        if not here:
-            return "False", "NoMatchingParent", f"No listener named {section}"
-        same = gateway["metadata"]["namespace"] == route["metadata"]["namespace"]
-        open_ = [one for one in here if same or one.get("allowedRoutes", {}).get("namespaces", {}).get("from") == "All"]
-        if not open_:
-            return "False", "NotAllowedByListeners", "No listener allows routes of this namespace"
-        hostnames = route["spec"].get("hostnames", [])
-        if hostnames and not any(_host_fits(one.get("hostname"), name) for one in open_ for name in hostnames):
-            return "False", "NoMatchingListenerHostname", "No listener has one of the route's hostnames"
-        return "True", "Accepted", "Route is accepted"
+    def _accepted(self, route: Json, reference: Json, gateway: Json) -> tuple[list[Json], Said]:
+        if why := self._plane.refuses(route):
+            return [], ("False", "UnsupportedValue", f"Not supported: {why}")
+        return accepted(route, reference, gateway)
 
-    def _resolves(self, route: Json, held: _Programmed) -> tuple[str, str, str]:
-        assert held.spec is not None
-        for rule in held.spec["rules"]:
-            for backend in rule.get("backendRefs", ()):
-                place = backend.get("namespace", route["metadata"]["namespace"])
-                if place != route["metadata"]["namespace"]:
-                    text = f"Backend {place}/{backend['name']} is in another namespace, which no ReferenceGrant allows"
-                    return "False", "RefNotPermitted", text
-                found = _problem(backend, self._world.store.get(kinds.SERVICES, place, backend["name"]))
-                if found is not None:
-                    return "False", found[0], found[1]
+    # What is said
+
+    def _say_class(self, served: Json) -> None:
+        said = ("True", "Accepted", "GatewayClass is accepted")
+        rows = _conditions(served.get("status", {}), {"Accepted": said}, self._world.time(), _generation(served))
+        status = {**served.get("status", {}), "conditions": rows}
+        self._world.put_status(kinds.GATEWAY_CLASSES, served, status, CONTROLLER)
+
+    def _say_route(self, route: Json, done: Json | None) -> None:
+        """Args: done: the route as the data plane does it. A generation that is not done is not spoken of, unless
+        no listener takes it."""
+        status = route.get("status", {})
+        known = {_reference(one["parentRef"]): one for one in status.get("parents", ())}
+        others = [one for one in status.get("parents", ()) if one["controllerName"] != CONTROLLER]
+        spoken = done if done is not None and self._places_of(route) else route
+        parents = []
+        for reference in spoken["spec"].get("parentRefs", ()):
+            gateway = self._gateway_of(route, reference)
+            if gateway is None:
+                continue
+            before = known.get(_reference(reference))
+            listeners, said = self._accepted(spoken, reference, gateway)
+            if listeners and done is None:
+                parents += [before] if before is not None else []
+                continue
+            conditions = {"Accepted": said, "ResolvedRefs": self._resolves(spoken)}
+            rows = _conditions(before or {}, conditions, self._world.time(), _generation(spoken))
+            parents.append({"parentRef": reference, "controllerName": CONTROLLER, "conditions": rows})
+        if parents or others or "status" in route:
+            self._world.put_status(kinds.HTTP_ROUTES, route, {"parents": [*others, *parents]}, CONTROLLER)
+
+    def _places_of(self, route: Json) -> bool:
+        return next(self._places(route), None) is not None
+
+    def _resolves(self, route: Json) -> Said:
+        namespace = route["metadata"]["namespace"]
+        for backend in (one for rule in route["spec"]["rules"] for one in rule.get("backendRefs", ())):
+            place = backend.get("namespace", namespace)
+            if place != namespace:
+                text = f"Backend {place}/{backend['name']} is in another namespace, which no ReferenceGrant allows"
+                return "False", "RefNotPermitted", text
+            found = problem_of(backend, self._world.get(kinds.SERVICES, place, backend["name"]))
+            if found is not None:
+                return "False", found[0], found[1]
         return "True", "ResolvedRefs", "All references are resolved"
 
-    def _gateway(self, gateway: Json, routes: list[Json]) -> None:
-        generation, now = gateway["metadata"]["generation"], self._world.writer.time()
-        before = gateway.get("status", {})
+    def _say_gateway(self, gateway: Json, wanted: Sequence[Wanted]) -> None:
+        metadata, before = gateway["metadata"], gateway.get("status", {})
+        now, generation = self._world.time(), _generation(gateway)
 
-        def good(conditions: list[Json], *types: str) -> list[Json]:
-            for one in types:
-                said = ("True", one, f"{one} is true")
-                conditions = with_condition(conditions, one, said, now, observedGeneration=generation)
-            return conditions
+        def good(held: Json, *types: str) -> list[Json]:
+            return _conditions(held, {one: ("True", one, f"{one} is true") for one in types}, now, generation)
 
         held = {one["name"]: one for one in before.get("listeners", ())}
-        listeners = [
-            {
-                "name": one["name"],
-                "supportedKinds": [{"group": GATEWAY_GROUP, "kind": "HTTPRoute"}],
-                "attachedRoutes": sum(self._attached(route, gateway, one["name"]) for route in routes),
-                "conditions": good(
-                    held.get(one["name"], {}).get("conditions", []), "Accepted", "Programmed", "ResolvedRefs"
-                ),
-            }
-            for one in gateway["spec"]["listeners"]
-        ]
-        status: Json = {"conditions": good(before.get("conditions", []), "Accepted", "Programmed")}
+        listeners = []
+        for one in gateway["spec"]["listeners"]:
+            place = metadata["namespace"], metadata["name"], one["name"]
+            listeners.append(
+                {
+                    "name": one["name"],
+                    "supportedKinds": [{"group": GATEWAY_GROUP, "kind": "HTTPRoute"}],
+                    "attachedRoutes": sum(place in route.places for route in wanted),
+                    "conditions": good(held.get(one["name"], {}), "Accepted", "Programmed", "ResolvedRefs"),
+                }
+            )
+        status: Json = {"conditions": good(before, "Accepted", "Programmed")}
         status |= {"addresses": [{"type": "IPAddress", "value": "127.0.0.1"}], "listeners": listeners}
         self._world.put_status(kinds.GATEWAYS, gateway, status, CONTROLLER)
 
-    def _attached(self, route: Json, gateway: Json, listener: str) -> bool:
-        return any(
-            self._gateway_of(route, one) == gateway
-            and one.get("sectionName") in {None, listener}
-            and self._accepts(route, one)[0] == "True"
-            for one in route["spec"].get("parentRefs", ())
-        )
+
+def accepted(route: Json, reference: Json, gateway: Json) -> tuple[list[Json], Said]:
+    """The listeners of a Gateway that take a route; and what is said of it."""
+    section = reference.get("sectionName")
+    here = [one for one in gateway["spec"]["listeners"] if section in {None, one["name"]}]
+    if not here:
+        return [], ("False", "NoMatchingParent", f"No listener named {section}")
+    same = gateway["metadata"]["namespace"] == route["metadata"]["namespace"]
+    open_ = [one for one in here if same or one.get("allowedRoutes", {}).get("namespaces", {}).get("from") == "All"]
+    if not open_:
+        return [], ("False", "NotAllowedByListeners", "No listener allows routes of this namespace")
+    fitting = [one for one in open_ if hosts_of(route, one)]
+    if not fitting:
+        return [], ("False", "NoMatchingListenerHostname", "No listener has one of the route's hostnames")
+    return fitting, ("True", "Accepted", "Route is accepted")
 
 
-def _reference(parent: Json) -> tuple[str, ...]:
-    return tuple(str(parent.get(one, "")) for one in ("group", "kind", "namespace", "name", "sectionName", "port"))
+def hosts_of(route: Json, listener: Json) -> list[str]:
+    """For which names a listener lets a route answer; `*` is any."""
+    own, names = listener.get("hostname") or "*", route["spec"].get("hostnames") or []
+    if not names:
+        return [own]
+    found = [name for name in names if own in ("*", name) or (own.startswith("*.") and name.endswith(own[1:]))]
+    return found + [own for name in names if name.startswith("*.") and own.endswith(name[1:]) and own not in found]
 
 
-def _problem(backend: Json, service: Json | None) -> tuple[str, str] | None:
-    """Why a backend cannot be used."""
+def by_precedence(routes: Sequence[Wanted]) -> list[Wanted]:
+    """Who answers first where two match the same: the oldest, then by name.
+
+    Source: Gateway API, `HTTPRouteRule.matches`.
+    """
+
+    def key(one: Wanted) -> tuple[str, str, str]:
+        metadata = one.route["metadata"]
+        return metadata["creationTimestamp"], metadata["namespace"], metadata["name"]
+
+    return sorted(routes, key=key)
+
+
+def problem_of(backend: Json, service: Json | None) -> tuple[str, str] | None:
+    """Why a backend cannot be used: reason and message."""
     if (backend["group"], backend["kind"]) != ("", "Service"):
         return "InvalidKind", f"Backends of kind {backend['kind']} are not known"
     if service is None:
@@ -197,7 +235,16 @@ def _problem(backend: Json, service: Json | None) -> tuple[str, str] | None:
     return None
 
 
-def _host_fits(listener: str | None, hostname: str) -> bool:
-    if not listener or listener == hostname:
-        return True
-    return listener.startswith("*.") and hostname.endswith(listener[1:])
+def _conditions(held: Json, said: Mapping[str, Said], now: str, generation: int) -> list[Json]:
+    rows: list[Json] = list(held.get("conditions", []))
+    for kind, one in said.items():
+        rows = with_condition(rows, kind, one, now, observedGeneration=generation)
+    return [{"message": "", **one} for one in rows]
+
+
+def _generation(item: Json) -> int:
+    return int(item["metadata"]["generation"])
+
+
+def _reference(parent: Json) -> tuple[str, ...]:
+    return tuple(str(parent.get(one, "")) for one in ("group", "kind", "namespace", "name", "sectionName", "port"))

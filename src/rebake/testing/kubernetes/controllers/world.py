@@ -46,6 +46,16 @@ class World:
     wakes: list[float] = field(default_factory=list)
     told: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
+    def all(self, resource: Resource) -> list[Json]:
+        return self.store.all(resource)
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Json | None:
+        return self.store.get(resource, namespace, name)
+
+    def time(self) -> str:
+        """Now, as objects write it."""
+        return self.writer.time()
+
     def wake(self, at: float) -> None:
         if at > self.now():
             self.wakes.append(at)
