@@ -13,12 +13,14 @@ import pytest
 
 
 @contextmanager
-def prometheus(folder: Path, targets: Sequence[str], scrape: str = "1s") -> Iterator[str]:
+def prometheus(
+    folder: Path, targets: Sequence[str], scrape: str = "1s", metrics_path: str = "/metrics"
+) -> Iterator[str]:
     """The server's `HOST:PORT`; it may need a moment until it answers."""
     program = shutil.which("prometheus")
     if program is None:
         pytest.skip("needs prometheus: apt-get install prometheus")
-    jobs = f"[{{job_name: t, static_configs: [{{targets: {list(targets)}}}]}}]"
+    jobs = f"[{{job_name: t, metrics_path: {metrics_path}, static_configs: [{{targets: {list(targets)}}}]}}]"
     (folder / "p.yml").write_text(f"global: {{scrape_interval: {scrape}}}\nscrape_configs: {jobs}\n")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

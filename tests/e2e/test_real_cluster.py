@@ -1,0 +1,39 @@
+"""Whole rollouts on a real cluster under load. Without `KUBECONFIG` they are skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.roads import Roads, roads
+from tests.e2e.site import until
+
+pytestmark = pytest.mark.real
+CANARY = "    strategy: {canary: {steps: [10%, 50%], hold: 15s}}\n    judge: {min_requests: 20}\n    soak: 5m\n"
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Roads]:
+    with roads(tmp_path, gateway=True) as site:
+        site.describe(CANARY)
+        yield site
+
+
+def test_a_canary_by_weights_is_promoted_under_load_and_a_bad_one_taken_back(shop: Roads) -> None:
+    assert shop.ship("one").code == 0
+    with shop.users() as load:
+        good = shop.ship("two")
+        assert good.code == 0, good.out + good.err
+        assert good.doc["outcome"] == "promoted"
+        assert good.doc["requests"]["candidate"]["total"] > 100
+        assert set(load.report().statuses) == {"2xx"}, load.report()
+        bad = shop.ship("bad", fail_every=2)
+        assert bad.code == 3, bad.out + bad.err
+        assert "bad answer" in bad.doc["reason"]
+        assert bad.doc["requests"]["stable"]["errors"] == 0
+        until(lambda: shop.weights() == [10_000])
+        met = load.report()
+    assert met.lost == 0
+    print(good.doc, bad.doc, met)
