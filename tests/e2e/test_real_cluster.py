@@ -34,6 +34,7 @@ def test_a_canary_by_weights_is_promoted_under_load_and_a_bad_one_taken_back(sho
         assert "bad answer" in bad.doc["reason"]
         assert bad.doc["requests"]["stable"]["errors"] == 0
         until(lambda: shop.weights() == [10_000])
-        met = load.report()
+    met = load.stop()
     assert met.lost == 0
-    print(good.doc, bad.doc, met)
+    assert 0 < met.statuses.pop("5xx") < met.statuses.pop("2xx") / 50, "only the bad release's own"
+    assert not met.statuses

@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,12 @@ from rebake.errors import Transient
 from rebake.judge.history import together
 from rebake.judge.samples import Arm
 from rebake.kubernetes import names
+from rebake.kubernetes.settings import Traffic
+from rebake.testing.simulated import ManualClock
 from rebake.traffic.kubernetes.counting import GUARD_SECONDS
-from rebake.traffic.ports import Sample
+from rebake.traffic.kubernetes.records import IDLE_SECONDS, Read, Records
+from rebake.traffic.kubernetes.templates import Subject
+from rebake.traffic.ports import RouteObservation, Sample
 
 LABELS = ("reporter", "destination_service_namespace", "destination_service_name", "response_code")
 
@@ -157,3 +162,34 @@ def test_without_a_server_there_are_no_records(tmp_path: Path) -> None:
         shop.raise_fleet("s1")
         shop.shifted(shop.route(shop.fleet("s1", 10_000)))
         assert shop.router.samples(SERVICE, ENVIRONMENT, None) is None
+
+
+def test_a_shift_is_read_soon_though_nothing_was_compared_before() -> None:
+    clock, asked = ManualClock(), list[float]()
+
+    def submit(_read: Callable[[], Read]) -> Future[Read]:
+        asked.append(clock.now())
+        future: Future[Read] = Future()
+        future.set_result(Read((), 1.0))
+        return future
+
+    records, cursor = Records(clock, submit), None
+    subject = Subject(SERVICE, ENVIRONMENT, "default", "shop-production", "c1", "c1", {})
+
+    def look(**weights: int) -> None:
+        nonlocal cursor
+        clock.advance(1.0)
+        records.see(RouteObservation("v", weights, {}, {}, listening=True), str(weights))
+        cursor = records.read(Traffic("http://prometheus", "istio"), [subject], cursor).cursor
+
+    for _ in range(40):
+        look(s1=10_000)
+    last = asked[-1]
+    while asked[-1] == last:
+        look(s1=10_000)
+    idle = asked[-1] - last
+    shifted = clock.now()
+    for _ in range(5):
+        look(s1=9_000, c1=1_000)
+    assert idle >= IDLE_SECONDS
+    assert asked[-1] > shifted

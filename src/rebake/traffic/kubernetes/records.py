@@ -90,7 +90,7 @@ class Records:
         self._course = Course()
         self._scrape: float | None = None
         self._reading: tuple[float, float, Future[Read]] | None = None
-        self._next = 0.0
+        self._read_at = -LONGEST_SECONDS
         self._lock = threading.Lock()
 
     def see(self, route: RouteObservation | None, key: str) -> None:
@@ -111,7 +111,7 @@ class Records:
             if self._reading is not None and self._reading[0] == since:
                 return self._finished(since, now)
             until = min(now - max(LEAST_SETTLE_SECONDS, self._scrape or 0.0), self._course.looked_at)
-            if now >= self._next and subjects and until > since:
+            if now >= self._read_at + self._pace() and subjects and until > since:
                 scrape, periods = self._scrape or USUAL_SCRAPE_SECONDS, list(self._course.periods)
 
                 def read() -> Read:
@@ -129,12 +129,14 @@ class Records:
         if not future.done():
             return Samples((), self._cursor(since))
         self._reading = None
-        self._next = now + self._pace()
+        self._read_at = now
         found = future.result()
         self._scrape = found.scrape_seconds or self._scrape
         return Samples(found.samples, self._cursor(until))
 
     def _pace(self) -> float:
+        """How long after a reading the next one is due, by the weights of now: a shift is not read late because the
+        last reading was an idle one."""
         last = self._course.periods[-1].weights if self._course.periods else {}
         shared = sum(1 for weight in last.values() if weight) > 1
         return max(1.0, (self._scrape or USUAL_SCRAPE_SECONDS) / 2) if shared else IDLE_SECONDS
