@@ -65,18 +65,19 @@ def environment(number: int) -> Environment:
 
 def _fill(ledger: Ledger, platform: LightPlatform, router: LightRouter, count: int, now: float) -> list[str]:
     """Environments that serve, as a month of use leaves them: in the ledger, on the platform and on the route."""
-    keys, puts = [], []
-    for number in range(count):
-        found = environment(number)
-        platform.adopt(found)
-        instances = tuple(platform.observe(found.service, found.environment))
-        wanted = desired_route(found, World(instances=instances), now)
-        assert wanted is not None
-        router.apply(wanted)
-        puts.append(Put("environment", found.key, dump(replace(found, served=wanted.version))))
-        keys.append(found.key)
-    for first in range(0, count, BATCH):
-        ledger.commit([], puts[first : first + BATCH], at=now)
+    keys = []
+    for first in range(0, count, BATCH):  # what filling needs is not to be taken for the engine's memory
+        found = [environment(number) for number in range(first, min(count, first + BATCH))]
+        puts = []
+        for one in found:
+            platform.adopt(one)
+            instances = tuple(platform.observe(one.service, one.environment))
+            wanted = desired_route(one, World(instances=instances), now)
+            assert wanted is not None
+            router.apply(wanted)
+            puts.append(Put("environment", one.key, dump(replace(one, served=wanted.version))))
+        ledger.commit([], puts, at=now)
+        keys += [one.key for one in found]
     return keys
 
 

@@ -31,6 +31,7 @@ from rebake.rollout.observing import Observer
 from rebake.rollout.places import is_vacant, platform_of
 from rebake.rollout.quiet import alike, is_quiet
 from rebake.rollout.route import desired_route, weights
+from rebake.rollout.sharing import frugal
 from rebake.rollout.view import Doc, environment_view, rollout_view
 from rebake.rollout.world import Command, Environment, Place, World
 from rebake.rollout.writing import entries_of, mates_of, puts_of
@@ -280,7 +281,7 @@ class Engine:
         durable = bool(entries) or any(put.kind != "judging" for put in puts)
         self.ports.ledger.commit(entries, puts, at=now, fence=self._fence(memory, now), durable=durable)
         self._looks.wrote(key)
-        memory.environment = after
+        memory.environment = frugal(after) if decision.ended else after
         for mate in {name for put in puts if put.kind == "reached" for name in mates_of(decision, put.key)} - {key}:
             self.wake(mate)
         return bool(entries) or after is not before

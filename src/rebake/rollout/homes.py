@@ -10,6 +10,7 @@ from rebake.core.clock import Clock
 from rebake.core.codec import dump, load
 from rebake.ledger.ports import Draft, Fence, Ledger, Put
 from rebake.rollout import places
+from rebake.rollout.sharing import frugal
 from rebake.rollout.world import Environment, Place
 
 
@@ -38,7 +39,7 @@ class Homes:
         doc = self._ledger.get("environment", key)
         if doc is None:
             return None
-        environment = load(Environment, doc)
+        environment = frugal(load(Environment, doc))
         here = self._here.get(places.platform_of(environment) or "")
         if here is not None and self.elsewhere(environment) is None:
             return replace(environment, place=here)  # this home may go by another name now

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +26,7 @@ class Recording:
     """Attributes:
     cursor: place up to which records were read.
     problem: why the last look could read none; empty when it could.
-    recent: the time and number of the requests that were read last.
+    recent: the time and number of the requests that were read in the last minute.
     kept: place up to which they are judged in what the ledger keeps; None while nothing is judged.
     behind: more was waiting when the last look ended.
     hour: what each fleet's users met in the last hour.
@@ -37,7 +36,7 @@ class Recording:
     kept: Cursor | None = None
     behind: bool = False
     problem: str = ""
-    recent: deque[tuple[int, int]] = field(default_factory=deque)
+    recent: list[tuple[int, int]] = field(default_factory=list)
     hour: Hour = field(default_factory=Hour)
     _forgot_at: float = 0.0
 
@@ -65,13 +64,17 @@ class Recording:
             for fleet, arm in sample.fleets.items():
                 self.hour.add(sample.at, fleet, arm)
             self.recent.append((sample.at, sum(arm.n for arm in sample.fleets.values())))
+        if found:
+            self._keep_recent(found[-1].at)
         return Samples(tuple(found), self.cursor or {}, self.behind)
 
     def rate(self, now: float) -> float:
         """Requests per second of the last while, as far as they were read."""
-        while self.recent and now - self.recent[0][0] > RATE_SECONDS:
-            self.recent.popleft()
+        self._keep_recent(now)
         return sum(n for _, n in self.recent) / RATE_SECONDS
+
+    def _keep_recent(self, now: float) -> None:
+        self.recent = [one for one in self.recent if now - one[0] <= RATE_SECONDS]
 
     def forget(self, router: TrafficRouter, environment: Environment, now: float, *, judged: bool) -> None:
         """Let the route remove what was read; of a rollout that is judged only what lies before its kept evidence."""

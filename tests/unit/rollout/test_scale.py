@@ -16,12 +16,13 @@ from rebake.errors import LedgerConflict, Transient
 from rebake.ledger.ports import Draft, Entry, Fence, Put
 from rebake.rollout.engine import Engine, Ports, next_look
 from rebake.rollout.plan import Strategy
-from rebake.rollout.world import Place
+from rebake.rollout.recording import RATE_SECONDS
+from rebake.rollout.world import Environment, Fleet, Place
 from rebake.testing.simulated import MemoryLedger, simulated_release
 from rebake.traffic import ports
 from tests.unit.rollout.world import KEY, Shop
 
-A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+A, B, C = ("sha256:" + letter * 64 for letter in "abc")
 HERE = Place("p-here", "anna", "/home/a")
 
 
@@ -172,6 +173,39 @@ def test_finished_rollouts_leave_nothing_in_memory() -> None:
     first = objects_after(40)
     grown = objects_after(80) - first
     assert grown < 60, f"{grown} objects more after 80 rollouts"
+
+
+def test_users_who_come_all_day_leave_nothing_in_memory() -> None:
+    shop = Shop()
+    shop.serving(A, soak_ms=0)
+    recording = shop.engine.memory(KEY).recording
+    seen = []
+    for _ in range(4):
+        for _ in range(90):
+            shop.tick(1.0)
+        seen.append(len(recording.recent))
+    assert shop.engine.memory(KEY).pace.per_second > 0  # known from the counters: nobody asks the records for it
+    assert seen == [seen[0]] * 4
+    assert 0 < seen[0] <= RATE_SECONDS + 1
+
+
+def test_fleets_that_differ_by_their_release_share_the_rest() -> None:
+    shop = Shop()
+    for release in (A, B, C):
+        shop.until_over(shop.deploy(release, {"GREETING": "hello"}, keep=2, soak_ms=0))
+    before = shop.environment
+
+    def kept(environment: Environment) -> list[Fleet]:
+        assert environment.stable is not None
+        return [environment.stable, *environment.previous]
+
+    for environment in (before, shop.start_engine().memory(KEY).environment):  # in its life, and after a restart
+        assert dump(environment) == dump(before)
+        assert [one.revision.release for one in kept(environment)] == [C, B, A]
+        assert len({id(one.plan) for one in kept(environment)}) == 1
+        assert len({id(one.revision.settings) for one in kept(environment)}) == 1
+    shop.until_over(shop.deploy(A, {"GREETING": "welcome"}, keep=2, soak_ms=0))
+    assert [one.revision.settings.env["GREETING"] for one in kept(shop.environment)] == ["welcome", "hello", "hello"]
 
 
 def forget_what_the_world_keeps(shop: Shop) -> None:
