@@ -47,7 +47,7 @@ environments:
 def file(home: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A rebake.yaml here, and a bake that is done already."""
     monkeypatch.setenv("MY_TOKEN", "s3cret")
-    monkeypatch.setattr(workshop, "bake", lambda home, described, progress: _Baked())
+    monkeypatch.setattr(workshop, "bake", lambda *_: _Baked())
     path = Path("rebake.yaml")
     path.write_text(FILE)
     return path
@@ -611,6 +611,7 @@ class TestHere:
         pushed = {"reference": f"r.io/shop@{RELEASE_B}", "tag": "0b0b", "sent": 2, "bytes": 2048, "held": 1}
         for mounted, told in ((0, ""), (3, ", 3 taken over from the base's repository")):
             answer = {**pushed, "mounted": mounted}
+            monkeypatch.setattr(workshop, "prepare", lambda *_: None)
             monkeypatch.setattr(workshop, "push", lambda *_, answer=answer: answer)
             typed = terminal("bake", "--push")
             assert typed.out == f"{RELEASE_B}\n"

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from rebake.core.home import Home
 
 if TYPE_CHECKING:
+    from rebake.app.registries import Registries
     from rebake.bake.ports import BakeResult
     from rebake.platforms.findings import Finding
-    from rebake.registry.transfer import Pushed
     from rebake.release.gc import GcReport
     from rebake.release.reference import Reference
     from rebake.release.store import Store
@@ -30,14 +30,14 @@ def store(home: Home) -> Store:
     return Store(home.store)
 
 
-def bake(home: Home, file: Compiled, folder: Path, progress: Callable[[str], None]) -> BakeResult:
+def bake(home: Home, file: Compiled, folder: Path, there: Registries, progress: Callable[[str], None]) -> BakeResult:
     """Bake the source that a file describes.
 
     Args:
         folder: where rebake.yaml lies; `bake.source` is relative to it.
+        there: where bases come from.
     Raises: BakeError; Permanent when the disk refuses.
     """
-    from rebake.app.registries import Registries
     from rebake.bake.baker import Baker
     from rebake.bake.builders.dockerfile import DockerfileBuilder
     from rebake.bake.builders.files import FilesBuilder
@@ -71,19 +71,7 @@ def bake(home: Home, file: Compiled, folder: Path, progress: Callable[[str], Non
         DockerfileBuilder(tools),
         ImageBuilder(),
     ]
-    with Registries(os.environ) as registries:
-        return Baker(releases, builders, registries.images(releases, memo)).bake(request, progress)
-
-
-def push(home: Home, digest: str, repository: Reference, progress: Callable[[str], None]) -> Pushed:
-    """Put a release of the store into a repository.
-
-    Raises: PlatformError of the registry; UsageError `release-unknown`; Permanent `release-damaged`.
-    """
-    from rebake.app.registries import Registries
-
-    with Registries(os.environ) as registries:
-        return registries.push(store(home), digest, repository, progress)
+    return Baker(releases, builders, there.images(releases, memo)).bake(request, progress)
 
 
 def pull(home: Home, reference: Reference, progress: Callable[[str], None]) -> str:
@@ -95,8 +83,8 @@ def pull(home: Home, reference: Reference, progress: Callable[[str], None]) -> s
     """
     from rebake.app.registries import Registries
 
-    with Registries(os.environ) as registries:
-        return registries.pull(store(home), reference, progress)
+    with Registries(os.environ) as there:
+        return there.pull(store(home), reference, progress)
 
 
 def _own_home(home: Home, source: Path) -> tuple[str, ...]:

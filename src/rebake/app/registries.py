@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,17 @@ from rebake.release.store import Store
 
 if TYPE_CHECKING:
     from rebake.registry.client import RegistryClient
+    from rebake.registry.repository import Repository
     from rebake.registry.transfer import Pushed
 
+_UPLOADS = 2
+"""A change of a service is one layer and the configuration."""
 _PUSHED = "pushed"
 """Folder of the store in which it is kept what each repository was last given."""
 
 
 class Registries:
-    """Used as a context: its connections end with it.
+    """Used as a context: its connections end with it. Safe from several threads.
 
     Args:
         environ: of the user, see `registry.client.RegistryClient`.
@@ -28,44 +32,69 @@ class Registries:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
+        self._lock = threading.Lock()
         self._clients: dict[str, RegistryClient] = {}
+        self._repositories: dict[str, Repository] = {}
+        self._preparing: dict[str, list[threading.Thread]] = {}
 
     def __enter__(self) -> Registries:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for client in self._clients.values():
+        for repository in [*self._repositories.values()]:
+            repository.abandon()
+        for client in [*self._clients.values()]:
             client.close()
 
     def client(self, registry: str) -> RegistryClient:
         """The client for a registry's name."""
         from rebake.registry.client import RegistryClient
 
-        if registry not in self._clients:
-            self._clients[registry] = RegistryClient(registry, self._environ)
-        return self._clients[registry]
+        with self._lock:
+            if registry not in self._clients:
+                self._clients[registry] = RegistryClient(registry, self._environ)
+            return self._clients[registry]
+
+    def repository(self, reference: Reference) -> Repository:
+        """The repository that a reference names."""
+        from rebake.registry.repository import Repository
+
+        client = self.client(reference.registry)
+        with self._lock:
+            return self._repositories.setdefault(reference.name, Repository(client, reference.repository))
 
     def images(self, store: Store, memo: Memo) -> _Images:
         """Bases by reference, for `bake.ports.Images`."""
         return _Images(store, memo, self.client)
 
+    def prepare(self, repository: Reference) -> None:
+        """Get ready for a push, beside whatever is done before it: sign in, and begin the uploads that a change needs.
+
+        Only the push waits for that; a registry that is away holds up nobody else.
+        """
+        work = lambda: self.repository(repository).prepare()  # noqa: E731
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(_UPLOADS)]
+        self._preparing[repository.name] = threads
+        for thread in threads:
+            thread.start()
+
     def push(self, store: Store, digest: str, repository: Reference, progress: Progress) -> Pushed:
         """See `registry.transfer.push_release`."""
         from rebake.registry.known import Known
-        from rebake.registry.repository import Repository
         from rebake.registry.transfer import push_release
 
-        there = Repository(self.client(repository.registry), repository.repository)
-        return push_release(store, store.release(digest), there, progress, Known(store.root / _PUSHED))
+        for thread in self._preparing.pop(repository.name, ()):
+            thread.join()
+        there, known = self.repository(repository), Known(store.root / _PUSHED)
+        return push_release(store, store.release(digest), there, progress, known)
 
     def pull(self, store: Store, reference: Reference, progress: Progress) -> str:
         """The digest of a release by reference, which is in the store then. See `registry.transfer.pull_release`."""
         if reference.digest and store.holds(reference.digest):
             return reference.digest
-        from rebake.registry.repository import Repository
         from rebake.registry.transfer import pull_release
 
-        there = Repository(self.client(reference.registry), reference.repository)
+        there = self.repository(reference)
         digest = reference.digest or there.resolve(reference.tag) or there.manifest(reference.tag).digest
         return digest if store.holds(digest) else pull_release(store, there, digest, progress).digest
 
@@ -88,13 +117,11 @@ class Publisher:
 
     def publish(self, digest: str, repository: str, progress: Progress, /) -> Published:
         """Send what is missing. A release that is not in the store must be there already."""
-        from rebake.registry.repository import Repository
-
         place = parse_repository(repository)
         with Registries(self._environ) as registries:
             if self._store.holds(digest):
                 registries.push(self._store, digest, place, progress)
                 config = self._store.read_json(self._store.read_json(digest)["config"]["digest"])
                 return Published(f"{place.name}@{digest}", str((config.get("config") or {}).get("User") or ""))
-            Repository(registries.client(place.registry), place.repository).manifest(digest)
+            registries.repository(place).manifest(digest)
         return Published(f"{place.name}@{digest}")

@@ -39,12 +39,15 @@ def deploy(session: Session, file: Path, *, detach: bool, again: bool, as_json: 
     for member in group.members:
         described = workshop.read_file(session.home, file.parent / member.file)
         request = workshop.rollout_request(described, member.environment, from_afar=session.remote is not None)
-        result = workshop.bake(session.home, described, lambda text: say(f"  {text}"))
-        for text in result.notes:
-            say(text)
-        say(f"baked {described.file.service}: release {short(result.release.digest)}")
-        if session.remote is not None:
-            request |= workshop.handed_over(session.home, described, result.release.digest, notice)
+        with workshop.registries() as there:
+            if session.remote is not None:
+                workshop.prepare(described, there)
+            result = workshop.bake(session.home, described, there, lambda text: say(f"  {text}"))
+            for text in result.notes:
+                say(text)
+            say(f"baked {described.file.service}: release {short(result.release.digest)}")
+            if session.remote is not None:
+                request |= workshop.handed_over(session.home, described, result.release.digest, there, notice)
         members.append({**request, "release": result.release.digest})
     asked = {"group": group.group, "order": group.order, "members": members}
     view = session.post("/v1/groups", {**asked, "again": again, "requested_by": requested_by()}, timeout=600.0)

@@ -15,6 +15,8 @@ from rebake.core.home import Home
 from rebake.errors import UsageError
 
 if TYPE_CHECKING:
+    from rebake.app.registries import Registries
+    from rebake.release.reference import Reference
     from rebake.spec.compiled import Compiled
 
 Progress = Callable[[str], None]
@@ -88,23 +90,35 @@ def rollout_request(described: Described, environment: str, *, from_afar: bool) 
     return {**asked, "secret_values": values}
 
 
-def handed_over(home: Home, described: Described, digest: str, progress: Progress) -> dict[str, str]:
+def registries() -> Registries:
+    """The registries that this user can speak to, for one command: a context."""
+    from rebake.app.registries import Registries
+
+    return Registries(os.environ)
+
+
+def prepare(described: Described, there: Registries) -> None:
+    """Get ready to push what is about to be baked. Raises: UsageError `no-repository`."""
+    there.prepare(_repository(described))
+
+
+def handed_over(home: Home, described: Described, digest: str, there: Registries, progress: Progress) -> dict[str, str]:
     """What a server far away needs of a release: it is pushed, and this says where to.
 
     Raises: as `push`.
     """
-    push(home, described, digest, progress)
+    push(home, described, digest, there, progress)
     return {"repository": str(described.file.bake["repository"])}
 
 
-def bake(home: Home, described: Described, progress: Progress) -> Any:
+def bake(home: Home, described: Described, there: Registries, progress: Progress) -> Any:
     """A `BakeResult`. Raises: BakeError; Permanent when the disk says no."""
     from rebake import app
 
-    return app.bake(home, described.file, described.folder, progress)
+    return app.bake(home, described.file, described.folder, there, progress)
 
 
-def push(home: Home, described: Described, digest: str, progress: Progress) -> dict[str, Any]:
+def push(home: Home, described: Described, digest: str, there: Registries, progress: Progress) -> dict[str, Any]:
     """Put a release into the repository that the file names; a `registry.transfer.Pushed` as a mapping.
 
     Raises: UsageError `no-repository`; PlatformError of the registry.
@@ -112,6 +126,12 @@ def push(home: Home, described: Described, digest: str, progress: Progress) -> d
     from dataclasses import asdict
 
     from rebake import app
+
+    return asdict(there.push(app.store(home), digest, _repository(described), progress))
+
+
+def _repository(described: Described) -> Reference:
+    """Where the file says that releases go. Raises: UsageError `no-repository`."""
     from rebake.release.reference import parse_repository
 
     repository = described.file.bake["repository"]
@@ -122,7 +142,7 @@ def push(home: Home, described: Described, digest: str, progress: Progress) -> d
             where="bake.repository",
             remedy="add `repository: registry.example.com/team/shop` under bake",
         )
-    return asdict(app.push(home, digest, parse_repository(repository), progress))
+    return parse_repository(repository)
 
 
 def release_for(home: Home, described: Described, asked: str, progress: Progress) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ class Repository:
 
     def __init__(self, client: RegistryClient, name: str, *, chunk: int = CHUNK) -> None:
         self._client, self.name, self._chunk = client, name, chunk
+        self._begun: deque[str] = deque()
+        """Places of uploads that were begun and wait for a blob."""
 
     @property
     def place(self) -> str:
@@ -152,6 +155,18 @@ class Repository:
 
     # -- blobs to the registry -------------------------------------------------------------------------------------
 
+    def prepare(self) -> None:
+        """Begin an upload before it is known of what: a connection is open then, and signed in. Errors are left to
+        what is done next, which meets them too."""
+        with suppress(PlatformError):
+            self._begun.append(self._begin())
+
+    def abandon(self) -> None:
+        """Give up what was begun and is not needed. A registry that cannot do that clears it away by itself later."""
+        while self._begun:
+            with suppress(PlatformError, IndexError):
+                self._send(requests.cancel_upload(self._begun.popleft()), f"repository {self.name}", push=True)
+
     def has_blob(self, digest: str) -> bool:
         ask = requests.head_blob(self._client.root, self.name, digest)
         return self._send(ask, f"blob {digest}", push=True, also=(404,)).status == 200
@@ -183,7 +198,7 @@ class Repository:
         with path.open("rb") as file:
             while True:
                 try:
-                    location = location or self._begin()
+                    location = location or self._place()
                     if size - sent > self._chunk:
                         location, sent = self._chunk_sent(location, file, sent, moved)
                     else:
@@ -201,6 +216,12 @@ class Repository:
                     if not sent and self.has_blob(digest):
                         moved(size)
                         return
+
+    def _place(self) -> str:
+        """Where to send a blob."""
+        with suppress(IndexError):
+            return self._begun.popleft()
+        return self._begin()
 
     def _begin(self) -> str:
         ask = requests.begin_upload(self._client.root, self.name)

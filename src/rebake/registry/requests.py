@@ -109,6 +109,11 @@ def finish_upload(location: str, digest: str, data: bytes = b"") -> Ask:
     return Ask("PUT", urlunsplit(parts._replace(query=query)), {"Content-Type": "application/octet-stream"}, data)
 
 
+def cancel_upload(location: str) -> Ask:
+    """Source: Docker Registry HTTP API V2, "Canceling an Upload"; not every registry knows it."""
+    return Ask("DELETE", location)
+
+
 def next_location(asked: str, location: str) -> str:
     """Where an upload goes on; the registry may say so relative to what was asked."""
     return urljoin(asked, location)

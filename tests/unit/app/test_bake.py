@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rebake.app import bake, store
+from rebake.app.registries import Registries
 from rebake.core.home import Home
 from rebake.spec.compiled import compile_file
 
@@ -23,9 +24,9 @@ def test_a_home_inside_the_source_is_no_part_of_the_release(tmp_path: Path) -> N
     (tmp_path / "[my] home").mkdir()
     (tmp_path / "[my] home" / "agent.log").write_text("what rebake keeps")
     file = compile_file(tmp_path / "rebake.yaml", elsewhere.store)
-    inside = bake(home, file, tmp_path, lambda _line: None).release
-    again = bake(home, file, tmp_path, lambda _line: None)
+    inside = bake(home, file, tmp_path, Registries({}), lambda _line: None).release
+    again = bake(home, file, tmp_path, Registries({}), lambda _line: None)
     assert again.release.digest == inside.digest
     (tmp_path / "[my] home").rename(tmp_path.parent / f"{tmp_path.name}-moved")
-    assert bake(elsewhere, file, tmp_path, lambda _line: None).release.digest == inside.digest
+    assert bake(elsewhere, file, tmp_path, Registries({}), lambda _line: None).release.digest == inside.digest
     assert store(elsewhere).release(inside.digest) == inside

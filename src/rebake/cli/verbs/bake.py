@@ -22,12 +22,15 @@ def command(*, file: Path, push: bool, as_json: bool) -> int:
     """Bake the source that rebake.yaml names into a release, and print its digest."""
     home = Session().home
     described = workshop.read_file(home, file)
-    result = workshop.bake(home, described, notice)
-    for text in result.notes:
-        notice(text)
-    doc = document(result)
-    if push:
-        doc["pushed"] = workshop.push(home, described, doc["release"], notice)
+    with workshop.registries() as there:
+        if push:
+            workshop.prepare(described, there)
+        result = workshop.bake(home, described, there, notice)
+        for text in result.notes:
+            notice(text)
+        doc = document(result)
+        if push:
+            doc["pushed"] = workshop.push(home, described, doc["release"], there, notice)
     if as_json:
         emit_json(doc)
         return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from rebake.cli.session import Session, requested_by
 from rebake.cli.words import View, seconds, short
 from rebake.core.ids import timed_id
 from rebake.errors import RebakeError, Refused
+
+if TYPE_CHECKING:
+    from rebake.app.registries import Registries
 
 
 @click.command()
@@ -69,9 +72,12 @@ def command(
         return together.deploy(session, group, detach=detach, again=again, as_json=as_json)
     described = workshop.read_file(session.home, file)
     request = workshop.rollout_request(described, environment, from_afar=session.remote is not None)
-    digest = _release(session, described, release, as_json)
-    if session.remote is not None:
-        request |= workshop.handed_over(session.home, described, digest, lambda text: notice(f"  {text}"))
+    with workshop.registries() as there:
+        if session.remote is not None:
+            workshop.prepare(described, there)
+        digest = _release(session, described, release, there, as_json)
+        if session.remote is not None:
+            request |= workshop.handed_over(session.home, described, digest, there, lambda text: notice(f"  {text}"))
     document = {**request, "release": digest, "requested_by": requested_by(), "again": again}
     document["id"] = timed_id("r", time.time())  # so that it may be asked for again when the answer is lost
     try:
@@ -86,7 +92,9 @@ def command(
     return _detached(view, as_json) if detach and not view["outcome"] else _ended(view, as_json)
 
 
-def _release(session: Session, described: workshop.Described, release: str | None, as_json: bool) -> str:
+def _release(
+    session: Session, described: workshop.Described, release: str | None, there: Registries, as_json: bool
+) -> str:
     say = notice if as_json else line
     if release is not None:
         return workshop.release_for(session.home, described, release, lambda text: say(f"  {text}"))
@@ -94,9 +102,9 @@ def _release(session: Session, described: workshop.Described, release: str | Non
         from rich.console import Console
 
         with Console().status("baking") as spinner:
-            result = workshop.bake(session.home, described, spinner.update)
+            result = workshop.bake(session.home, described, there, spinner.update)
     else:
-        result = workshop.bake(session.home, described, lambda text: say(f"  {text}"))
+        result = workshop.bake(session.home, described, there, lambda text: say(f"  {text}"))
     reused = f", reused {' and '.join(result.reused)}" if result.reused else ""
     for text in result.notes:
         say(text)
