@@ -117,7 +117,7 @@ def _push(root: Path, store: Store, repository: str) -> float:
     """As the command does it: what can be got ready before the release is there is, while it is baked."""
     place = parse_repository(repository)
     with Registries(os.environ) as registries:
-        registries.prepare(place)
+        registries.prepare(store, place)
         digest = _bake(root)
         return _seconds(lambda: registries.push(store, digest, place, lambda _: None))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rebake.bake.ports import ImageSource, Memo, Progress
@@ -14,6 +15,7 @@ from rebake.release.store import Store
 
 if TYPE_CHECKING:
     from rebake.registry.client import RegistryClient
+    from rebake.registry.known import Known
     from rebake.registry.repository import Repository
     from rebake.registry.transfer import Pushed
 
@@ -67,26 +69,37 @@ class Registries:
         """Bases by reference, for `bake.ports.Images`."""
         return _Images(store, memo, self.client)
 
-    def prepare(self, repository: Reference) -> None:
-        """Get ready for a push, beside whatever is done before it: sign in, and begin the uploads that a change needs.
+    def prepare(self, store: Store, repository: Reference) -> None:
+        """Get ready for a push, beside whatever is done before it: sign in, begin the uploads that a change needs, and
+        ask for what was put there last.
 
-        Only the push waits for that; a registry that is away holds up nobody else.
+        Only the push waits for that; a registry that is away holds up nobody else, and is told by the push.
         """
-        work = lambda: self.repository(repository).prepare()  # noqa: E731
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(_UPLOADS)]
-        self._preparing[repository.name] = threads
-        for thread in threads:
+        from rebake.errors import PlatformError
+
+        def begin() -> None:
+            with suppress(PlatformError):
+                self.repository(repository).prepare()
+
+        def ask() -> None:
+            there = self.repository(repository)
+            with suppress(PlatformError):
+                for manifest in _known(store).of(there.place):
+                    there.has_manifest(manifest)
+
+        self._preparing[repository.name] = [
+            threading.Thread(target=work, daemon=True) for work in (ask, *[begin] * _UPLOADS)
+        ]
+        for thread in self._preparing[repository.name]:
             thread.start()
 
     def push(self, store: Store, digest: str, repository: Reference, progress: Progress) -> Pushed:
         """See `registry.transfer.push_release`."""
-        from rebake.registry.known import Known
         from rebake.registry.transfer import push_release
 
         for thread in self._preparing.pop(repository.name, ()):
             thread.join()
-        there, known = self.repository(repository), Known(store.root / _PUSHED)
-        return push_release(store, store.release(digest), there, progress, known)
+        return push_release(store, store.release(digest), self.repository(repository), progress, _known(store))
 
     def pull(self, store: Store, reference: Reference, progress: Progress) -> str:
         """The digest of a release by reference, which is in the store then. See `registry.transfer.pull_release`."""
@@ -97,6 +110,13 @@ class Registries:
         there = self.repository(reference)
         digest = reference.digest or there.resolve(reference.tag) or there.manifest(reference.tag).digest
         return digest if store.holds(digest) else pull_release(store, there, digest, progress).digest
+
+
+def _known(store: Store) -> Known:
+    """What was put where, as this store remembers it."""
+    from rebake.registry.known import Known
+
+    return Known(store.root / _PUSHED)
 
 
 class _Images:

@@ -41,7 +41,7 @@ def deploy(session: Session, file: Path, *, detach: bool, again: bool, as_json: 
         request = workshop.rollout_request(described, member.environment, from_afar=session.remote is not None)
         with workshop.registries() as there:
             if session.remote is not None:
-                workshop.prepare(described, there)
+                workshop.prepare(session.home, described, there)
             result = workshop.bake(session.home, described, there, lambda text: say(f"  {text}"))
             for text in result.notes:
                 say(text)

@@ -97,9 +97,11 @@ def registries() -> Registries:
     return Registries(os.environ)
 
 
-def prepare(described: Described, there: Registries) -> None:
+def prepare(home: Home, described: Described, there: Registries) -> None:
     """Get ready to push what is about to be baked. Raises: UsageError `no-repository`."""
-    there.prepare(_repository(described))
+    from rebake import app
+
+    there.prepare(app.store(home), _repository(described))
 
 
 def handed_over(home: Home, described: Described, digest: str, there: Registries, progress: Progress) -> dict[str, str]:

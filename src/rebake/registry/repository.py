@@ -60,6 +60,8 @@ class Repository:
         self._client, self.name, self._chunk = client, name, chunk
         self._begun: deque[str] = deque()
         """Places of uploads that were begun and wait for a blob."""
+        self._found: set[str] = set()
+        """Manifests that are there: whoever makes a repository does so for one command."""
 
     @property
     def place(self) -> str:
@@ -98,9 +100,13 @@ class Repository:
         return "oci-subject" in answer.headers
 
     def has_manifest(self, digest: str) -> bool:
-        """Whether it is there, and so all that it names. Asked with the right to push, as what follows is."""
-        ask = requests.get_manifest(self._client.root, self.name, digest, head=True)
-        return self._send(ask, f"image {self.name}@{digest}", push=True, also=(404,)).status == 200
+        """Whether it is there, and so all that it names. Asked with the right to push, as what follows is; and once."""
+        if digest not in self._found:
+            ask = requests.get_manifest(self._client.root, self.name, digest, head=True)
+            if self._send(ask, f"image {self.name}@{digest}", push=True, also=(404,)).status != 200:
+                return False
+            self._found.add(digest)
+        return True
 
     # -- referrers -------------------------------------------------------------------------------------------------
 
@@ -156,10 +162,8 @@ class Repository:
     # -- blobs to the registry -------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Begin an upload before it is known of what: a connection is open then, and signed in. Errors are left to
-        what is done next, which meets them too."""
-        with suppress(PlatformError):
-            self._begun.append(self._begin())
+        """Begin an upload before it is known of what: a connection is open then, and signed in."""
+        self._begun.append(self._begin())
 
     def abandon(self) -> None:
         """Give up what was begun and is not needed. A registry that cannot do that clears it away by itself later."""

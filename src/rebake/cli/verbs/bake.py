@@ -24,7 +24,7 @@ def command(*, file: Path, push: bool, as_json: bool) -> int:
     described = workshop.read_file(home, file)
     with workshop.registries() as there:
         if push:
-            workshop.prepare(described, there)
+            workshop.prepare(home, described, there)
         result = workshop.bake(home, described, there, notice)
         for text in result.notes:
             notice(text)

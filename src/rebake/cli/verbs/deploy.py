@@ -74,7 +74,7 @@ def command(
     request = workshop.rollout_request(described, environment, from_afar=session.remote is not None)
     with workshop.registries() as there:
         if session.remote is not None:
-            workshop.prepare(described, there)
+            workshop.prepare(session.home, described, there)
         digest = _release(session, described, release, there, as_json)
         if session.remote is not None:
             request |= workshop.handed_over(session.home, described, digest, there, lambda text: notice(f"  {text}"))
