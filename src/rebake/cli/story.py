@@ -26,8 +26,7 @@ def chapter(view: View) -> tuple[Any, ...]:
     route = view.get("route") or {}
     checks = tuple((check["name"], check["state"]) for check in view.get("checks", ()))
     held = (view.get("held") or {}).get("why")
-    stuck = (view.get("stuck") or {}).get("problem")
-    return view["state"], view["step"], view["outcome"], route.get("candidate"), checks, held, stuck
+    return view["state"], view["step"], view["outcome"], route.get("candidate"), checks, held, hindrance(view)
 
 
 def progress_line(view: View) -> str:

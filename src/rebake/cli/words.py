@@ -100,15 +100,12 @@ def asks(view: View) -> str | None:
 
 
 def hindrance(view: View) -> str | None:
-    """Why the engine cannot go on.
+    """Why nothing can go on with a rollout.
 
-    >>> hindrance({"stuck": {"problem": "the disk is full", "remedy": "rebake gc"}})
+    >>> hindrance({"hindered": ["the engine cannot go on: the disk is full (rebake gc)"]})
     'the engine cannot go on: the disk is full (rebake gc)'
     """
-    stuck = view.get("stuck")
-    if not stuck:
-        return None
-    return f"the engine cannot go on: {stuck['problem']}" + (f" ({stuck['remedy']})" if stuck["remedy"] else "")
+    return "; ".join(view.get("hindered", ())) or None
 
 
 def frozen_line(freeze: View) -> str:

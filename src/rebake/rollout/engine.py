@@ -32,7 +32,7 @@ from rebake.rollout.places import is_vacant, platform_of
 from rebake.rollout.quiet import alike, is_quiet
 from rebake.rollout.route import desired_route, weights
 from rebake.rollout.sharing import frugal
-from rebake.rollout.view import Doc, environment_view, rollout_view
+from rebake.rollout.view import Doc, environment_view, hindrances, rollout_view
 from rebake.rollout.world import Command, Environment, Place, World
 from rebake.rollout.writing import entries_of, mates_of, puts_of
 
@@ -212,7 +212,7 @@ class Engine:
                 memory.recording.forget(router, memory.environment, now, judged=judged)
             if not (changed or acted or commands):
                 self._give_away(memory)
-        if changed or acted:
+        if changed or acted or hindrances(before, None) != hindrances(world, None):
             self.on_change(key)
         if acted or memory.recording.behind:
             return now

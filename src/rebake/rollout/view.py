@@ -67,7 +67,7 @@ def rollout_view(
         "reason": rollout.reason,
         "remedy": rollout.remedy,
         "held": _held(rollout),
-        "stuck": None if stuck is None else stuck.doc(),
+        "hindered": hindrances(world, stuck) if ended is None else [],
         "group": None if rollout.group is None else rollout.group.id,
         "taken_along": rollout.taken_along,
         "outcome": outcome,
@@ -176,7 +176,6 @@ def environment_view(
         if fleet is not None:
             share = shares.get(fleet.id, 0) / FULL if routed else live[cohort]
             route[fleet.revision.digest] = route.get(fleet.revision.digest, 0.0) + share
-    hindered = [] if stuck is None else [stuck.sentence()]
     return {
         "service": environment.service,
         "environment": environment.environment,
@@ -193,7 +192,7 @@ def environment_view(
         "frozen": [freeze_view(freeze) for freeze in freezes if now < freeze.until],
         "waiting": [waiting.id for waiting in environment.queue],
         "previous": [fleet.revision.digest for fleet in environment.previous],
-        "problems": hindered + (problems(environment, world) if elsewhere is None else [sentence(elsewhere)]),
+        "problems": problems(environment, world, stuck) if elsewhere is None else [sentence(elsewhere)],
         "instances": [_instance(environment, i) for i in world.instances],
         "runs": [_run(environment, run, now) for run in environment.runs],
         "next_run": _next_run(environment, plan, now) if elsewhere is None else None,
@@ -259,17 +258,23 @@ def _instance(environment: Environment, instance: Instance) -> Doc:
     }
 
 
-def problems(environment: Environment, world: World) -> list[str]:
-    """What a person should know, as sentences with the next command."""
-    name, found = environment.environment, []
+def hindrances(world: World, stuck: Stuck | None) -> list[str]:
+    """Why nothing can go on now, whatever a rollout waits for: cause, place and what to do, as sentences."""
+    found = [] if stuck is None else [stuck.sentence()]
     if not world.instances_known:
         found.append(f"the platform cannot be observed now, and nothing is changed meanwhile: {world.unseen}")
     if not world.route_known:
         found.append(f"the route cannot be read now, and is left as it is: {world.unheard}")
-    if world.unread and environment.rollout is not None:
-        found.append(f"what became of users' requests cannot be read, so nothing is judged: {world.unread}")
     if world.route is not None and world.route.problem:
         found.append(f"the route is not served: {world.route.problem}")
+    return found
+
+
+def problems(environment: Environment, world: World, stuck: Stuck | None = None) -> list[str]:
+    """What a person should know, as sentences with the next command."""
+    name, found = environment.environment, hindrances(world, stuck)
+    if world.unread and environment.rollout is not None:
+        found.append(f"what became of users' requests cannot be read, so nothing is judged: {world.unread}")
     stable = environment.stable
     if stable is not None and stable.plan.schedule is not None:
         if stable.streak:

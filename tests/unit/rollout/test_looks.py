@@ -66,13 +66,13 @@ def test_a_full_disk_is_told_with_place_remedy_and_since_when(shop: Shop) -> Non
         "where": "/home/state.db",
         "remedy": "free space",
     }
-    assert view["rollout"]["stuck"] == view["stuck"]
+    assert view["rollout"]["hindered"] == view["problems"][:1]
     assert view["problems"][0] == (
         f"the engine cannot go on since {view['stuck']['since']}: the disk is full [/home/state.db] (free space)"
     )
     live = shop.engine.rollout_view(KEY, view["rollout"]["rollout"])
     assert live is not None
-    assert live["stuck"] == view["stuck"]
+    assert live["hindered"] == view["rollout"]["hindered"]
 
 
 def test_what_is_healthy_is_shown_as_healthy_while_nothing_can_be_written(shop: Shop) -> None:

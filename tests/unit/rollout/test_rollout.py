@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rebake.cli.story import progress_line
 from rebake.errors import Permanent
 from rebake.ledger.ports import Put
 from rebake.platforms.model import Drift
@@ -489,6 +490,29 @@ def test_a_platform_that_cannot_be_observed_changes_nothing(shop: Shop) -> None:
         "the platform cannot be observed now, and nothing is changed meanwhile: no answer [prod-eu] (rebake doctor)"
         in told
     )
+
+
+def test_a_platform_that_refuses_its_login_is_told_by_the_rollout_that_waits_for_it(shop: Shop) -> None:
+    shop.serving(A)
+    rollout, refuses, changes = shop.deploy(B), True, list[str]()
+    shop.tick()
+
+    def login(_call: str, _subject: str) -> None:
+        if refuses:
+            raise Permanent("unauthorized", "the login is refused", where="prod-eu", remedy="rebake doctor")
+
+    shop.platform.fail, shop.engine.on_change = login, changes.append
+    for _ in range(20):
+        shop.tick(1.0)
+    assert changes == [KEY]  # whoever watches is told once
+    view = shop.engine.rollout_view(KEY, rollout)
+    assert view is not None
+    (told,) = view["hindered"]
+    assert told.endswith("the login is refused [prod-eu] (rebake doctor)")
+    assert told in progress_line(view)
+    refuses = False
+    view = shop.until_over(rollout)
+    assert (view["outcome"], view["hindered"]) == ("promoted", [])
 
 
 def test_a_route_that_cannot_be_read_is_told_with_its_reason(shop: Shop) -> None:
