@@ -23,6 +23,7 @@ from rebake.testing.simulation.scenario import HOUR, of_jobs
 
 from .mistakes import MISTAKES, believe_a_clock_that_was_set
 from .mistakes_of_jobs import MISTAKES_OF_JOBS
+from .mistakes_of_reboots import MISTAKES_OF_REBOOTS, has_a_reboot
 from .mistakes_of_workers import MISTAKES_OF_WORKERS
 
 Patch = pytest.MonkeyPatch
@@ -298,16 +299,18 @@ def sets_the_clock_forward(seed: int) -> bool:
 
 CONCERNED: dict[Callable[[Patch], None], Callable[[int], bool]] = {
     believe_a_clock_that_was_set: sets_the_clock_forward,
+    **dict.fromkeys(MISTAKES_OF_JOBS, of_jobs),
+    **dict.fromkeys(MISTAKES_OF_REBOOTS, has_a_reboot),
 }
 """Which seeds can show a mistake at all, where few can."""
 
 
 @pytest.mark.parametrize(
     ("mutation", "limit"),
-    (MUTATIONS | MISTAKES | MISTAKES_OF_WORKERS | MISTAKES_OF_JOBS).items(),
+    (MUTATIONS | MISTAKES | MISTAKES_OF_WORKERS | MISTAKES_OF_JOBS | MISTAKES_OF_REBOOTS).items(),
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_mistake_in_the_engine_is_caught(monkeypatch: Patch, mutation: Callable[[Patch], None], limit: int) -> None:
     mutation(monkeypatch)
-    concerned = of_jobs if mutation in MISTAKES_OF_JOBS else CONCERNED.get(mutation, lambda _seed: True)
+    concerned = CONCERNED.get(mutation, lambda _seed: True)
     assert seeds_until_caught(limit, concerned) is not None, f"{mutation.__name__} was not caught within {limit} seeds"

@@ -42,9 +42,9 @@ def test_runs_reach_every_ending_and_every_kind_of_trouble() -> None:
     assert {"promoted", "rolled-back", "stopped", "failed", "refused"} <= endings
     modes = {h.mode for outcome in outcomes for h in outcome.scenario.happenings if h.what == "fault"}
     assert modes == {*MODES, *LOOKS, *COMMITS, *STORE}
-    troubles = {h.what for outcome in outcomes for h in outcome.scenario.happenings}
+    troubles = {h.mode if h.what == "aim" else h.what for outcome in outcomes for h in outcome.scenario.happenings}
     assert troubles >= {"die", "die-all", "hang", "lie", "rot", "sour", "quota", "clock", "edge-restart", "stranger"}
-    assert troubles >= {"reroute", "pardon", "quiet", "drift"}
+    assert troubles >= {"reroute", "pardon", "quiet", "drift", "reboot"}
 
 
 def test_a_failing_history_shrinks_to_what_it_needs() -> None:
@@ -175,3 +175,44 @@ def test_an_instance_seen_starting_late_has_its_whole_start_time() -> None:
         Happening(45, "fault", "observe", "stale", 6),
     )
     assert _run(3104, 46, 2, *ahead).violations == []
+
+
+def test_a_route_that_was_decided_long_ago_is_not_written() -> None:
+    """4: r-001-3 of stable was taken out of the route, healthy and wanted"""
+    scenario = Scenario(
+        seed=2382,
+        steps=95,
+        engines=1,
+        happenings=(
+            Happening(0, "deploy", "a"),
+            Happening(28, "fault", "retire", "twice", 2),
+            Happening(29, "resize", "e", value=79),
+            Happening(59, "fault", "retire", "failed-done", 5),
+            Happening(60, "deploy", "f", value=10),
+            Happening(67, "fault", "retire", "pause-before", 1),
+            Happening(74, "fault", "launch", "kill-during", 4),
+            Happening(83, "deploy", "d", value=11),
+            Happening(86, "reboot", mode="back", value=2),
+        ),
+    )
+    assert simulate(scenario).violations == []
+
+
+def test_a_balancer_that_tells_half_of_what_it_knows_ends_no_instance() -> None:
+    """5: r-002-1 was retired while users were sent to it"""
+    scenario = Scenario(
+        seed=22736,
+        steps=39,
+        engines=1,
+        happenings=(
+            Happening(0, "deploy", "a"),
+            Happening(3, "fault", "launch", "pause-after", 3),
+            Happening(21, "fault", "launch", "failed-late", 2),
+            Happening(22, "deploy", "f", value=15),
+            Happening(33, "drift", "candidate", value=6),
+            Happening(37, "fault", "commit", "pause-before", 1),
+            Happening(37, "fault", "apply", "delayed", 4),
+            Happening(38, "fault", "read", "partial", 1),
+        ),
+    )
+    assert simulate(scenario).violations == []

@@ -22,7 +22,7 @@ from rebake.rollout.world import Job
 from rebake.rollout.writing import entry, under_way
 
 STALE_SECONDS = 2.0
-"""A look that is older than this is not believed when an instance is to be ended."""
+"""A look that is older than this is not believed when an instance is to be ended, or the route to be written."""
 
 _AGAIN_SECONDS: Mapping[type, float] = {ApplyRoute: 1.0, RemoveRoute: 1.0, Retire: 0.5, Launch: 5.0}
 """A repeated action is sent again no sooner than this: the world needs a moment to show it."""
@@ -49,11 +49,15 @@ class Actor:
         self._wake = wake
 
     def act(self, memory: Memory, actions: Sequence[Action]) -> bool:
-        """Do what was recorded; then record how it went."""
+        """Do what was recorded; then record how it went. What would take away from what serves, and is left when
+        another action took long, is decided anew, on what is so then."""
         outcomes: list[Draft] = []
+        began = self.ports.clock.now()
         for action in actions:
             attempt = memory.attempts.get(action.id)
             now = self.ports.clock.now()
+            if outcomes and now - began >= STALE_SECONDS and isinstance(action, ApplyRoute | RemoveRoute | Retire):
+                continue
             if attempt is not None and attempt.at <= now < attempt.next_at:
                 continue
             if isinstance(action, Retire) and self._recovered(memory, action.instance, now):

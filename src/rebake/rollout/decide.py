@@ -15,9 +15,9 @@ from rebake.rollout.actions import ApplyRoute, Decision, Prepare, RemoveRoute, R
 from rebake.rollout.commands import obey
 from rebake.rollout.draft import Draft
 from rebake.rollout.events import LOST_SECONDS, check_id, prepare_id
-from rebake.rollout.fleets import healthy, keep, serving
+from rebake.rollout.fleets import healthy, is_whole, keep, serving
 from rebake.rollout.journey import follow
-from rebake.rollout.present import dated, in_the_present
+from rebake.rollout.present import dated, in_the_present, rebooted
 from rebake.rollout.route import desired_route, drained, weights
 from rebake.rollout.runs import tend
 from rebake.rollout.shares import candidate_size
@@ -67,7 +67,7 @@ def decide(environment: Environment, world: World, now: float) -> Decision:
     _settle_route(draft)
     _start_jobs(draft)
     return Decision(
-        environment=dated(draft.environment, environment, world.boot),
+        environment=dated(draft.environment, environment, world),
         actions=tuple(draft.actions),
         notes=tuple(draft.notes),
         quarantine=draft.quarantine,
@@ -95,8 +95,12 @@ def _note_lost(draft: Draft) -> None:
 
     stable = lost(environment.stable, environment.stable_lost_at)
     candidate = lost(environment.candidate, environment.candidate_lost_at)
-    if (stable, candidate) != (environment.stable_lost_at, environment.candidate_lost_at):
-        draft.update(stable_lost_at=stable, candidate_lost_at=candidate)
+    fell = environment.fell_at
+    if stable is not None and candidate is not None and abs(stable - candidate) <= LOST_SECONDS:
+        fell = fell if fell is not None else draft.now
+    elif is_whole(environment.stable, world) and is_whole(environment.candidate, world):
+        fell = None
+    draft.update(stable_lost_at=stable, candidate_lost_at=candidate, fell_at=fell)
     if environment.rollout is not None and (stable or candidate):
         draft.wake(draft.now + 0.5)
 
@@ -113,7 +117,8 @@ def _keep_fleets(draft: Draft) -> None:
 
 
 def _keep(draft: Draft, fleet: Fleet, wanted: int) -> Fleet:
-    kept = keep(fleet, draft.world, draft.now, wanted)
+    fell = rebooted(draft.environment, draft.world.boot)
+    kept = keep(fleet, draft.world, draft.now, wanted, fell=fell)
     draft.actions += kept.actions
     draft.notes += kept.notes
     draft.wake(kept.wake_at)
@@ -187,7 +192,7 @@ def _settle_route(draft: Draft) -> None:
     if world.route is not None and environment.served == version:
         found = {f: format_share(w) for f, w in world.route.weights.items()}
         draft.note("drift", {"route": environment.key, "expected": _shares(environment), "found": found})
-        draft.update(served=None)  # noted once, however long it takes until it is served again
+    draft.update(served=None)  # noted once; and a route that was never read back did not drift
     draft.actions.append(ApplyRoute(f"route:{version}", wanted))
     stuck = world.route is not None and world.route.problem
     draft.wake(draft.now + (STUCK_LOOK_SECONDS if stuck else 0.02))

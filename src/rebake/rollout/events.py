@@ -20,7 +20,7 @@ from rebake.rollout.plan import Plan
 from rebake.rollout.route import at_last_step, desired_route, mirroring, served, stages
 from rebake.rollout.shares import candidate_size, realised
 from rebake.rollout.states import Event, State
-from rebake.rollout.world import MOST_FAILURES, Environment, Job, Rollout, World
+from rebake.rollout.world import Environment, Job, Rollout, World
 from rebake.traffic.ports import EnvironmentRoute
 
 START_ATTEMPTS = 3
@@ -382,7 +382,7 @@ def _candidate_lost(look: Look) -> Seen | None:
         return None
     if look.plan.schedule is not None and look.environment.stable is not None and look.environment.stable.streak:
         return None  # stable's own runs fail too: the judge compares them
-    gone = lost is not None and look.now - lost >= LOST_SECONDS and not _both_fell(look)
+    gone = lost is not None and look.now - lost >= LOST_SECONDS and not _coming_back(look)
     if not look.plan.routed:  # nobody waits for it while it starts: stable does all of the work
         gone = (gone and bool(fleet.sick)) or any(f.decisive for f in fleet.streak)
     if not gone and len(fleet.streak) < START_ATTEMPTS:
@@ -398,14 +398,13 @@ def _candidate_lost(look: Look) -> Seen | None:
     )
 
 
-def _both_fell(look: Look) -> bool:
-    """Whether the candidate is on its way back from what took all of stable at the same time: a reboot, say. That says
-    nothing against it, so it has the time that it has at every start; if it uses it up, or falls again, it is lost."""
-    stable, fleet, lost = look.environment.stable, look.environment.candidate, look.environment.candidate_lost_at
-    if stable is None or fleet is None or lost is None:
-        return False
-    fell = [f for f in stable.failures if f.served and abs(f.at - lost) <= LOST_SECONDS]
-    if len(fell) < min(stable.plan.instances, MOST_FAILURES):
+def _coming_back(look: Look) -> bool:
+    """Whether the candidate is on its way back from what took all of stable at the same time: a reboot, say; or there
+    is no stable that could serve instead. That it fell says nothing against it then, so it has the time that it has at
+    every start; if it uses it up, or falls again, it is lost."""
+    fleet = look.environment.candidate
+    together = look.environment.fell_at is not None or look.environment.stable is None
+    if fleet is None or not together:
         return False
     return bool(fleet.starting or fleet.pending) and not any(f.decisive for f in fleet.streak)
 

@@ -75,14 +75,14 @@ def instance_spec(fleet: Fleet, number: int) -> InstanceSpec:
     )
 
 
-def _failure(fleet: Fleet, instance: Instance, now: float) -> Failure | None:
-    """Why this instance failed, or None."""
+def _failure(fleet: Fleet, instance: Instance, now: float, fell: bool) -> Failure | None:
+    """Why this instance failed, or None. `fell`: what ended, ended with its machine."""
     if instance.state == "exited":
         if _did_its_stint(fleet, instance, now):
             return None
         why = f"instance {instance.id} ended: {instance.exit or 'exit unknown'}"
         clean = not fleet.plan.routed and instance.exit == CLEAN_EXIT
-        return Failure(instance.id, now, why, served=instance.was_healthy, clean=clean)
+        return Failure(instance.id, now, why, served=instance.was_healthy or fell, clean=clean)
     limit = fleet.plan.run.health.start_timeout_ms / 1000
     if instance.state == "starting" and now - fleet.starting.get(instance.id, now) > limit:
         seen = instance.detail or "no answer"
@@ -102,11 +102,11 @@ def _since(known: Mapping[str, float], ids: set[str], now: float) -> dict[str, f
     return {i: known.get(i, now) for i in sorted(ids)}
 
 
-def _settle_failures(fleet: Fleet, members: Sequence[Instance], now: float) -> Kept:
+def _settle_failures(fleet: Fleet, members: Sequence[Instance], now: float, fell: bool) -> Kept:
     actions: list[Action] = []
     notes: list[Note] = []
     for instance in members:
-        failure = _failure(fleet, instance, now)
+        failure = _failure(fleet, instance, now, fell)
         if failure is None:
             if instance.state == "exited":
                 actions.append(Retire(f"retire:{instance.id}", instance.id, 0, "it ended with exit code 0"))
@@ -160,7 +160,7 @@ def _registered(instance: Instance, world: World, *, routed: bool) -> bool:
         return True
     if route is None or not route.weights.get(instance.fleet, 0):
         return False
-    told = instance.fleet in route.healthy or instance.fleet in route.unhealthy
+    told = instance.fleet in route.healthy and instance.fleet in route.unhealthy
     known = (route.healthy.get(instance.fleet, frozenset()), route.unhealthy.get(instance.fleet, frozenset()))
     return not told or any(instance.id in ids for ids in known)
 
@@ -200,6 +200,12 @@ def _unwell(fleet: Fleet, members: Sequence[Instance], now: float) -> Fleet:
     return fleet if known else replace(fleet, sick=sick, starting=starting)
 
 
+def is_whole(fleet: Fleet | None, world: World) -> bool:
+    """Whether there are instances of a fleet, and each is healthy."""
+    members = () if fleet is None else world.of(fleet.id)
+    return bool(members) and all(i.healthy and i.state == "running" for i in members)
+
+
 def all_is_well(fleet: Fleet, members: Sequence[Instance], wanted: int) -> bool:
     """The usual look, which finds all that is wanted, healthy and as released, and nothing under way: told at once."""
     if fleet.failures or fleet.leaving or fleet.sick or fleet.pending or fleet.starting or len(members) != wanted:
@@ -207,14 +213,18 @@ def all_is_well(fleet: Fleet, members: Sequence[Instance], wanted: int) -> bool:
     return all(i.healthy and i.state == "running" and not i.drift for i in members)
 
 
-def keep(fleet: Fleet, world: World, now: float, wanted: int) -> Kept:
-    """One look at one fleet: what must be started, taken out and retired so that `wanted` good instances serve."""
+def keep(fleet: Fleet, world: World, now: float, wanted: int, *, fell: bool = False) -> Kept:
+    """One look at one fleet: what must be started, taken out and retired so that `wanted` good instances serve.
+
+    Args:
+        fell: this is the first look after a reboot: what ended, ended with its machine.
+    """
     if not world.instances_known:
         return Kept(fleet)
     members = world.of(fleet.id)
     if all_is_well(fleet, members, wanted):
         return Kept(fleet)
-    failed = _settle_failures(fleet, members, now)
+    failed = _settle_failures(fleet, members, now, fell)
     drift = _note_drift(failed.fleet, members)
     fleet = _still_pending(_unwell(drift.fleet, members, now), members, now)
     retired = {a.instance for a in failed.actions if isinstance(a, Retire)}

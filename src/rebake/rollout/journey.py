@@ -201,6 +201,7 @@ def end_rollout(draft: Draft, rollout: Rollout) -> None:
         previous=previous,
         stable_lost_at=None,
         candidate_lost_at=None,
+        fell_at=None,
     )
 
 

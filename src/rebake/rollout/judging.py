@@ -7,6 +7,9 @@ the evidence, in one document: after a kill the judge goes on with exactly the r
 Where a route keeps none, a tick is what two readings of its counters differ by, if the weights were the same: what
 happened while the route was changing is counted for people, not for the judge.
 
+What was served from when both fleets were gone at once (a reboot, say) until both are whole again is counted for
+people, not for the judge: who comes up first answers first, and that says nothing about a release.
+
 Workers are judged by what their instances did: `working`. A scheduled job is judged by its runs: each was drawn by lot
 with a known share, as a request is.
 """
@@ -39,6 +42,8 @@ from rebake.traffic.ports import Counters, RouteObservation, Sample, Samples
 
 _LOG = logging.getLogger("rebake.judging")
 
+SETTLED_SECONDS = 1.0
+"""Records of requests come a moment after them."""
 COURSE_LENGTH = 240
 """Points of the evidence's course that are kept for people."""
 
@@ -86,6 +91,7 @@ class Judging:
         self._counted: tuple[str, ...] = ()
         self._begun: float | None = None
         self._until = 0.0
+        self._fell_until: float | None = None
         self._step: tuple[int, int] | None = None
         self.totals: dict[str, Counters] = {"stable": Counters(), "candidate": Counters()}
         self.shielded = 0
@@ -157,17 +163,27 @@ class Judging:
             return self.verdict
         reading = None if route is None else readings.read(environment, route, now)
         grown = None if reading is None or self._last is None else readings.grown(self._last, reading)
+        fell = self._fell(environment, instances, now)
         if not readings.too_near(self._last, reading):
             self._last = reading or self._last
         if self._judge is None:
             self._begin(self._beginning(rollout, reading, samples is not None), now)
         if samples is None:
-            self._take_counters(environment, grown)
+            self._take_counters(environment, grown, judged=not fell)
         else:
-            self._take_records(environment, samples.samples, grown, now)
+            self._take_records(environment, samples.samples, grown, now, judged=not fell)
         self._hear(None if route is None else self._split(environment, route), now, metrics)
         self._distrust(rollout)
         return self.verdict
+
+    def _fell(self, environment: Environment, instances: Sequence[Instance] | None, now: float) -> bool:
+        """Whether what was served since the look before says nothing: both fleets are on their way back."""
+        fleets = [fleet.id for fleet in (environment.stable, environment.candidate) if fleet is not None]
+        up = {i.fleet for i in instances or () if i.healthy}
+        gone = instances is not None and len(fleets) == 2 and not up.intersection(fleets)
+        if gone or environment.fell_at is not None:
+            self._fell_until = now
+        return self._fell_until is not None and 0 <= now - self._fell_until < SETTLED_SECONDS
 
     def _hear(self, split: Split | None, now: float, metrics: Sequence[MetricReading]) -> None:
         """Have the service's own metrics judged. Readings wait while nobody knows how the work is split."""
@@ -231,7 +247,7 @@ class Judging:
         return f"rebake judge metrics {self._plan.environment}"
 
     def _take_records(
-        self, environment: Environment, samples: Sequence[Sample], grown: Grown | None, now: float
+        self, environment: Environment, samples: Sequence[Sample], grown: Grown | None, now: float, *, judged: bool
     ) -> None:
         """Judge what finished, second by second, each with the weights that dealt it; then check by the counters, which
         also know what was dealt and has not finished, that the weights are kept."""
@@ -245,11 +261,11 @@ class Judging:
             ours = sample.fleets.get(candidate.id, Arm())
             theirs = sample.fleets.get(stable.id, Arm()) if stable is not None else Arm()
             self._add_up(theirs, ours)
-            if stable is not None and sample.weights.keys() <= {stable.id, candidate.id}:
+            if judged and stable is not None and sample.weights.keys() <= {stable.id, candidate.id}:
                 arms = replace(theirs, started=0), replace(ours, started=0)
                 during = float(sample.at), min(sample.at + 1.0, now)
                 self._judge_tick(rollout, share, self._dealt(rollout, share, arms), arms, during, pairs)
-        if grown is not None and grown.share and stable is not None:
+        if judged and grown is not None and grown.share and stable is not None:
             finished_none = Arm(started=grown.stable.started), Arm(started=grown.candidate.started)
             if rollout.plan.sticky is not None:  # callers who come again are not dealt again
                 finished_none = Arm(started=0), Arm(started=0)
@@ -284,12 +300,12 @@ class Judging:
                 self._judge_tick(rollout, run.share, run.share / FULL, arms, (run.began, run.ended or now))
         self._counted = tuple(run.instance for run in environment.runs if run.ended is not None)
 
-    def _take_counters(self, environment: Environment, grown: Grown | None) -> None:
+    def _take_counters(self, environment: Environment, grown: Grown | None, *, judged: bool) -> None:
         if grown is None:
             return
         self._add_up(grown.stable, grown.candidate)
         rollout = environment.rollout
-        if grown.share is not None and environment.stable is not None and rollout is not None:
+        if judged and grown.share is not None and environment.stable is not None and rollout is not None:
             weight, arms = self._realised(rollout, grown), (grown.stable, grown.candidate)
             self._judge_tick(rollout, grown.share, weight, arms, (grown.since, grown.until))
 

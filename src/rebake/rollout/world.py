@@ -27,7 +27,7 @@ class Failure:
 
     Attributes:
         decisive: another try would show nothing more (it used its whole start time).
-        served: it had been healthy once.
+        served: it had been healthy once, or ended with its machine: nothing is told by it against the next one.
         clean: a worker that ended with exit code 0, too soon to have done its stint.
     """
 
@@ -239,6 +239,7 @@ class Environment:
         previous: fleets that were stable before, newest first: what undo goes back to.
         queue: rollouts that wait for their turn, oldest first.
         stable_lost_at, candidate_lost_at: since when no instance of the cohort is healthy.
+        fell_at: when both cohorts were lost at once, by a reboot, say; None once both are whole again.
         served: version of the route last read back as served; a later difference is drift.
         down: a person took the environment down.
         platform: where its instances were asked for last: a late one may still come when no fleet is left.
@@ -258,6 +259,7 @@ class Environment:
     leaving: tuple[Leaving, ...] = ()
     stable_lost_at: float | None = None
     candidate_lost_at: float | None = None
+    fell_at: float | None = None
     served: str | None = None
     down: bool = False
     platform: str | None = None

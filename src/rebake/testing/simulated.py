@@ -85,6 +85,7 @@ class _Process:
     sick: str | None = None
     was_healthy: bool = False
     drift: tuple[Drift, ...] = ()
+    late_seconds: float = 0.0
 
 
 class SimulatedPlatform:
@@ -144,7 +145,8 @@ class SimulatedPlatform:
         age = now - process.started_at
         if behaviour.runs_seconds is not None and age >= behaviour.runs_seconds:
             process.exit = process.exit or behaviour.ends
-        up = behaviour.healthy and process.sick is None and process.exit is None and age >= behaviour.start_seconds
+        awake = age >= behaviour.start_seconds + process.late_seconds
+        up = behaviour.healthy and process.sick is None and process.exit is None and awake
         process.was_healthy = process.was_healthy or up
         state = "running" if process.was_healthy else "starting"
         if process.stop_at is not None:

@@ -9,6 +9,7 @@ import pytest
 from rebake.core.clock import Boot
 from rebake.rollout.present import in_the_present
 from rebake.rollout.states import State
+from rebake.rollout.world import Place
 from tests.unit.rollout.world import CANARY, KEY, Shop
 
 A, B = ("sha256:" + c * 64 for c in "ab")
@@ -116,6 +117,19 @@ def test_across_a_reboot_a_time_that_lies_ahead_is_taken_as_now(shop: Shop) -> N
     assert shop.state is State.SOAKING
     go(shop, 10.0)
     assert shop.ended(rollout) is not None
+
+
+def test_a_reboot_with_a_wrong_clock_ends_no_wait_where_instances_and_edge_are_on_that_machine(shop: Shop) -> None:
+    """Nobody served or watched meanwhile, and no clock tells how long that was."""
+    shop.deploy(B, soak_ms=60_000)
+    shop.until_state(State.SOAKING)
+    here = replace(shop.environment, place=Place("home", "machine", "/home"))
+    later = shop.clock.now() + HOUR
+    told = in_the_present(here, later, Boot("another boot", later))
+    assert told.rollout is not None
+    assert (told.rollout.promoted_at, told.rollout.entered_at) == (later, later)
+    assert here.rollout is not None
+    assert told.rollout.requested_at == here.rollout.requested_at
 
 
 def test_an_environment_at_rest_is_not_written_down_for_its_clock(shop: Shop) -> None:

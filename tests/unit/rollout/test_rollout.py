@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rebake.cli.story import progress_line
-from rebake.errors import Permanent
+from rebake.errors import Permanent, Transient
 from rebake.ledger.ports import Put
 from rebake.platforms.model import Drift
 from rebake.rollout.plan import HttpCheck, Strategy
@@ -370,6 +370,7 @@ def test_instances_that_fall_together_say_nothing_against_their_starting_again(s
 
 def rebooted(shop: Shop) -> None:
     """Everything that ran is gone, and an engine is started anew."""
+    shop.clock.reboot()
     for name in list(shop.platform.processes):
         shop.platform.kill(name)
     shop.start_engine()
@@ -386,6 +387,64 @@ def test_a_rollout_goes_on_after_a_reboot_though_the_candidate_takes_longer_to_s
     assert shop.state is State.HOLDING
     assert shop.environment.rollout is not None
     assert shop.environment.rollout.id == rollout
+
+
+def test_who_comes_up_first_after_a_reboot_is_not_judged_by_it(shop: Shop) -> None:
+    """Until both fleets are whole again stable alone answers: no harm, and no route that is not kept."""
+    shop.serving(A)
+    shop.platform.behaviour(B).start_seconds = 12
+    shop.deploy(B, strategy=Strategy("canary", steps=(5000,), hold_ms=30_000))
+    shop.until_state(State.HOLDING)
+    rebooted(shop)
+
+    def whole() -> bool:
+        judging = shop.engine.memory(KEY).judging
+        assert judging is not None
+        assert judging.verdict is None or judging.verdict.fault is None
+        return shop.state is not State.HOLDING
+
+    shop.until(whole, 60)
+    assert shop.state is State.SHIFTING
+
+
+def test_what_a_reboot_ended_while_it_started_is_started_again(shop: Shop) -> None:
+    shop.serving(A)
+    shop.platform.behaviour(B).start_seconds = 5
+    rollout = shop.deploy(B, instances=4)
+    shop.until_state(State.LAUNCHING)
+    shop.tick()
+    rebooted(shop)
+    assert shop.until_over(rollout)["outcome"] == "promoted"
+
+
+def test_what_a_reboot_ended_is_found_by_the_first_look_that_shows_instances(shop: Shop) -> None:
+    shop.serving(A)
+    shop.platform.behaviour(B).start_seconds = 5
+    rollout = shop.deploy(B, instances=4)
+    shop.until_state(State.LAUNCHING)
+    shop.tick()
+    rebooted(shop)
+    shop.platform.fail = lambda call, _subject: _unseen() if call == "observe" else None
+    shop.tick()
+    shop.platform.fail = lambda _call, _subject: None
+    assert shop.until_over(rollout)["outcome"] == "promoted"
+
+
+def _unseen() -> None:
+    raise Transient("platform-away", "the platform does not answer", retry_after_seconds=1.0)
+
+
+def test_the_first_candidate_of_all_has_its_start_time_after_a_reboot(shop: Shop) -> None:
+    """There is nothing else that could serve."""
+    shop.platform.behaviour(A).start_seconds = 8
+    rollout = shop.deploy(A, soak_ms=0)
+    shop.until_state(State.SHIFTING)
+    rebooted(shop)
+    shop.router.fail = lambda call, _subject: _unseen() if call == "read" else None  # nor does the edge answer yet
+    for _ in range(60):
+        shop.tick()
+    shop.router.fail = lambda _call, _subject: None
+    assert shop.until_over(rollout)["outcome"] == "promoted"
 
 
 def test_a_candidate_that_does_not_come_back_from_a_reboot_is_taken_back(shop: Shop) -> None:

@@ -80,7 +80,7 @@ class Causes:
         if self.reality.unrouted:
             told = harmful and any(rule.name != SILENT for rule in plan.judge.metrics)
             return None if told else self._unfit(rollout, plan, release)
-        return None if harmful else "its release answers every request well"
+        return None if harmful or self._unfit(rollout, plan, release) is None else "its release answers well"
 
     def _unfit(self, rollout: str, _plan: Plan, release: str) -> str | None:
         kind = self.reality.kinds.get(release, "good")

@@ -38,6 +38,18 @@ MET = frozenset({State.SHIFTING, State.HOLDING, State.ASKING})
 WATCHED = MET | {State.SOAKING, State.FINISHING}
 
 
+def shares_asked(doc: Mapping[str, Any]) -> dict[str, int]:
+    """The weights that a document asks for."""
+    under_way, stable, candidate = doc.get("rollout"), doc.get("stable"), doc.get("candidate")
+    share = int(under_way["weight"]) if under_way is not None and candidate is not None else 0
+    shares = {}
+    if stable is not None:
+        shares[stable["id"]] = FULL - share
+    if candidate is not None:
+        shares[candidate["id"]] = share
+    return {f: w for f, w in shares.items() if w}
+
+
 def streak_of(fleet: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Failures of a fleet's document since it last proved that it stays up."""
     found = [f for f in fleet["failures"] if f["at"] > fleet["good_at"]]
@@ -105,6 +117,7 @@ class Keeping:
                 self._overdue("9", "a slot is not decided on", self._undecided(doc), doc)
             else:
                 self._overdue("4", "stable is not kept whole", self._short(seen, doc), doc)
+                self._overdue("5", "users find nobody, and there is somebody", self._unreached(seen, doc), doc)
                 self._overdue("6", "a broken stable blocks its fix", self._blocked(seen, doc), doc)
                 self._overdue("4", "the candidate is not kept at its step", self._below_its_step(seen, doc), doc)
             self._overdue("3", "a candidate that does not stay up keeps its users", self._failing(seen, doc), doc)
@@ -177,6 +190,18 @@ class Keeping:
         if len(streak) >= GIVE_UP_AFTER or len(alive) + len(stable["pending"]) >= stable["plan"]["instances"]:
             return False
         return backoff_seconds(len(streak)) or 0.001
+
+    def _unreached(self, seen: Seen, doc: Mapping[str, Any]) -> bool:
+        """Whether a fleet that is to have users has healthy instances, and the route names none of them."""
+        if self.reality.unrouted or (seen.route is None and self.reality.route is not None):
+            return False
+        route = self.reality.route
+        called = {} if route is None else {f.fleet: {e.instance for e in f.endpoints} for f in route.fleets}
+        for fleet in shares_asked(doc):
+            fit = {i.id for i in seen.instances.values() if i.fleet == fleet and i.healthy}
+            if fit and not fit & called.get(fleet, set()):
+                return True
+        return False
 
     def _below_its_step(self, seen: Seen, doc: Mapping[str, Any]) -> bool | float:
         """Whether fewer workers of the candidate than its step takes run or are on their way; failures let it wait."""

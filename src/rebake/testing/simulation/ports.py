@@ -167,7 +167,7 @@ class FaultyRouter(_Port):
     def observe(self, service: str, environment: str) -> RouteObservation | None:
         reality = self.reality
         mode, value = reality.faults.take("read")
-        if mode == "failed":
+        if mode == "failed" or reality.clock.at < reality.edge_at:
             raise _away("read")
         route = reality.route
         fleets = [] if route is None else [f.fleet for f in route.fleets]
@@ -178,6 +178,8 @@ class FaultyRouter(_Port):
             seen = replace(seen, healthy={}, counters={})
         elif mode == "stale":
             seen = reality.reads[max(0, len(reality.reads) - 1 - value)]
+            if seen is not None:  # what is in flight a balancer counts itself, or it says that it does not count
+                seen = replace(seen, active=dict(reality.router.active))
         self.watch.read(self.owner, seen)
         return seen
 

@@ -11,7 +11,7 @@ from rebake.errors import RebakeError
 from rebake.ledger.ports import Draft, Put
 from rebake.rollout.engine import LEASE_SECONDS, Engine, Ports
 from rebake.rollout.metering import Sources
-from rebake.rollout.world import Command, Freeze, Membership, Rollout
+from rebake.rollout.world import Command, Environment, Freeze, Membership, Place, Rollout
 from rebake.testing.simulated import simulated_release
 from rebake.testing.simulation.ports import FaultyJobs, FaultyLedger, FaultyPlatform, FaultyRouter, FaultySource
 from rebake.testing.simulation.scenario import (
@@ -21,8 +21,10 @@ from rebake.testing.simulation.scenario import (
     RELEASES,
     SERVICE,
     STAGING,
+    VERBS,
     Happening,
     Scenario,
+    at_home,
     digest,
     plan_of,
     revision_of,
@@ -30,9 +32,10 @@ from rebake.testing.simulation.scenario import (
 )
 from rebake.testing.simulation.settle import settle
 from rebake.testing.simulation.watch import Watch
-from rebake.testing.simulation.world import EMPTY, Killed, Reality
+from rebake.testing.simulation.world import Killed, Reality
 
 PAUSE_SECONDS = LEASE_SECONDS + 1.0
+HOME = Place("home", "machine", "/home")
 PACES = (0.05, 0.2, 0.5, 0.5, 1.0, 1.0, 1.5)
 
 
@@ -70,13 +73,17 @@ class Run:
         self.aims: list[Happening] = []
         self.reality.pause = self._pause
         self.reality.stall = lambda seconds: self.watch.lost(self.reality.advance(seconds / 2))
+        self.at_home = at_home(scenario.seed, scenario.engines)
         self.owners = [f"engine-{n}" for n in range(scenario.engines)]
         self.woken = set(self.owners)
         self.engines = {owner: self._engine(owner) for owner in self.owners}
         self.due: dict[str, float] = dict.fromkeys(self.owners, 0.0)
         gone_well = [digest(r) for r in RELEASES if succeeded_elsewhere(scenario.seed, r)]
         puts = [Put("success", f"{SERVICE}/{STAGING}/{release}", {"at": 0.0}) for release in gone_well]
-        self.reality.ledger.commit([], [Put("environment", KEY, dump(EMPTY)), *puts], at=self.reality.clock.at)
+        self.reality.ledger.commit([], [Put("environment", KEY, dump(self._vacant())), *puts], at=self.reality.clock.at)
+
+    def _vacant(self) -> Environment:
+        return Environment(SERVICE, ENVIRONMENT, place=HOME if self.at_home else None)
 
     def _engine(self, owner: str) -> Engine:
         reality, watch = self.reality, self.watch
@@ -88,6 +95,7 @@ class Run:
             clock=reality.wall,
             release=simulated_release,
             owner=owner,
+            places={"simulated": HOME} if self.at_home else {},
             sources=Sources({"endpoint": FaultySource(reality, watch, owner)}, FaultyJobs(reality, watch, owner)),
         )
         return Engine(ports)
@@ -154,14 +162,14 @@ class Run:
     def happen(self, happening: Happening) -> None:
         what, value, reality = happening.what, happening.value, self.reality
         self.watch.keeping.disturbed += 1
-        if what in ("deploy", "undo", "stop", "approve", "down", "resize"):
+        if what in VERBS:
             self.person(happening)
         elif what == "fault":
             reality.faults.arm(happening.on, happening.mode, value)
         elif what == "quota":
             reality.quota_until = reality.clock.at + value
-        elif what == "clock":
-            self._set_clock(value if abs(value) >= HOUR else value - 20, between_lives=happening.mode == "reborn")
+        elif what in ("clock", "reboot"):
+            getattr(self, f"_{what}")(happening)
         elif what == "edge-restart":
             reality.restart_edge()
         elif what in ("rot", "sour"):
@@ -179,14 +187,24 @@ class Run:
         else:
             reality.harm(what, happening.on, value)
 
-    def _set_clock(self, by: int, *, between_lives: bool) -> None:
-        self.reality.wall.skew += by
-        if between_lives:
-            self.engines = {owner: self._engine(owner) for owner in self.owners}
-            self.woken.update(self.owners)
+    def _clock(self, happening: Happening) -> None:
+        value = happening.value
+        self.reality.wall.skew += value if abs(value) >= HOUR else value - 20
+        if happening.mode == "reborn":
+            self._new_life()
+
+    def _reboot(self, happening: Happening) -> None:
+        self.reality.reboot(happening.value, forgetful=happening.on == "forgotten")
+        self.reality.wall.skew += {"forward": HOUR, "back": -HOUR}.get(happening.mode, 0)
+        self._new_life()
+
+    def _new_life(self) -> None:
+        """Every engine is gone, and another one in its place."""
+        self.engines = {owner: self._engine(owner) for owner in self.owners}
+        self.woken.update(self.owners)
 
     def _take_aim(self) -> None:
-        """Who waited for a rollout to come into a state asks now."""
+        """What waited for a rollout to come into a state happens now."""
         rollout = self.reality.environment.get("rollout") if self.aims else None
         for aim in [a for a in self.aims if rollout is not None and a.on == rollout["state"]]:
             self.aims.remove(aim)

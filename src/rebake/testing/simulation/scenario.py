@@ -27,6 +27,7 @@ RUN_LIMIT_MS = 6000
 PROBE = 100
 """A variant that no drawn rollout has: its revision cannot be in quarantine."""
 
+VERBS = ("deploy", "undo", "stop", "approve", "down", "resize")
 EFFECTS = ("launch", "retire", "apply", "remove", "prepare", "check")
 MODES = (
     "kill-before",
@@ -66,10 +67,11 @@ class Happening:
     Attributes:
         step: when; steps are counted from 0.
         what: a person's `deploy`, `stop`, `undo`, `approve`, `down`, `resize`, `freeze`, `lift`; `fault` (the next
-            call `on` meets `mode`); `aim` (a person asks for `mode` when a rollout comes into the state `on`);
+            call `on` meets `mode`); `aim` (`mode` happens when a rollout comes into the state `on`);
             or something in the world: see `run.Run.happen`.
-        on: a release, a call, or a cohort.
-        mode: how a fault shows; of a `clock`: `reborn`, when it is set between two lives of the engines.
+        on: a release, a call, or a cohort; of a `reboot`: whether the balancer's route is `forgotten`.
+        mode: how a fault shows; of a `clock`: `reborn`, when it is set between two lives of the engines; of a
+            `reboot`: by what the clock is wrong afterwards.
         value: seconds, a number of an instance, or the variant of a plan.
     """
 
@@ -102,6 +104,12 @@ def of_workers(seed: int) -> bool:
 def of_jobs(seed: int) -> bool:
     """Whether a seed is about a scheduled job."""
     return seed % 16 == 11
+
+
+def at_home(seed: int, engines: int) -> bool:
+    """Whether the machine of the only engine has the instances and the balancer, too, as a laptop has; else they are
+    the same from everywhere, as in a cluster."""
+    return engines == 1 and seed % 2 == 0
 
 
 def kind_of(seed: int, release: str) -> str:
@@ -258,13 +266,14 @@ def draw(seed: int) -> Scenario:
     happenings += _set_between_lives(random.Random(f"{seed}/lives"), steps)
     happenings += _slept(random.Random(f"{seed}/slept"), steps) if of_jobs(seed) else []
     engines = 2 if chance.random() < 0.3 else 1
+    happenings = _reboot(random.Random(f"{seed}/reboot"), steps, happenings, at_home=at_home(seed, engines))
     ordered = sorted(happenings, key=lambda h: h.step)
     return Scenario(seed, steps, engines, tuple(ordered))
 
 
 def _person(chance: random.Random, steps: int) -> Happening:
     step = chance.randrange(3, steps)
-    what = chance.choices(("deploy", "undo", "stop", "approve", "down", "resize"), (12, 3, 3, 2, 0.4, 1))[0]
+    what = chance.choices(VERBS, (12, 3, 3, 2, 0.4, 1))[0]
     return Happening(step, what, chance.choice("abcdef"), value=chance.randrange(100))
 
 
@@ -327,6 +336,23 @@ def _set_between_lives(chance: random.Random, steps: int) -> list[Happening]:
     if chance.random() > 0.15:
         return []
     return [Happening(chance.randrange(5, steps), "clock", mode="reborn", value=chance.choice((-HOUR, HOUR)))]
+
+
+def _reboot(chance: random.Random, steps: int, others: list[Happening], *, at_home: bool) -> list[Happening]:
+    """The same happenings, and perhaps the machine starts again: with everything else that goes wrong, or in the middle
+    of a rollout in a world that is well otherwise. Where the machine has all there is its clock may be wrong
+    afterwards; elsewhere engines have nothing but their clocks to go by then."""
+    if chance.random() > 0.12:
+        return others
+    if chance.random() < 0.6:
+        state = chance.choice((State.LAUNCHING, State.SHIFTING, State.HOLDING, State.HOLDING, State.SOAKING))
+        persons = [h for h in others if h.what in VERBS or h.what == "aim"]
+        return [*persons, Happening(chance.randrange(3, steps), "aim", state.value, "reboot", chance.randint(1, 2))]
+    if not at_home and any(h.what == "clock" for h in others):
+        return others
+    clock = chance.choice(("", "", "forward", "back")) if at_home else ""
+    route = chance.choice(("", "", "forgotten"))
+    return [*others, Happening(chance.randrange(5, steps), "reboot", route, clock, chance.randint(0, 2))]
 
 
 def _fault(chance: random.Random, steps: int) -> Happening:

@@ -19,7 +19,7 @@ from rebake.rollout.states import STAYING, TABLE, Event, State
 from rebake.rollout.world import Command
 from rebake.testing.simulation.causes import Causes
 from rebake.testing.simulation.holding import Holding
-from rebake.testing.simulation.keeping import Keeping, streak_of
+from rebake.testing.simulation.keeping import Keeping, shares_asked, streak_of
 from rebake.testing.simulation.people import People, digest_in
 from rebake.testing.simulation.running import Running
 from rebake.testing.simulation.scenario import KEY, SILENT
@@ -252,8 +252,8 @@ class Watch:
         if total not in (0, FULL):
             self.fail("5", f"a route was written whose weights sum to {total}")
         shares = {f.fleet: f.weight_basis_points for f in route.fleets if f.weight_basis_points}
-        if shares != _intended(self.doc):
-            self.fail("5", f"a route was written with {shares}, intended was {_intended(self.doc)}")
+        if shares != shares_asked(self.doc):
+            self.fail("5", f"a route was written with {shares}, intended was {shares_asked(self.doc)}")
         if route.listen != LISTEN:
             self.fail("5", f"a route was written that listens on {route.listen}")
         for fleet in route.fleets:
@@ -300,6 +300,8 @@ class Watch:
             if put.kind == "environment" and put.doc is not None:
                 self.doc = put.doc
                 self._spare()
+            elif put.kind == "judging" and put.doc is not None:
+                self._well_dealt(put.key, put.doc)
         for draft in entries:
             if draft.kind == "intent":
                 self.intents.add(str(draft.body["action"]))
@@ -441,7 +443,7 @@ class Watch:
         if self.reality.unrouted:
             self._raised(owner, rollout, before, same=same)
             return
-        intended = _intended(self.before if same else self.doc)
+        intended = shares_asked(self.before if same else self.doc)
         route = self.keeping.of(owner).route
         found = {f: w for f, w in route.weights.items() if w} if route is not None else {}
         if before is State.RETURNING or not same:
@@ -494,6 +496,12 @@ class Watch:
             if rollout in self.asked:
                 self.promoted.add(self.asked[rollout][1].digest)
 
+    def _well_dealt(self, rollout: str, doc: Mapping[str, Any]) -> None:
+        """Promise 10: the balancer keeps the weights here, so no judge says that it does not."""
+        fault = (doc["verdict"] or {}).get("fault")
+        if fault and not self.reality.faults.met and not {rollout, self.stable} & self.reality.touched:
+            self.fail("10", f"the judge of {rollout} says: {fault}")
+
     # After every step
 
     def lost(self, requests: int) -> None:
@@ -503,19 +511,7 @@ class Watch:
 
     def still_listening(self) -> None:
         route = self.reality.route
-        if self.reality.unrouted:
+        if self.reality.unrouted or self.reality.forgotten:
             return
         if self.stable is not None and (route is None or not any(f.weight_basis_points for f in route.fleets)):
             self.fail("5", "users find no route, although a release was promoted")
-
-
-def _intended(doc: Mapping[str, Any]) -> dict[str, int]:
-    """The weights that a document asks for."""
-    under_way, stable, candidate = doc.get("rollout"), doc.get("stable"), doc.get("candidate")
-    share = int(under_way["weight"]) if under_way is not None and candidate is not None else 0
-    shares = {}
-    if stable is not None:
-        shares[stable["id"]] = FULL - share
-    if candidate is not None:
-        shares[candidate["id"]] = share
-    return {f: w for f, w in shares.items() if w}

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
+from zlib import crc32
 
 from rebake.core.clock import Boot
 from rebake.core.units import FULL
@@ -19,7 +20,6 @@ from rebake.errors import RebakeError
 from rebake.judge.samples import Arm, Pairs
 from rebake.ledger.ports import Fence
 from rebake.platforms.model import Drift, Instance, InstanceSpec
-from rebake.rollout.world import Environment
 from rebake.testing.simulated import Behaviour, ManualClock, MemoryLedger, SimulatedPlatform, SimulatedRouter
 from rebake.testing.simulation.scenario import (
     ENVIRONMENT,
@@ -27,7 +27,6 @@ from rebake.testing.simulation.scenario import (
     KEY,
     RELEASES,
     SERVICE,
-    START,
     Scenario,
     digest,
     kind_of,
@@ -101,7 +100,7 @@ class WallClock:
         return round(self.true.at + self.skew, 6)  # finer than a microsecond no clock on a wall is read
 
     def boot(self) -> Boot:
-        return Boot("boot", START + self.skew)
+        return Boot(self.true.boot().id, self.true.booted_at + self.skew)
 
 
 class Reality:
@@ -114,6 +113,9 @@ class Reality:
         ran: runs of a job that ended by themselves, by fleet.
         worked: instance-seconds by fleet, of instances that ran and were not told to finish.
         stall: what happens while the store lets everybody wait; set by the run.
+        fallen: fleets that a reboot ended, until one of their instances answers again: requests that they had are lost.
+        edge_at: when the balancer answers again after a reboot; `forgotten`: it lost its route, and has none yet.
+        late_seconds: how much longer instances may need to start since a reboot, each fleet in its own way.
     """
 
     def __init__(self, scenario: Scenario) -> None:
@@ -133,6 +135,10 @@ class Reality:
         self.rate = chance.choice((0, 20, 200, 200, 200))
         self.request_seconds = chance.choice((0.1, 0.5, 1.0))
         self.touched: set[str] = set()
+        self.fallen: set[str] = set()
+        self.edge_at = 0.0
+        self.forgotten = False
+        self.late_seconds = 0.0
         self.lying: set[str] = set()
         self.born: set[str] = set()
         self.quota_until = 0.0
@@ -183,8 +189,8 @@ class Reality:
         process = self.platform.processes.get(instance)
         if process is None or process.exit is not None or process.sick is not None or process.stop_at is not None:
             return False
-        behaviour = self.platform.behaviours[process.spec.release]
-        return behaviour.healthy and self.clock.at - process.started_at >= behaviour.start_seconds
+        behaviour, age = self.platform.behaviours[process.spec.release], self.clock.at - process.started_at
+        return behaviour.healthy and age >= behaviour.start_seconds + process.late_seconds
 
     def live(self, fleet: str) -> int:
         """Processes of a fleet that run and were not told to finish."""
@@ -217,6 +223,7 @@ class Reality:
             return  # an id names one instance for ever
         self.born.add(spec.id)
         self.platform.launch(spec)
+        self.platform.processes[spec.id].late_seconds = self.late_seconds * (crc32(spec.fleet.encode()) % 3) / 2
         kind = self.kinds.get(spec.release, "good")
         if kind in ("exits", "sickly", "frail"):
             self.touched.add(spec.fleet)
@@ -225,6 +232,7 @@ class Reality:
         self.platform.tokens.check(fence)
         self._weigh()
         self.later = [entry for entry in self.later if entry[1] != "route"]
+        self.forgotten = False
         self.router.apply(route)
         self._weigh()
 
@@ -275,6 +283,8 @@ class Reality:
         return not self.jobs and self.kinds.get(process.spec.release) == "frail" and process.exit is None
 
     def _serve(self, requests: int) -> int:
+        if self.clock.at < self.edge_at:
+            return 0  # nobody is there to be called, or to count
         route, lost = self.route, 0
         met: dict[str, Arm] = {}
         pairs: dict[str, Pairs] = {}
@@ -287,8 +297,11 @@ class Reality:
             share = self.router._even("share", fleet.fleet, requests * fleet.weight_basis_points / FULL)
             accepting = [e.instance for e in fleet.endpoints if self.accepts(e.instance)]
             if accepting:
+                self.fallen.discard(fleet.fleet)
                 met[fleet.fleet] = self._count(self.router.counters, fleet.fleet, share, accepting)
-            elif fleet.fleet not in self.touched:
+                continue
+            met[fleet.fleet] = Arm(share, share)  # the balancer itself answers: the fleet has nobody
+            if fleet.fleet not in self.touched | self.fallen:
                 lost += max(share, 1)
         if route is not None and (met or pairs):
             weights = {f.fleet: f.weight_basis_points for f in route.fleets if f.weight_basis_points}
@@ -380,10 +393,36 @@ class Reality:
         self.router.epoch = str(int(self.router.epoch) + 1)
         self.router.counters.clear()
 
+    def reboot(self, seconds: int, *, forgetful: bool) -> None:
+        """The machine starts again: all that ran on it is gone at once, and comes up slowly.
+
+        Args:
+            seconds: until the balancer answers, and how much longer instances may need to start.
+            forgetful: the balancer lost its route, too.
+        """
+        self.clock.reboot()
+        for name, process in list(self.platform.processes.items()):
+            if process.stop_at is not None:
+                del self.platform.processes[name]
+            else:
+                process.exit = process.exit or "exit unknown"
+        route = self.route
+        self.fallen = {f.fleet for f in route.fleets} if route is not None else set()
+        self.edge_at, self.late_seconds = self.clock.at + seconds, float(seconds)
+        self.later.clear()
+        self.looks.clear()
+        self.reads.clear()
+        self.lying.clear()
+        self.weighted_at.clear()
+        self.restart_edge()
+        self.forgotten = forgetful and bool(self.router.routes)
+        if forgetful:
+            self.router.routes.clear()
+
     def heal(self) -> None:
         """Nothing goes wrong any more; what is broken by its own nature stays so."""
         self.faults.armed.clear()
-        self.quota_until = 0.0
+        self.quota_until = self.late_seconds = 0.0
         self.lying.clear()
         for process in self.platform.processes.values():
             process.sick = None
@@ -394,6 +433,3 @@ def _as_a_job(kind: str) -> Behaviour:
     """How the runs of such a release go; some never end."""
     seconds = {"slow": 4.0, "sickly": 1e9, "frail": 1e9, "exits": 0.1}.get(kind, 1.0)
     return Behaviour(start_seconds=0.2, runs_seconds=seconds, ends="exit 3" if kind in FAILING_JOBS else "exit 0")
-
-
-EMPTY = Environment(SERVICE, ENVIRONMENT)

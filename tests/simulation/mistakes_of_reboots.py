@@ -1,0 +1,43 @@
+"""Mistakes that show after a reboot only: everything that ran is gone at once, and comes up slowly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from rebake.rollout import decide as deciding
+from rebake.rollout import events, present
+from rebake.rollout.judging import Judging
+from rebake.testing.simulation import draw
+
+Patch = pytest.MonkeyPatch
+
+
+def blame_the_candidate_for_a_reboot(patch: Patch) -> None:
+    patch.setattr(events, "_coming_back", lambda _look: False)
+
+
+def judge_who_comes_up_first(patch: Patch) -> None:
+    patch.setattr(Judging, "_fell", lambda *_: False)
+
+
+def count_what_ended_with_its_machine_as_failures(patch: Patch) -> None:
+    patch.setattr(deciding, "rebooted", lambda *_: False)
+
+
+def go_on_with_a_hold_after_a_reboot(patch: Patch) -> None:
+    patch.setattr(present, "rebooted", lambda *_: False)
+
+
+MISTAKES_OF_REBOOTS: dict[Callable[[Patch], None], int] = {
+    blame_the_candidate_for_a_reboot: 900,
+    judge_who_comes_up_first: 2000,
+    count_what_ended_with_its_machine_as_failures: 900,
+    go_on_with_a_hold_after_a_reboot: 900,
+}
+"""Each mistake, and the number of seeds within which it must be caught; only those with a reboot are run."""
+
+
+def has_a_reboot(seed: int) -> bool:
+    return any("reboot" in (h.what, h.mode) for h in draw(seed).happenings)
