@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,10 @@ T = TypeVar("T")
 
 NOTHING_DEPLOYED = "nothing is deployed yet"
 _TRIES = 3
+AWAY_SECONDS = 60.0
+"""How long a watch waits for a team's server: where one replica dies, another one leads within 15 seconds."""
+_PAUSE_SECONDS = 1.0
+_AWAY = frozenset({"server-away", "agent-lost", "agent-not-answering"})
 
 
 class Session:
@@ -29,8 +34,16 @@ class Session:
         remote: the team's server that is asked instead of an agent here; None when there is none.
     """
 
-    def __init__(self, home: Home | None = None, *, here: bool = False) -> None:
-        """Args: here: the agent of this machine is meant, whatever the environment names."""
+    def __init__(
+        self,
+        home: Home | None = None,
+        *,
+        here: bool = False,
+        now: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """Args: here: the agent of this machine is meant, whatever the environment names. now, pause: in seconds."""
+        self._now, self._pause = now, pause
         self.home = home or Home.from_env(os.environ)
         self.remote = None if here else remote_from(os.environ)
         agent_process.check_home(self.home)
@@ -80,16 +93,22 @@ class Session:
         raise _gone(self.home)
 
     def follow(self, rollout: str, until: str) -> Iterator[Any]:
-        """Rollout views until the end. An agent that dies meanwhile is started again, and the watch goes on."""
+        """Rollout views until the end. An agent that dies meanwhile is started again, and the watch goes on; a team's
+        server is waited for."""
         target = with_params(f"/v1/rollouts/{quote(rollout)}/watch", {"until": until})
-        lost = 0
+        lost, heard = 0, self._now()
         while True:
             view: dict[str, Any] = {}
             try:
                 for view in self._client.lines(target):
-                    lost = 0
+                    lost, heard = 0, self._now()
                     yield view
-            except (AgentAbsent, AgentLost, OtherVersion) as error:
+            except (AgentAbsent, OtherVersion, Transient) as error:
+                if self._is_awaited(error, heard):
+                    self._pause(_PAUSE_SECONDS)
+                    continue
+                if not isinstance(error, AgentAbsent | OtherVersion | AgentLost):
+                    raise
                 lost += 1
                 if lost > _TRIES:
                     raise _gone(self.home) from error
@@ -100,6 +119,11 @@ class Session:
             lost += 1  # the stream ended early: the agent was stopped
             if lost > _TRIES:
                 raise _gone(self.home)
+
+    def _is_awaited(self, error: Exception, heard: float) -> bool:
+        """Whether a team's server that is away may be there again in a moment."""
+        away = isinstance(error, Transient) and error.code in _AWAY
+        return self.remote is not None and away and self._now() - heard < AWAY_SECONDS
 
     def _insist(self, ask: Callable[[], T], *, again: bool) -> T:
         for _ in range(_TRIES):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import pytest
 
 from rebake.cli import agent_process
 from rebake.cli.client import AgentLost
-from rebake.cli.session import Session
+from rebake.cli.session import AWAY_SECONDS, Session
 from rebake.core.home import Home
+from rebake.errors import Transient
+from rebake.testing.simulated import ManualClock
 
 
 class Line:
@@ -64,3 +66,46 @@ def test_what_may_have_acted_is_not_repeated(open_session: Open, started: list[H
         session.post("/v1/environments/shop/production/approve", {"requested_by": "ann"})
     assert len(line.asked) == 1
     assert not started
+
+
+class Replicas:
+    """A team's server: what it tells a watch, one reply after the other; an error ends a reply, the last one stays."""
+
+    def __init__(self, *replies: list[Any]) -> None:
+        self.replies = list(replies)
+
+    def lines(self, _target: str) -> Iterator[Any]:
+        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        for one in reply:
+            if isinstance(one, Exception):
+                raise one
+            yield one
+
+
+@pytest.fixture
+def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Replicas], Iterator[Any]]:
+    monkeypatch.setenv("REBAKE_SERVER", "https://rebake.example")
+    monkeypatch.setenv("REBAKE_TOKEN", "5ec7e7" * 8)
+    clock = ManualClock()
+
+    def opened(replicas: Replicas) -> Iterator[Any]:
+        session = Session(Home(tmp_path), now=clock.now, pause=clock.advance)
+        monkeypatch.setattr(session, "_client", replicas)
+        return session.follow("r-01k9zq3m2hxr", "ended")
+
+    return opened
+
+
+def test_a_watch_goes_on_at_the_next_replica(watch: Callable[[Replicas], Iterator[Any]]) -> None:
+    away = Transient("server-away", "the server cannot be reached: Connection refused")
+    refused = [[away] for _ in range(20)]
+    seen = watch(Replicas([{"state": "holding"}, AgentLost("server")], *refused, [{"ended": True}]))
+    assert list(seen) == [{"state": "holding"}, {"ended": True}]
+
+
+def test_a_watch_of_a_server_that_stays_away_ends_and_says_so(watch: Callable[[Replicas], Iterator[Any]]) -> None:
+    pauses = watch(Replicas([Transient("server-away", "Connection refused")]))
+    with pytest.raises(Transient) as ended:
+        next(pauses)
+    assert ended.value.code == "server-away"
+    assert AWAY_SECONDS >= 15, "another replica leads by then"
