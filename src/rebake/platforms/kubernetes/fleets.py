@@ -274,7 +274,15 @@ class Fleets:
         if fleet.record.settings.autoscale is not None:
             client.apply(AUTOSCALERS, where.namespace, requests.autoscaler(fleet, max(1, least)))
             notes = {LEAST: str(max(1, least))}
+            least = max(least, self._grown(where, fleet))
         return self._patch(where, fleet, requests.completed(fleet, least, **notes))
+
+    def _grown(self, where: Where, fleet: FleetState) -> int:
+        """How many pods an autoscaler gave the largest fleet beside this one. Its users may come all at once, and this
+        fleet's own autoscaler sees their load only then, and late."""
+        spec, wished = fleet.record.spec, fleet.record.settings.autoscale
+        beside = [one.replicas for one in where.fleets(spec.service, spec.environment) if one.uid != fleet.uid]
+        return 0 if wished is None else min(max(beside, default=0), wished.max)
 
     def _check(self, fleet: FleetState, fence: Fence | None) -> None:
         """Refuse what comes too late. Of another ledger's tokens, whose environment this was, none says when."""
