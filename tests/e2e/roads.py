@@ -13,7 +13,7 @@ import pytest
 
 from rebake.core.home import Home
 from rebake.kubernetes import names
-from rebake.release.manifest import Health, RunContract
+from rebake.release.manifest import Health, Resources, RunContract
 from rebake.testing.gateway import GatewayStandIn
 from rebake.testing.images import ImageReleases
 from rebake.testing.kubernetes.controllers.gateway import CONTROLLER
@@ -33,6 +33,7 @@ class Roads(Site):
 
     def __init__(self, root: Path, at: Target, block: str, gateway: GatewayStandIn | None = None) -> None:
         self.at, self.block, self.gateway = at, block, gateway
+        self.resources = Resources(cpu_millis=100)
         super().__init__(root)
         self.releases = ImageReleases(Home(self.home).store)
 
@@ -47,9 +48,8 @@ class Roads(Site):
 
     def ship(self, text: str, *words: str, fail_every: int = 0) -> Done:
         """Args: fail_every: which of its answers at `/` are failures; 0: none."""
-        run = RunContract(
-            ("python", "-u", "server.py"), 8000, Health(interval_ms=1000, start_timeout_ms=60_000), drain_ms=1000
-        )
+        health = Health(interval_ms=1000, start_timeout_ms=60_000)
+        run = RunContract(("python", "-u", "server.py"), 8000, health, drain_ms=1000, resources=self.resources)
         source = SERVER.replace('TEXT = "one"', f'TEXT = "{text}"').replace(
             "FAIL_EVERY = 0", f"FAIL_EVERY = {fail_every}"
         )
@@ -68,9 +68,15 @@ class Roads(Site):
             [int(one["weight"]) for one in found.json()["spec"]["rules"][0]["backendRefs"]] if found.is_success else []
         )
 
-    def rollout(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.status()["rollout"] or {}
-        return found
+    def sizes(self) -> dict[str, int]:
+        """How many pods each fleet is to have, by the name of its Deployment."""
+        rows = self.items(self.at.of("apps/v1", "deployments"))
+        return {str(one["metadata"]["name"]): int(one["spec"]["replicas"]) for one in rows}
+
+    def edit_file(self, before: str, after: str) -> None:
+        text = (self.folder / "rebake.yaml").read_text()
+        assert before in text
+        self.write("rebake.yaml", text.replace(before, after))
 
     def items(self, path: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.at.client.get(path).json()["items"]

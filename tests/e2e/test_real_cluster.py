@@ -14,6 +14,18 @@ pytestmark = pytest.mark.real
 CANARY = "    strategy: {canary: {steps: [10%, 50%], hold: 15s}}\n    judge: {min_requests: 20}\n    soak: 5m\n"
 
 
+SCALED = "    strategy: blue-green\n    soak: 5m\n"
+
+
+@pytest.fixture
+def scaled(tmp_path: Path) -> Iterator[Roads]:
+    with roads(tmp_path, gateway=False) as site:
+        site.block = "      autoscale: {max: 5}\n"
+        site.describe(SCALED)
+        site.edit_file("run:\n", "run:\n  resources: {memory: 128MiB, cpu: 0.1}\n")
+        yield site
+
+
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Roads]:
     with roads(tmp_path, gateway=True) as site:
@@ -38,3 +50,19 @@ def test_a_canary_by_weights_is_promoted_under_load_and_a_bad_one_taken_back(sho
     assert met.lost == 0
     assert 0 < met.statuses.pop("5xx") < met.statuses.pop("2xx") / 50, "only the bad release's own"
     assert not met.statuses
+
+
+def test_what_an_autoscaler_made_of_a_fleet_is_left_to_it_and_the_next_fleet_begins_so(scaled: Roads) -> None:
+    assert scaled.ship("one").code == 0
+    ((name, size),) = scaled.sizes().items()
+    assert size == 2
+    path = scaled.at.of("apps/v1", "deployments", name, "scale")
+    grown = {"spec": {"replicas": 4}}
+    headers = {"Content-Type": "application/merge-patch+json"}
+    scaled.at.client.patch(path, json=grown, headers=headers).raise_for_status()
+    until(lambda: len(scaled.items(scaled.at.core("pods"))) == 4)
+    done = scaled.ship("two")
+    assert done.code == 0, done.out + done.err
+    assert sorted(scaled.sizes().values()) == [4, 4]
+    assert scaled.status()["instances"], "told without those that the autoscaler added"
+    assert scaled.rebake("drift", "production", "--json").code == 0
