@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rebake.spec import pod_share_rules
-from rebake.spec.report import Finding
+from rebake.spec.report import Finding, LineOf
 from rebake.spec.tree import Path
 
 _WEIGHTED = ("canary", "linear")
@@ -44,6 +44,29 @@ def findings(data: Any) -> Iterator[Finding]:
         if kind == "http":
             yield from _route(environment, block, path)
         yield from _block(block, run, (*path, "kubernetes"))
+
+
+def shared_names(data: Any, line_of: LineOf) -> Iterator[Finding]:
+    """Each environment has host names of its own at a gateway: of two routes the older one gets all requests, and both
+    are accepted. Source: Gateway API, `HTTPRouteRule.matches`."""
+    seen: list[tuple[str, tuple[Any, ...], set[Any]]] = []
+    for name, environment in _mapping(data, "environments").items():
+        block = _mapping(environment, "kubernetes")
+        gateway = _mapping(block, "gateway")
+        if not gateway:
+            continue
+        cluster = [block.get(key) for key in ("kubeconfig", "context")]
+        listener = [gateway.get("namespace", block.get("namespace")), gateway.get("name"), gateway.get("section")]
+        place, names = (*cluster, *listener), set(map(str, gateway.get("hostnames") or ["every name"]))
+        for other, other_place, other_names in seen:
+            if place == other_place and names & other_names:
+                line = line_of(("environments", other, "kubernetes", "gateway"))
+                problem = f"expected host names of its own, found {sorted(names & other_names)[0]}, which {other} "
+                problem += f"(line {line}) has at the same gateway"
+                path: Path = ("environments", name, "kubernetes", "gateway")
+                yield Finding("listen-taken", path, problem, "write other hostnames")
+                break
+        seen.append((name, place, names))
 
 
 def _route(environment: dict[str, Any], block: dict[str, Any], path: Path) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from rebake.errors import Mistake, UsageError
 from rebake.spec.keys import homes_of, keys_at
 from rebake.spec.model import OTHER_PLATFORMS, TAG
 from rebake.spec.tree import Node, Path, dotted
+
+LineOf = Callable[[Path], int]
+"""The line of a key path."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,9 @@ from rebake.spec import kubernetes_rules, worker_rules
 from rebake.spec.fields import VARIABLE, share_of, split_listen
 from rebake.spec.metric_rules import metric_findings
 from rebake.spec.model import BUILDERS, PLATFORMS
-from rebake.spec.report import Finding, did_you_mean, listed, nearest
+from rebake.spec.report import Finding, LineOf, did_you_mean, listed, nearest
 from rebake.spec.tree import Path
 
-LineOf = Callable[[Path], int]
 Rule = Callable[[Any, LineOf], Iterator[Finding]]
 
 RESERVED = {
@@ -363,9 +362,10 @@ def kinds(data: Any, _: LineOf) -> Iterator[Finding]:
     yield from worker_rules.kinds(data)
 
 
-def clusters(data: Any, _: LineOf) -> Iterator[Finding]:
+def clusters(data: Any, line_of: LineOf) -> Iterator[Finding]:
     """What a cluster needs, and what its route cannot do."""
     yield from kubernetes_rules.findings(data)
+    yield from kubernetes_rules.shared_names(data, line_of)
 
 
 RULES = (

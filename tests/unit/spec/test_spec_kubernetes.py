@@ -186,6 +186,28 @@ def test_what_a_cluster_cannot_do_is_refused_by_name(case: Case) -> None:
     assert case.says in caught.value.mistakes[0].problem
 
 
+STAGING = """\
+  staging:
+    platform: kubernetes
+    kubernetes:
+      gateway: {name: public, namespace: infra, section: https, hostnames: [new.example, shop.example]}
+"""
+
+
+def test_two_environments_with_one_name_at_a_gateway_are_refused() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse(FILE + STAGING)
+    (mistake,) = caught.value.mistakes
+    assert (mistake.code, mistake.key) == ("listen-taken", "environments.staging.kubernetes.gateway")
+    assert "found shop.example, which production (line 15) has at the same gateway" in mistake.problem
+
+
+@pytest.mark.parametrize("other", ["hostnames: [new.example]", "section: http, hostnames: [shop.example]"])
+def test_names_of_their_own_or_another_listener_are_taken(other: str) -> None:
+    text = STAGING.replace("section: https, hostnames: [new.example, shop.example]", other)
+    assert set(parse(FILE + text).environments) == {"production", "staging"}
+
+
 def test_labels_of_others_and_jobs_are_refused() -> None:
     with pytest.raises(SpecError, match="1 mistake") as caught:
         parse(FILE.replace("      gateway", "      labels: {rebake.dev/fleet: a}\n      gateway"))
