@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from rebake.app.addresses import addresses, told
 from rebake.app.afar import refuse_of_this_machine
 from rebake.app.answers import Changes
 from rebake.app.freezes import Freezes
@@ -181,15 +182,16 @@ class Desk(Freezes):
             )
 
     def _refuse_shared_address(self, plan: Plan) -> None:
-        key = f"{plan.service}/{plan.environment}"
+        key, ours = f"{plan.service}/{plan.environment}", addresses(plan)
         for other in self._engine.known():
             environment = self._engine.environment(other)
             stable = environment.stable if self._engine.elsewhere(environment) is None else None
-            if other != key and stable is not None and plan.routed and stable.plan.listen == plan.listen:
+            shared = addresses(stable.plan) & ours if stable is not None and other != key else None
+            if shared:
                 raise UsageError(
                     "address-taken",
-                    f"{plan.listen} is where {other} listens already",
-                    where=f"environments.{plan.environment}.listen",
+                    f"{told(min(shared, key=str))} is where {other} listens already",
+                    where=f"environments.{plan.environment}",
                     remedy="choose another address in rebake.yaml, or take the other down: rebake down",
                 )
 

@@ -114,8 +114,9 @@ def _listen(spec: model.Spec, environment: str, chosen: model.Environment) -> st
     if chosen.platform != "kubernetes" or spec.run.kind != "http":
         return chosen.listen or ""
     block = chosen.kubernetes
-    hostnames = block.gateway.hostnames if block.gateway else ()
-    return hostnames[0] if hostnames else users_service(spec.service, environment, block.namespace)
+    if block.gateway is None:
+        return users_service(spec.service, environment, block.namespace)
+    return next(iter(block.gateway.hostnames), f"gateway {block.gateway.name}")
 
 
 def _platform_settings(spec: model.Spec, chosen: model.Environment) -> dict[str, Any]:

@@ -186,6 +186,21 @@ def test_what_a_cluster_cannot_do_is_refused_by_name(case: Case) -> None:
     assert case.says in caught.value.mistakes[0].problem
 
 
+@pytest.mark.parametrize(
+    ("was", "now", "told"),
+    [
+        ("", "", "shop.example"),
+        (", hostnames: [shop.example]", "", "gateway public"),
+        ("gateway: {name: public, namespace: infra, section: https, hostnames: [shop.example]}", "namespace: prod",
+         "shop-production.prod:80"),
+    ],
+)  # fmt: skip
+def test_where_users_call_is_told_as_they_call_it(was: str, now: str, told: str) -> None:
+    text = FILE.replace("strategy: canary", "strategy: blue-green")
+    assert was in text
+    assert plan_for(parse(text.replace(was, now, 1)), "production").listen == told
+
+
 STAGING = """\
   staging:
     platform: kubernetes
