@@ -179,16 +179,16 @@ def test_a_stateful_fleet_has_pods_with_names_that_stay(world: World) -> None:
 
 def test_a_fleet_begins_as_large_as_the_autoscaler_made_the_one_whose_users_it_is_to_take_over(world: World) -> None:
     world.wished["autoscale"] = {"max": 5}
-    cpu = {"resources": Resources(cpu_millis=500)}
-    world.raised(world.spec(1, **cpu))
+    cpu = Resources(cpu_millis=500)
+    world.raised(world.spec(1, resources=cpu))
     world.cluster.autoscale("default", world.deployments()[0]["metadata"]["name"], 4)
     world.until(lambda: len(world.pods()) == 4)
-    world.raised(world.spec(1, fleet="f2", **cpu))
+    world.raised(world.spec(1, fleet="f2", resources=cpu))
     assert [one["spec"]["replicas"] for one in world.deployments()] == [4, 4]
     scalers = world.items(f"{SCALING}/horizontalpodautoscalers")
     assert [one["spec"]["minReplicas"] for one in scalers] == [1, 1], "and may become smaller"
     world.cluster.autoscale("default", world.deployments()[1]["metadata"]["name"], 2)
-    world.raised(world.spec(2, fleet="f2", **cpu))
+    world.raised(world.spec(2, fleet="f2", resources=cpu))
     assert world.deployments()[1]["spec"]["replicas"] == 2, "only at its begin"
 
 
