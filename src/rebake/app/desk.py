@@ -6,9 +6,9 @@ command in the ledger, decided on by the next tick, and answered with a view.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from rebake.app.addresses import addresses, told
 from rebake.app.afar import refuse_of_this_machine
 from rebake.app.answers import Changes
+from rebake.app.asking import Asked
 from rebake.app.freezes import Freezes
 from rebake.app.platforms import refuse_base
 from rebake.app.pod_shares import refuse_shares
@@ -35,7 +36,6 @@ from rebake.rollout.view import Doc, rollout_view
 from rebake.rollout.world import Command, Environment, Fleet, Rollout, World
 
 UNDO_SECONDS = 15.0
-_ID = re.compile(r"r-[0-9a-z]{12}")
 STOP_SECONDS = 60.0
 
 
@@ -77,26 +77,21 @@ class Desk(Freezes):
     # Requests
 
     def begin(self, doc: Mapping[str, Any]) -> Doc:
-        rollout = self.prepare(doc)
+        asked = self._asked(doc, "r")
+        kept = asked.kept or self._begin(asked, doc)
+        return self._begun(str(kept["key"]), str(kept["rollout"]))
+
+    def _begin(self, asked: Asked, doc: Mapping[str, Any]) -> Mapping[str, Any]:
+        rollout = self.prepare({**doc, "id": asked.name})
         key = f"{rollout.plan.service}/{rollout.plan.environment}"
-        if self._asked_before(key, rollout.id):
-            return self._begun(key, rollout.id)
-        environment = self._engine.environment(key)
+        environment, memo = self._engine.environment(key), {"key": key, "rollout": rollout.id}
         if not doc.get("again"):
             under_way = self._joined(environment, rollout.revision)
             if under_way is not None:
-                return self.rollout(under_way)
+                return self._write_down(asked, {"key": key, "rollout": under_way}, [])
             if self.serves_already(rollout) and environment.stable is not None:
-                return self._already_stable(key, environment.stable, rollout)
-        self._request(key, "begin", rollout.requested_by, rollout=rollout)
-        return self._begun(key, rollout.id)
-
-    def _asked_before(self, key: str, rollout: str) -> bool:
-        """Whether this very rollout was asked for: somebody whose answer was lost asks again."""
-        if self._engine.rollout_view(key, rollout) is not None:
-            return True
-        waiting = (load(Command, doc).rollout for _, doc in self._ledger.list("command", f"{key}/"))
-        return any(other is not None and other.id == rollout for other in waiting)
+                return self._already_stable(asked, key, environment.stable, rollout)
+        return self.request(asked, memo, [Request(key, "begin", rollout.requested_by, rollout=rollout)])
 
     def _begun(self, key: str, rollout: str) -> Doc:
         view: Doc = self._until(lambda: self._engine.rollout_view(key, rollout), STOP_SECONDS, key)
@@ -125,7 +120,7 @@ class Desk(Freezes):
         key = f"{plan.service}/{plan.environment}"
         self._until(lambda: self._engine.settle(key, plan.platform), STOP_SECONDS, key)
         rollout = Rollout(
-            id=self._id_of(doc),
+            id=str(doc.get("id") or timed_id("r", self._clock.now())),
             kind="deploy",
             revision=Revision(plan.service, plan.environment, release.digest, settings),
             plan=plan,
@@ -135,16 +130,6 @@ class Desk(Freezes):
         if not self.serves_already(rollout):
             refuse_shares(plan, self._engine.environment(key).stable)
         return rollout
-
-    def _id_of(self, doc: Mapping[str, Any]) -> str:
-        """The rollout's id: the one that whoever asks has chosen, or a new one."""
-        chosen = doc.get("id")
-        if chosen is None:
-            return timed_id("r", self._clock.now())
-        if _ID.fullmatch(str(chosen)) is None:
-            problem = f"expected an id such as r-01k9zq3m2hxr, found {chosen!r}"
-            raise UsageError("plan-not-understood", problem, where="id")
-        return str(chosen)
 
     def serves_already(self, rollout: Rollout) -> bool:
         """Whether its revision serves, and nothing is under way."""
@@ -217,15 +202,13 @@ class Desk(Freezes):
                 return rollout.id
         return None
 
-    def _already_stable(self, key: str, stable: Fleet, asked: Rollout) -> Doc:
+    def _already_stable(self, name: Asked, key: str, stable: Fleet, asked: Rollout) -> Mapping[str, Any]:
         """The same revision serves already: only how many instances and where they are reached may change."""
         plan, by, now = asked.plan, asked.requested_by, self._clock.now()
         changed = stable.plan != plan
         reason = "this revision serves already"
-        if changed:
-            self._request(key, "resize", by, plan=plan)
-            if stable.plan.instances != plan.instances:
-                reason += f"; instances {stable.plan.instances} to {plan.instances}"
+        if changed and stable.plan.instances != plan.instances:
+            reason += f"; instances {stable.plan.instances} to {plan.instances}"
         rollout = Rollout(
             id=asked.id,
             kind="deploy",
@@ -241,12 +224,26 @@ class Desk(Freezes):
         view = rollout_view(self._engine.environment(key), World(), rollout, None, now)
         body = {"from": None, "to": rollout.state, "reason": reason, "kind": "deploy"}
         entry = Draft("transition", plan.service, plan.environment, rollout.id, body)
-        self._ledger.commit([entry], [Put("rollout", f"{key}/{rollout.id}", view)], at=now)
-        return view
+        resized = [Request(key, "resize", by, plan=plan)] if changed else []
+        puts = [Put("rollout", f"{key}/{rollout.id}", view)]
+        return self.request(name, {"key": key, "rollout": rollout.id}, resized, puts, [entry])
 
     def undo(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
-        key, began = self._known(service, environment), self._clock.now()
+        key, asked = self._known(service, environment), self._asked(doc)
+        kept = asked.kept or self._undo(asked, key, doc)
+        view: Doc = dict(kept["view"])
+        if doc.get("dry_run"):
+            return view
+        self._take_up(kept, UNDO_SECONDS)
+        if view["warm"]:
+            gone = str(view["rollout"])
+            self._until(lambda: self._over(key, gone), UNDO_SECONDS, key)
+        return {**view, "seconds": round(self._clock.now() - kept["at"], 3)}
+
+    def _undo(self, asked: Asked, key: str, doc: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Ask for an undo, and say what it will come to."""
         before = self._engine.environment(key)
+        service, _, environment = key.partition("/")
         restored, undone, warm, over = self._undo_plan(key, before)
         view = {
             "service": service,
@@ -262,16 +259,11 @@ class Desk(Freezes):
             "seconds": 0.0,
         }
         if doc.get("dry_run"):
-            return view
-        rollout_id = timed_id("r", began)
-        command = self._request(key, "undo", str(doc.get("requested_by") or "unknown"), rollout_id=rollout_id)
-        self._until(lambda: self._decided(key, command), UNDO_SECONDS, key)
-        if warm:
-            gone = str(view["rollout"])
-            self._until(lambda: self._over(key, gone), UNDO_SECONDS, key)
-        else:
-            view["rollout"] = rollout_id
-        return {**view, "seconds": round(self._clock.now() - began, 3)}
+            return {"view": view}
+        rollout_id = timed_id("r", self._clock.now())
+        by = str(doc.get("requested_by") or "unknown")
+        view["rollout"] = view["rollout"] if warm else rollout_id
+        return self.request(asked, {"view": view}, [Request(key, "undo", by, rollout_id=rollout_id)])
 
     def _undo_plan(self, key: str, environment: Environment) -> tuple[Fleet, Revision | None, bool, tuple[str, ...]]:
         """What undo restores, what it takes out of service, whether the restored fleet still runs, and the revisions
@@ -294,24 +286,33 @@ class Desk(Freezes):
     def stop(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
         key = self._known(service, environment)
         before = self._engine.environment(key).rollout
-        command = self._request(key, "stop", str(doc.get("requested_by") or "unknown"))
-        self._until(lambda: self._decided(key, command), STOP_SECONDS, key)
-        if before is not None:
-            self._until(lambda: self._over(key, before.id), STOP_SECONDS, key)
+        kept = self._obeyed(key, "stop", doc, {"stopped": None if before is None else before.id})
+        if kept["stopped"] is not None:
+            self._until(lambda: self._over(key, str(kept["stopped"])), STOP_SECONDS, key)
         return self._engine.view(key)
 
     def approve(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
         key = self._known(service, environment)
-        command = self._request(key, "approve", str(doc.get("requested_by") or "unknown"))
-        self._until(lambda: self._decided(key, command), STOP_SECONDS, key)
+        self._obeyed(key, "approve", doc, {})
         return self._engine.view(key)
 
     def down(self, service: str, environment: str, doc: Mapping[str, Any]) -> Doc:
         key = self._known(service, environment)
-        command = self._request(key, "down", str(doc.get("requested_by") or "unknown"))
-        self._until(lambda: self._decided(key, command), STOP_SECONDS, key)
+        self._obeyed(key, "down", doc, {})
         self._until(lambda: self._empty(key), STOP_SECONDS, key)
         return self._engine.view(key)
+
+    def _obeyed(self, key: str, verb: Any, doc: Mapping[str, Any], memo: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Ask for something, unless it was asked for before, and wait until an engine took it up."""
+        asked, by = self._asked(doc), str(doc.get("requested_by") or "unknown")
+        kept = asked.kept or self.request(asked, memo, [Request(key, verb, by)])
+        self._take_up(kept, STOP_SECONDS)
+        return kept
+
+    def _take_up(self, kept: Mapping[str, Any], seconds: float) -> None:
+        """Wait until an engine took up all that was asked for."""
+        for key, command in kept["commands"].items():
+            self._until(partial(self._decided, key, command), seconds, key)
 
     def _empty(self, key: str) -> bool:
         memory = self._engine.memory(key)
@@ -322,6 +323,9 @@ class Desk(Freezes):
         return environment.rollout is None or environment.rollout.id != rollout
 
     def quarantine_release(self, doc: Mapping[str, Any]) -> Doc:
+        asked = self._asked(doc)
+        if asked.kept is not None:
+            return self.quarantine()
         prefix = str(doc["revision"]).removeprefix("sha256:")
         rows = [
             (key, row)
@@ -344,41 +348,46 @@ class Desk(Freezes):
             )
             for _, row in rows
         ]
-        self._ledger.commit(entries, [Put("quarantine", key, None) for key, _ in rows], at=self._clock.now())
+        self._write_down(asked, {}, entries, [Put("quarantine", key, None) for key, _ in rows])
         return self.quarantine()
 
-    def _request(self, key: str, verb: Any, by: str, **parts: Any) -> str:
-        """Write one request down and wake the engine. Returns the command's id."""
-        return self.request([Request(key, verb, by, **parts)])[0]
+    def request(
+        self,
+        asked: Asked,
+        memo: Mapping[str, Any],
+        requests: Sequence[Request],
+        puts: Sequence[Put] = (),
+        notes: Sequence[Draft] = (),
+    ) -> Mapping[str, Any]:
+        """Write requests down, all of them or none, and wake the engine. Returns what is kept under their name.
 
-    def request(self, requests: Sequence[Request], puts: Sequence[Put] = ()) -> Sequence[str]:
-        """Write requests down, all of them or none, and wake the engine. Returns the commands' ids."""
-        now, entries, written, ids = self._clock.now(), [], list(puts), []
-        for asked in requests:
-            command = Command(
-                timed_id("c", now), asked.verb, asked.by, now, asked.rollout, asked.rollout_id, asked.plan
-            )
-            service, _, name = asked.key.partition("/")
-            body: dict[str, Any] = {"request": command.id, "verb": asked.verb, "by": asked.by}
-            written.append(Put("command", f"{asked.key}/{command.id}", dump(command)))
-            rollout = asked.rollout
+        Args:
+            memo: what the answer needs.
+            notes: what else is written down with them.
+        """
+        now, entries, written, commands = self._clock.now(), list(notes), list(puts), {}
+        for one in requests:
+            command = Command(timed_id("c", now), one.verb, one.by, now, one.rollout, one.rollout_id, one.plan)
+            service, _, name = one.key.partition("/")
+            body: dict[str, Any] = {"request": command.id, "verb": one.verb, "by": one.by}
+            written.append(Put("command", f"{one.key}/{command.id}", dump(command)))
+            rollout = one.rollout
             if rollout is not None:
                 revision = rollout.revision
                 body |= {"rollout": rollout.id, "revision": revision.digest, "release": revision.release}
                 body |= {"group": rollout.group.id} if rollout.group is not None else {}
                 written.append(Put("revision", revision.digest, dump(revision)))
-            entries.append(Draft("request", service, name, rollout.id if rollout else asked.rollout_id, body))
-            ids.append(command.id)
-        self._ledger.commit(entries, written, at=now)
-        for asked in requests:
-            self._wake(asked.key)
-        return ids
+            entries.append(Draft("request", service, name, rollout.id if rollout else one.rollout_id, body))
+            commands[one.key] = command.id
+        kept = self._write_down(asked, memo, entries, written, commands)
+        for one in requests:
+            self._wake(one.key)
+        return kept
 
     def _decided(self, key: str, command: str) -> bool:
         """Whether the engine took the command up. Raises: Refused when it could not be granted."""
         refusal = self._ledger.get("refusal", f"{key}/{command}")
         if refusal is not None:
-            self._ledger.commit([], [Put("refusal", f"{key}/{command}", None)], at=self._clock.now())
             environment = key.partition("/")[2]
             raise Refused("not-now", str(refusal["reason"]), where=key, remedy=f"rebake status {environment}")
         return self._ledger.get("command", f"{key}/{command}") is None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rebake.app.answers import Answers
+from rebake.app.asking import Asked, Asking
 from rebake.core.clock import iso
 from rebake.core.codec import dump, load
 from rebake.errors import Refused, UsageError
@@ -20,13 +20,16 @@ from rebake.rollout.world import Freeze
 EVERYWHERE = "*"
 
 
-class Freezes(Answers):
+class Freezes(Asking):
     """See `rebake.server.ports.Application` for every method's contract."""
 
     def freezes(self) -> Doc:
         return {"freezes": [freeze_view(freeze) for freeze in self._in_force()]}
 
     def freeze(self, doc: Mapping[str, Any]) -> Doc:
+        asked = self._asked(doc)
+        if asked.kept is not None:
+            return self.freezes()
         now, scope = self._clock.now(), self._scope(doc)
         until, reason = doc.get("until"), str(doc.get("reason") or "").strip()
         if not isinstance(until, int | float) or until <= now:
@@ -38,17 +41,19 @@ class Freezes(Answers):
         by = str(doc.get("requested_by") or "unknown")
         freeze = Freeze(scope, by, now, float(until), reason)
         body = {"freeze": scope, "by": by, "until": iso(freeze.until), "reason": reason}
-        self._write(scope, body, dump(freeze), now)
+        self._write(asked, scope, body, dump(freeze))
         return self.freezes()
 
     def lift(self, doc: Mapping[str, Any]) -> Doc:
-        now, scope = self._clock.now(), self._scope(doc)
+        asked, scope = self._asked(doc), self._scope(doc)
+        if asked.kept is not None:
+            return self.freezes()
         if not any(freeze.scope == scope for freeze in self._in_force()):
             what = "every environment" if scope == EVERYWHERE else scope
             raise Refused(
                 "not-frozen", f"no freeze of {what} is in force", where=scope, remedy="rebake freeze lists them"
             )
-        self._write(scope, {"lifted": scope, "by": str(doc.get("requested_by") or "unknown")}, None, now)
+        self._write(asked, scope, {"lifted": scope, "by": str(doc.get("requested_by") or "unknown")}, None)
         return self.freezes()
 
     def _scope(self, doc: Mapping[str, Any]) -> str:
@@ -62,13 +67,13 @@ class Freezes(Answers):
         found = [load(Freeze, doc) for _, doc in self._ledger.list("freeze")]
         return [freeze for freeze in found if now < freeze.until]
 
-    def _write(self, scope: str, body: Doc, doc: Doc | None, now: float) -> None:
+    def _write(self, asked: Asked, scope: str, body: Doc, doc: Doc | None) -> None:
         """Write it down, forget those that are over, and have every environment looked at that it concerns."""
         force = {freeze.scope for freeze in self._in_force()}
         over = [Put("freeze", key, None) for key, _ in self._ledger.list("freeze") if key not in force]
         service, _, name = scope.partition("/")
         draft = Draft("decision", service, name or EVERYWHERE, None, body)
-        self._ledger.commit([draft], [*over, Put("freeze", scope, doc)], at=now)
+        self._write_down(asked, {}, [draft], [*over, Put("freeze", scope, doc)])
         for key in self._engine.known():
             if scope in (EVERYWHERE, key):
                 self._wake(key)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from rebake.app.asking import Asked
 from rebake.app.desk import STOP_SECONDS, Desk, Request
 from rebake.core.clock import iso
 from rebake.core.ids import timed_id
@@ -27,6 +28,15 @@ class GroupDesk(Desk):
     """See `rebake.server.ports.Application` for every method's contract."""
 
     def begin_group(self, doc: Mapping[str, Any]) -> Doc:
+        named = self._asked(doc)
+        kept = named.kept or self._begin_group(named, doc)
+        group = self._kept(str(kept["group"]))
+        for member in group["members"]:
+            key = str(member["key"])
+            self._until(partial(self._engine.rollout_view, key, str(member["rollout"])), STOP_SECONDS, key)
+        return self._view(group)
+
+    def _begin_group(self, named: Asked, doc: Mapping[str, Any]) -> Mapping[str, Any]:
         by, now = str(doc.get("requested_by") or "unknown"), self._clock.now()
         asked = [
             self.prepare({**member, "requested_by": by, "from_afar": doc.get("from_afar")}) for member in doc["members"]
@@ -44,27 +54,39 @@ class GroupDesk(Desk):
         ]
         kept = {"id": group, "group": name, "order": order, "by": by, "at": now}
         kept |= {"members": [{"key": _key(r), "rollout": r.id} for r in rollouts], "serving": _serving(asked, rollouts)}
-        self.request([Request(_key(r), "begin", by, rollout=r) for r in rollouts], [Put("group", group, kept)])
-        for rollout in rollouts:
-            self._until(partial(self._engine.rollout_view, _key(rollout), rollout.id), STOP_SECONDS, _key(rollout))
-        return self._view(kept)
+        begun = [Request(_key(r), "begin", by, rollout=r) for r in rollouts]
+        return self.request(named, {"group": group}, begun, [Put("group", group, kept)])
 
     def group(self, name: str) -> Doc:
         return self._view(self._kept(name))
 
     def stop_group(self, name: str, doc: Mapping[str, Any]) -> Doc:
-        kept, by = self._kept(name), str(doc.get("requested_by") or "unknown")
-        going = [m for m in kept["members"] if self._under_way(m)]
-        self._all(kept, going, [Request(str(m["key"]), "stop", by) for m in going])
-        for member in going:
+        group, by, asked = self._kept(name), str(doc.get("requested_by") or "unknown"), self._asked(doc)
+        kept = asked.kept
+        if kept is None:
+            going = [m for m in group["members"] if self._under_way(m)]
+            stops = [Request(str(m["key"]), "stop", by) for m in going]
+            kept = self.request(asked, {"going": going}, stops, [Put("group", str(group["id"]), group)])
+        for member in kept["going"]:
             self._until(partial(self._over_now, member), STOP_SECONDS, str(member["key"]))
-        return self._view(kept)
+        return self._view(group)
 
     def undo_group(self, name: str, doc: Mapping[str, Any]) -> Doc:
         """Every member goes back: those under way to their stable, those that were promoted to what was before."""
-        kept, by, now = self._kept(name), str(doc.get("requested_by") or "unknown"), self._clock.now()
-        going = [m for m in kept["members"] if self._under_way(m) or self._serves(m)]
-        missing = [str(m["key"]) for m in kept["members"] if m not in going]
+        group, asked = self._kept(name), self._asked(doc)
+        kept = asked.kept or self._undo_members(asked, name, group, str(doc.get("requested_by") or "unknown"))
+        self._take_up(kept, STOP_SECONDS)
+        undone = []
+        for member in kept["going"]:
+            key = str(member["key"])
+            again = self._engine.rollout_view(key, kept["ids"][key])
+            self._until(partial(self._over_now, member), STOP_SECONDS, key)
+            undone.append({"key": key, "rollout": kept["ids"][key] if again is not None else member["rollout"]})
+        return self._view({**group, "members": undone})
+
+    def _undo_members(self, asked: Asked, name: str, group: Mapping[str, Any], by: str) -> Mapping[str, Any]:
+        now, members = self._clock.now(), group["members"]
+        missing = [str(m["key"]) for m in members if not (self._under_way(m) or self._serves(m))]
         if missing:
             raise Refused(
                 "group-moved-on",
@@ -72,22 +94,13 @@ class GroupDesk(Desk):
                 where=name,
                 remedy="rebake undo ENV, member by member",
             )
-        for member in going:
+        for member in members:
             if not self._under_way(member):
                 self._undo_plan(str(member["key"]), self._engine.environment(str(member["key"])))
-        ids = {str(m["key"]): timed_id("r", now) + f"-{n}" for n, m in enumerate(going)}
-        commands = self._all(kept, going, [Request(key, "undo", by, rollout_id=new) for key, new in ids.items()])
-        undone = []
-        for member, command in zip(going, commands, strict=True):
-            key = str(member["key"])
-            self._until(partial(self._decided, key, command), STOP_SECONDS, key)
-            again = self._engine.rollout_view(key, ids[key])
-            self._until(partial(self._over_now, member), STOP_SECONDS, key)
-            undone.append({"key": key, "rollout": ids[key] if again is not None else member["rollout"]})
-        return self._view({**kept, "members": undone})
-
-    def _all(self, kept: Mapping[str, Any], going: Sequence[Any], requests: Sequence[Request]) -> Sequence[str]:
-        return self.request(requests, [Put("group", str(kept["id"]), kept)]) if going else ()
+        ids = {str(m["key"]): timed_id("r", now) + f"-{n}" for n, m in enumerate(members)}
+        undos = [Request(key, "undo", by, rollout_id=new) for key, new in ids.items()]
+        memo = {"going": list(members), "ids": ids}
+        return self.request(asked, memo, undos, [Put("group", str(group["id"]), group)])
 
     def _kept(self, name: str) -> Doc:
         """The newest group of this name, or the one of this id."""

@@ -15,6 +15,7 @@ from rebake.cli import agent_process
 from rebake.cli.client import CALL_SECONDS, AgentAbsent, AgentLost, Client, OtherVersion
 from rebake.cli.remote import Remote, remote_from
 from rebake.core.home import Home
+from rebake.core.ids import timed_id
 from rebake.errors import Permanent, RebakeError, Transient, UsageError
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ T = TypeVar("T")
 NOTHING_DEPLOYED = "nothing is deployed yet"
 _TRIES = 3
 AWAY_SECONDS = 60.0
-"""How long a watch waits for a team's server: where one replica dies, another one leads within 15 seconds."""
+"""How long one that broke off waits for a team's server: when a replica dies, another leads within 15 seconds."""
 _PAUSE_SECONDS = 1.0
 _AWAY = frozenset({"server-away", "agent-lost", "agent-not-answering"})
 
@@ -70,17 +71,12 @@ class Session:
     def get(self, target: str, **params: Any) -> Any:
         """A reading call; tried again when the agent dies in the middle of it."""
         target = with_params(target, params)
-        return self._insist(lambda: self._client.call("GET", target), again=True)
+        return self._insist(lambda: self._client.call("GET", target))
 
-    def post(
-        self, target: str, doc: Mapping[str, Any], *, timeout: float = CALL_SECONDS, repeatable: bool = False
-    ) -> Any:
-        """An acting call; not repeated when its answer was lost, because it may have acted.
-
-        Args:
-            repeatable: asking twice does no more than asking once.
-        """
-        return self._insist(lambda: self._client.call("POST", target, doc, timeout=timeout), again=repeatable)
+    def post(self, target: str, doc: Mapping[str, Any], *, timeout: float = CALL_SECONDS) -> Any:
+        """An acting call. It has a name, by which it is asked for again when its answer was lost: it is done once."""
+        named = {"id": timed_id("q", time.time()), **doc}
+        return self._insist(lambda: self._client.call("POST", target, named, timeout=timeout))
 
     def lines(self, target: str, **params: Any) -> Iterator[Any]:
         """The documents of a reading call that tells how far it is, as they come."""
@@ -125,15 +121,22 @@ class Session:
         away = isinstance(error, Transient) and error.code in _AWAY
         return self.remote is not None and away and self._now() - heard < AWAY_SECONDS
 
-    def _insist(self, ask: Callable[[], T], *, again: bool) -> T:
-        for _ in range(_TRIES):
+    def _insist(self, ask: Callable[[], T]) -> T:
+        """Ask until there is an answer: an agent is started again, a team's next replica is waited for."""
+        tries = 0
+        lost: float | None = None
+        while tries < _TRIES:
             try:
                 return ask()
-            except (AgentAbsent, OtherVersion) as error:  # nothing was done: asking again is safe
-                self._recover(error)
-            except AgentLost as error:
-                if not again:
+            except (AgentAbsent, OtherVersion, Transient) as error:
+                if isinstance(error, AgentLost) and lost is None:
+                    lost = self._now()
+                if lost is not None and self._is_awaited(error, lost):
+                    self._pause(_PAUSE_SECONDS)
+                    continue
+                if not isinstance(error, AgentAbsent | OtherVersion | AgentLost):
                     raise
+                tries += 1
                 self._recover(error)
         raise _gone(self.home)
 

@@ -53,26 +53,30 @@ def open_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
     return opened
 
 
-def test_what_may_be_repeated_is_asked_for_again_in_the_same_words(open_session: Open, started: list[Home]) -> None:
+def test_what_is_asked_for_has_a_name_and_is_asked_for_again_in_the_same_words(
+    open_session: Open, started: list[Home]
+) -> None:
     session, line = open_session(1)
-    assert session.post("/v1/rollouts", {"id": "r-01k9zq3m2hxr"}, repeatable=True) == {"answer": 2}
-    assert line.asked == [{"id": "r-01k9zq3m2hxr"}] * 2
+    assert session.post("/v1/environments/shop/production/approve", {"requested_by": "ann"}) == {"answer": 2}
+    first, second = line.asked
+    assert first == second
+    assert first is not None
+    assert str(first["id"]).startswith("q-")
     assert len(started) == 1
 
 
-def test_what_may_have_acted_is_not_repeated(open_session: Open, started: list[Home]) -> None:
-    session, line = open_session(1)
-    with pytest.raises(AgentLost):
-        session.post("/v1/environments/shop/production/approve", {"requested_by": "ann"})
-    assert len(line.asked) == 1
-    assert not started
+def test_who_chose_a_name_keeps_it(open_session: Open) -> None:
+    session, line = open_session(0)
+    session.post("/v1/rollouts", {"id": "r-01k9zq3m2hxr"})
+    assert line.asked == [{"id": "r-01k9zq3m2hxr"}]
 
 
 class Replicas:
-    """A team's server: what it tells a watch, one reply after the other; an error ends a reply, the last one stays."""
+    """A team's server: what it tells, one reply after the other; an error ends a reply, the last one stays."""
 
     def __init__(self, *replies: list[Any]) -> None:
         self.replies = list(replies)
+        self.asked: list[dict[str, Any] | None] = []
 
     def lines(self, _target: str) -> Iterator[Any]:
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
@@ -81,19 +85,45 @@ class Replicas:
                 raise one
             yield one
 
+    def call(self, _method: str, target: str, doc: dict[str, Any] | None = None, **_: Any) -> Any:
+        self.asked.append(doc)
+        return next(self.lines(target))
+
 
 @pytest.fixture
-def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Replicas], Iterator[Any]]:
+def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Replicas], Session]:
     monkeypatch.setenv("REBAKE_SERVER", "https://rebake.example")
     monkeypatch.setenv("REBAKE_TOKEN", "5ec7e7" * 8)
     clock = ManualClock()
 
-    def opened(replicas: Replicas) -> Iterator[Any]:
+    def opened(replicas: Replicas) -> Session:
         session = Session(Home(tmp_path), now=clock.now, pause=clock.advance)
         monkeypatch.setattr(session, "_client", replicas)
-        return session.follow("r-01k9zq3m2hxr", "ended")
+        return session
 
     return opened
+
+
+@pytest.fixture
+def watch(team: Callable[[Replicas], Session]) -> Callable[[Replicas], Iterator[Any]]:
+    return lambda replicas: team(replicas).follow("r-01k9zq3m2hxr", "ended")
+
+
+def test_what_a_replica_did_not_answer_is_asked_of_the_next_by_the_same_name(
+    team: Callable[[Replicas], Session],
+) -> None:
+    away = Transient("server-away", "the server cannot be reached: Connection refused")
+    replicas = Replicas([AgentLost("server")], *[[away] for _ in range(20)], [{"state": "stopped"}])
+    assert team(replicas).post("/v1/environments/shop/production/stop", {}) == {"state": "stopped"}
+    assert len(replicas.asked) == 22
+    assert all(doc == replicas.asked[0] for doc in replicas.asked)
+
+
+def test_a_server_that_was_never_reached_is_not_waited_for(team: Callable[[Replicas], Session]) -> None:
+    replicas = Replicas([Transient("server-away", "Connection refused")])
+    with pytest.raises(Transient):
+        team(replicas).post("/v1/environments/shop/production/stop", {})
+    assert len(replicas.asked) == 1
 
 
 def test_a_watch_goes_on_at_the_next_replica(watch: Callable[[Replicas], Iterator[Any]]) -> None:

@@ -79,9 +79,9 @@ def command(
         if session.remote is not None:
             request |= workshop.handed_over(session.home, described, digest, there, lambda text: notice(f"  {text}"))
     document = {**request, "release": digest, "requested_by": requested_by(), "again": again}
-    document["id"] = timed_id("r", time.time())  # so that it may be asked for again when the answer is lost
+    document["id"] = timed_id("r", time.time())
     try:
-        view = session.post("/v1/rollouts", document, repeatable=True)
+        view = session.post("/v1/rollouts", document)
     except Refused as error:
         return _refused(error, described.file.service, environment, digest, as_json)
     if not detach:
