@@ -23,7 +23,9 @@ from rebake.kubernetes.owners import Owner
 from rebake.kubernetes.resources import CONFIG_MAPS, ENDPOINT_SLICES, HTTP_ROUTES, PODS, SERVICES, Json, Kind
 from rebake.ledger.ports import Fence
 from rebake.testing.kubernetes import ApiError, Fault
+from rebake.testing.simulated import ManualClock
 from rebake.traffic.kubernetes import reading
+from rebake.traffic.kubernetes.router import AWAITED_SECONDS
 from rebake.traffic.ports import EnvironmentRoute
 
 
@@ -88,6 +90,24 @@ def test_what_is_written_and_not_programmed_is_not_served(shop: RouteWorld) -> N
     shop.cluster.advance(5.0)
     shop.until(lambda: (seen := shop.observe()) is not None and seen.version == whole.version)
     assert shop.shares() == {"c1": 1.0}
+
+
+def test_a_gateway_whose_controller_is_away_is_told_when_that_lasts(shop: RouteWorld) -> None:
+    shop.shifted(_dealt(shop, 0))
+    shop.cluster.gateway.lag_seconds = 1_000.0
+    shop.router.apply(_dealt(shop, 10_000))
+    shop.cluster.settle()
+    assert isinstance(shop.clock, ManualClock)
+    told = []
+    for _ in range(3):
+        found = shop.observe()
+        assert found is not None
+        told.append(found.problem)
+        shop.clock.advance(AWAITED_SECONDS / 2)
+    assert told[:2] == ["", ""]
+    assert told[2].startswith("the controller of Gateway default/public has not taken up what is written")
+    shop.cluster.advance(1_000.0)
+    assert shop.until(lambda: seen if (seen := shop.observe()) is not None and seen.version else None).problem == ""
 
 
 def test_a_restarted_router_knows_what_may_still_be_programmed(shop: RouteWorld) -> None:

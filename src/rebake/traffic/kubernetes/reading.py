@@ -69,6 +69,19 @@ def programmed(seen: Seen) -> Programmed:
     return next((one for one in said if one.done), said[0])
 
 
+def awaited(seen: Seen) -> str:
+    """What the data plane has not taken up, for people; empty where it has, or where its controller says why not."""
+    assert seen.route is not None
+    state = programmed(seen)
+    if state.done or state.problem:
+        return ""
+    if seen.gateway is None:
+        return f"the EndpointSlices of Service {seen.route['metadata']['name']} do not show the pods that it selects"
+    wanted = documents.parent_reference(seen.gateway, seen.namespace)
+    gateway = f"{wanted['namespace']}/{wanted['name']}"
+    return f"the controller of Gateway {gateway} has not taken up what is written; it may be away"
+
+
 def _said(parent: Json, generation: int) -> Programmed:
     conditions = {row.get("type"): row for row in parent.get("conditions") or ()}
     for kind in _CONDITIONS:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rebake.core.clock import Clock, SystemClock
@@ -44,6 +44,8 @@ TRIES = 5
 """How often one call reads an object again that somebody else changed at the same moment."""
 READERS = 4
 """Readings of records at a time."""
+AWAITED_SECONDS = 10.0
+"""How long a data plane may take to take a route up before that is told."""
 CONTESTED = 5
 CONTESTED_SECONDS = 60.0
 """So many changes by others within this time are put back at once; then only so often."""
@@ -112,6 +114,7 @@ class KubernetesRouter:
         self._submit: Submit = submit or self._pool.submit
         self._records: dict[Place, Records] = {}
         self._addresses: dict[Place, dict[str, tuple[str, str]]] = {}
+        self._awaited: dict[Place, tuple[str, float]] = {}
         self.on_change: Callable[[str, str], None] | None = None
         clusters.listen(self._heard)
 
@@ -150,7 +153,7 @@ class KubernetesRouter:
         if ground is None or self._other(ground) is not None:
             return None
         seen = self._seen(ground)
-        found = reading.observation(seen)
+        found = self._late(ground, seen, reading.observation(seen))
         if ground.settings.traffic is not None and seen.route is not None:
             self._records_of(ground).see(found, reading.setting_of(seen))
         return found
@@ -187,6 +190,18 @@ class KubernetesRouter:
     def close(self) -> None:
         """End what reads beside the looks."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _late(self, ground: Ground, seen: Seen, found: RouteObservation | None) -> RouteObservation | None:
+        """What is seen; with a word of what it waits for where that lasts: a controller that is away says nothing."""
+        place = ground.service, ground.environment
+        if found is None or seen.route is None or not (said := reading.awaited(seen)):
+            self._awaited.pop(place, None)
+            return found
+        setting, now = reading.setting_of(seen), self._clock.now()
+        if self._awaited.get(place, ("", 0.0))[0] != setting:
+            self._awaited[place] = setting, now
+        late = now - self._awaited[place][1] >= AWAITED_SECONDS
+        return replace(found, problem=said) if late else found
 
     # Applying
 
