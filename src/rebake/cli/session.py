@@ -23,9 +23,10 @@ T = TypeVar("T")
 NOTHING_DEPLOYED = "nothing is deployed yet"
 _TRIES = 3
 AWAY_SECONDS = 60.0
-"""How long one that broke off waits for a team's server: when a replica dies, another leads within 15 seconds."""
+"""How long one that broke off waits for a team's server or the database: another replica leads within 15 seconds."""
 _PAUSE_SECONDS = 1.0
 _AWAY = frozenset({"server-away", "agent-lost", "agent-not-answering"})
+_LEDGER_AWAY = frozenset({"ledger-unreachable", "ledger-busy"})
 
 
 class Session:
@@ -117,9 +118,10 @@ class Session:
                 raise _gone(self.home)
 
     def _is_awaited(self, error: Exception, heard: float) -> bool:
-        """Whether a team's server that is away may be there again in a moment."""
-        away = isinstance(error, Transient) and error.code in _AWAY
-        return self.remote is not None and away and self._now() - heard < AWAY_SECONDS
+        """Whether a team's server, or the database, that is away may be there again in a moment."""
+        code = error.code if isinstance(error, Transient) else ""
+        away = code in _LEDGER_AWAY or (self.remote is not None and code in _AWAY)
+        return away and self._now() - heard < AWAY_SECONDS
 
     def _insist(self, ask: Callable[[], T]) -> T:
         """Ask until there is an answer: an agent is started again, a team's next replica is waited for."""

@@ -126,9 +126,9 @@ def test_a_server_that_was_never_reached_is_not_waited_for(team: Callable[[Repli
     assert len(replicas.asked) == 1
 
 
-def test_a_watch_goes_on_at_the_next_replica(watch: Callable[[Replicas], Iterator[Any]]) -> None:
-    away = Transient("server-away", "the server cannot be reached: Connection refused")
-    refused = [[away] for _ in range(20)]
+@pytest.mark.parametrize("code", ["server-away", "ledger-unreachable"])
+def test_a_watch_goes_on_at_the_next_replica(watch: Callable[[Replicas], Iterator[Any]], code: str) -> None:
+    refused = [[Transient(code, "Connection refused")] for _ in range(20)]
     seen = watch(Replicas([{"state": "holding"}, AgentLost("server")], *refused, [{"ended": True}]))
     assert list(seen) == [{"state": "holding"}, {"ended": True}]
 
