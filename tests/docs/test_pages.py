@@ -8,6 +8,7 @@ import subprocess
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
@@ -18,6 +19,7 @@ from docs import make_pictures, make_reference
 from rebake.cli.root import VERBS
 from rebake.server.api import api_app
 from rebake.spec.load import parse
+from rebake.spec.schema import json_schema
 
 YAML = [one for one in examples("yaml", "yml") if re.search(r"^service:", one.text, re.MULTILINE)]
 SHELL = examples("sh", "text", "console")
@@ -201,3 +203,33 @@ def test_no_page_names_a_place_of_the_machine_it_was_written_on() -> None:
     pages = [ROOT / name for name in tracked.stdout.split() if not name.endswith(".png")] or PAGES
     found = [page.name for page in pages if re.search(r"/work/|/tmp/|/root/", page.read_text(encoding="utf-8"))]
     assert found == []
+
+
+def keys_of_the_schema(node: dict[str, Any], definitions: dict[str, Any], place: str = "") -> set[str]:
+    """Every key that a file may have, with the keys above it; `NAME` stands where the file chooses the name."""
+    if "$ref" in node:
+        return keys_of_the_schema(definitions[node["$ref"].rpartition("/")[2]], definitions, place)
+    found: set[str] = set()
+    for key, inner in node.get("properties", {}).items():
+        here = f"{place}.{key}".lstrip(".")
+        found |= {here} | keys_of_the_schema(inner, definitions, here)
+    named = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
+    for inner in (one for one in named if isinstance(one, dict)):
+        found |= keys_of_the_schema(inner, definitions, f"{place}.NAME")
+    for inner in (
+        *node.get("anyOf", ()),
+        *node.get("oneOf", ()),
+        *node.get("allOf", ()),
+        *([node["items"]] if "items" in node else []),
+    ):
+        found |= keys_of_the_schema(inner, definitions, place)
+    return found
+
+
+def test_the_manual_of_the_file_names_every_key_of_the_schema_and_no_other() -> None:
+    schema = json_schema()
+    keys = keys_of_the_schema(schema, schema["$defs"])
+    page = (ROOT / "docs" / "rebake-yaml.md").read_text(encoding="utf-8")
+    named = {key.replace("[]", "") for key in re.findall(r"^\| `([a-zA-Z0-9_.\[\]-]+)` \|", page, re.MULTILINE)}
+    assert not sorted(keys - named)
+    assert not sorted(key for key in named - keys if key.partition(".")[0] in schema["properties"])
