@@ -216,3 +216,21 @@ def test_a_balancer_that_tells_half_of_what_it_knows_ends_no_instance() -> None:
         ),
     )
     assert simulate(scenario).violations == []
+
+
+def test_a_route_is_decided_anew_where_the_store_took_long() -> None:
+    """4: r-003-3 of stable was taken out of the route, healthy and wanted"""
+    scenario = Scenario(
+        seed=7001112,
+        steps=57,
+        engines=1,
+        happenings=(
+            Happening(10, "deploy", "a", value=70),
+            Happening(12, "undo", "d", value=65),
+            Happening(12, "deploy", "d", value=18),
+            Happening(52, "fault", "retire", "failed", 3),
+            Happening(54, "reboot", "forgotten", value=1),
+            Happening(56, "fault", "commit", "pause-after", 1),
+        ),
+    )
+    assert simulate(scenario).violations == []

@@ -49,18 +49,16 @@ class Actor:
         self._wake = wake
 
     def act(self, memory: Memory, actions: Sequence[Action]) -> bool:
-        """Do what was recorded; then record how it went. What would take away from what serves, and is left when
-        another action took long, is decided anew, on what is so then."""
+        """Do what was recorded; then record how it went."""
         outcomes: list[Draft] = []
-        began = self.ports.clock.now()
+        left = False
         for action in actions:
             attempt = memory.attempts.get(action.id)
             now = self.ports.clock.now()
-            if outcomes and now - began >= STALE_SECONDS and isinstance(action, ApplyRoute | RemoveRoute | Retire):
-                continue
             if attempt is not None and attempt.at <= now < attempt.next_at:
                 continue
-            if isinstance(action, Retire) and self._recovered(memory, action.instance, now):
+            if isinstance(action, ApplyRoute | RemoveRoute | Retire) and self._outdated(memory, now):
+                left = True
                 continue
             self._fence(memory, now)  # between two actions this process may have stood still for longer than its lease
             if isinstance(action, ApplyRoute):
@@ -75,16 +73,15 @@ class Actor:
             memory.attempts[action.id] = Attempt(now, now + again, said)
         if outcomes:
             self.ports.ledger.commit(outcomes, at=self.ports.clock.now(), fence=memory.fence)
-        return bool(outcomes)
+        return bool(outcomes) or left
 
-    def _recovered(self, memory: Memory, instance: str, now: float) -> bool:
-        """Whether an instance is well again that was unwell when this look began, long ago (the store was slow): to end
-        it is decided anew, on what is so now."""
+    def _outdated(self, memory: Memory, now: float) -> bool:
+        """Whether others are healthy now than when this look began, long ago (the store was slow, or another effect):
+        what takes something away from users is decided anew then, on what is so now."""
         if now - memory.looked_at < STALE_SECONDS:
             return False
-        unwell = {i.id for i in memory.world.instances if not i.healthy}
         seen, _ = self._observer.instances(memory)
-        return instance in unwell and any(i.id == instance and i.healthy for i in seen)
+        return {i.id for i in seen if i.healthy} != {i.id for i in memory.world.instances if i.healthy}
 
     def _outcome(self, memory: Memory, action: Action, error: RebakeError | None) -> Draft:
         body: dict[str, Any] = {"action": action.id, "ok": error is None}
