@@ -15,8 +15,8 @@ from rebake.core.home import Home
 from rebake.kubernetes import names
 from rebake.release.manifest import Health, Resources, RunContract
 from rebake.testing.gateway import GatewayStandIn
+from rebake.testing.gateway.standin import CONTROLLER
 from rebake.testing.images import ImageReleases
-from rebake.testing.kubernetes.controllers.gateway import CONTROLLER
 from rebake.testing.kubernetes.target import Target, target
 from rebake.tour.load import Load
 from tests.e2e.harbour import FILE

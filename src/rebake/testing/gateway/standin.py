@@ -23,6 +23,7 @@ from rebake.testing.kubernetes.resources import Resource
 from rebake.testing.kubernetes.status import Json
 from rebake.testing.kubernetes.target import connect
 
+CONTROLLER = "rebake.testing/gateway-stand-in"
 _SERVICE_OF_SLICE = "kubernetes.io/service-name"
 _KINDS = (kinds.GATEWAY_CLASSES, kinds.GATEWAYS, kinds.HTTP_ROUTES, kinds.SERVICES, kinds.ENDPOINT_SLICES)
 _SOON_SECONDS, _LATER_SECONDS = 0.02, 5.0
@@ -85,7 +86,7 @@ class _World:
 
 
 class GatewayStandIn:
-    """Used as a context. Its GatewayClass is made by whoever uses it, and names `controllers.gateway.CONTROLLER`.
+    """Used as a context. Its GatewayClass is made by whoever uses it, and names `CONTROLLER`.
 
     Args:
         folder: of Envoy's documents and log; empty.
@@ -101,7 +102,7 @@ class GatewayStandIn:
         self._world = _World(kubeconfig, namespace, self._changed)
         self._world.fresh()
         self._plane = EnvoyPlane(folder, self._listeners, self._endpoints)
-        self._controller = GatewayController(self._world, self._plane, class_name)
+        self._controller = GatewayController(self._world, self._plane, class_name, CONTROLLER)
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="gateway-stand-in", daemon=True)
         self._thread.start()

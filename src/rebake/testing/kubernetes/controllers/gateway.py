@@ -19,6 +19,7 @@ from rebake.testing.kubernetes.resources import GATEWAY_GROUP, Resource
 from rebake.testing.kubernetes.status import Json
 
 CONTROLLER = "rebake.testing/gateway-controller"
+"""Of the emulated cluster. Who writes what a status says under this name alone answers for it."""
 CLASS = "emulated"
 Said = tuple[str, str, str]
 """Of a condition: status, reason, message."""
@@ -69,15 +70,18 @@ class GatewayController:
     """Serves the Gateways of one class.
 
     Args:
-        class_name: of its GatewayClass, which names `CONTROLLER`.
+        class_name: of its GatewayClass, which names the controller.
+        controller: under which name it speaks; each of a cluster has one of its own.
     """
 
-    def __init__(self, world: GatewayWorld, plane: DataPlane, class_name: str = CLASS) -> None:
-        self._world, self._plane, self._class = world, plane, class_name
+    def __init__(
+        self, world: GatewayWorld, plane: DataPlane, class_name: str = CLASS, controller: str = CONTROLLER
+    ) -> None:
+        self._world, self._plane, self._class, self._controller = world, plane, class_name, controller
 
     def step(self) -> None:
         served = self._world.get(kinds.GATEWAY_CLASSES, "", self._class)
-        if served is not None and served["spec"]["controllerName"] == CONTROLLER:
+        if served is not None and served["spec"]["controllerName"] == self._controller:
             self._say_class(served)
         else:
             served = None
@@ -122,14 +126,14 @@ class GatewayController:
         said = ("True", "Accepted", "GatewayClass is accepted")
         rows = _conditions(served.get("status", {}), {"Accepted": said}, self._world.time(), _generation(served))
         status = {**served.get("status", {}), "conditions": rows}
-        self._world.put_status(kinds.GATEWAY_CLASSES, served, status, CONTROLLER)
+        self._world.put_status(kinds.GATEWAY_CLASSES, served, status, self._controller)
 
     def _say_route(self, route: Json, done: Json | None) -> None:
         """Args: done: the route as the data plane does it. A generation that is not done is not spoken of, unless
         no listener takes it."""
         status = route.get("status", {})
         known = {_reference(one["parentRef"]): one for one in status.get("parents", ())}
-        others = [one for one in status.get("parents", ()) if one["controllerName"] != CONTROLLER]
+        others = [one for one in status.get("parents", ()) if one["controllerName"] != self._controller]
         spoken = done if done is not None and self._places_of(route) else route
         parents = []
         for reference in spoken["spec"].get("parentRefs", ()):
@@ -143,9 +147,9 @@ class GatewayController:
                 continue
             conditions = {"Accepted": said, "ResolvedRefs": self._resolves(spoken)}
             rows = _conditions(before or {}, conditions, self._world.time(), _generation(spoken))
-            parents.append({"parentRef": reference, "controllerName": CONTROLLER, "conditions": rows})
+            parents.append({"parentRef": reference, "controllerName": self._controller, "conditions": rows})
         if parents or others or "status" in route:
-            self._world.put_status(kinds.HTTP_ROUTES, route, {"parents": [*others, *parents]}, CONTROLLER)
+            self._world.put_status(kinds.HTTP_ROUTES, route, {"parents": [*others, *parents]}, self._controller)
 
     def _places_of(self, route: Json) -> bool:
         return next(self._places(route), None) is not None
@@ -183,7 +187,7 @@ class GatewayController:
             )
         status: Json = {"conditions": good(before, "Accepted", "Programmed")}
         status |= {"addresses": [{"type": "IPAddress", "value": "127.0.0.1"}], "listeners": listeners}
-        self._world.put_status(kinds.GATEWAYS, gateway, status, CONTROLLER)
+        self._world.put_status(kinds.GATEWAYS, gateway, status, self._controller)
 
 
 def accepted(route: Json, reference: Json, gateway: Json) -> tuple[list[Json], Said]:
