@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rebake.core.atomic import write_atomic
+from rebake.core.clock import Boot, set_between
 from rebake.core.codec import dump, load
 
 T = TypeVar("T")
@@ -16,10 +17,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """`stopping.json`: told to finish `at`, to be ended at `deadline`; seconds since the epoch."""
+    """`stopping.json`: told to finish `at`, to be ended at `deadline`; seconds since the epoch.
+
+    Attributes:
+        boot: of the machine, by the clock that told these times.
+    """
 
     at: float
     deadline: float
+    boot: Boot | None = None
+
+    def told(self, boot: Boot | None) -> Stopping:
+        """The same by the clock that tells of `boot` now: somebody may have set it since."""
+        by = set_between(self.boot, boot)
+        return replace(self, at=self.at + by, deadline=self.deadline + by, boot=boot) if by else self
 
 
 @dataclass(frozen=True, slots=True)

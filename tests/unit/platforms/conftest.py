@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rebake.core.clock import Clock
 from rebake.core.home import Home
 from rebake.platforms.local.cgroups import Hierarchies
 from rebake.platforms.local.layout import Layout, ProcessFolder
@@ -107,8 +108,9 @@ class World:
         self,
         writable: Callable[[str, str], Sequence[Path]] | None = None,
         hierarchies: Hierarchies | None = None,
+        clock: Clock | None = None,
     ) -> LocalPlatform:
-        platform = LocalPlatform(self.home, self.store, Secrets(), writable=writable, hierarchies=hierarchies)
+        platform = LocalPlatform(self.home, self.store, Secrets(), clock, writable=writable, hierarchies=hierarchies)
         self._open.append(platform)
         return platform
 

@@ -28,6 +28,7 @@ from rebake.platforms.records import Ended, read_record, write_record
 from rebake.release.manifest import Resources, RunContract
 from rebake.testing.conformance.platform import eventually, get
 from rebake.testing.releases import tar_of
+from rebake.testing.simulated import ManualClock
 
 from .conftest import SERVER, World
 
@@ -226,6 +227,26 @@ def test_one_that_ignores_the_request_is_ended_after_its_grace(world: World) -> 
     assert (stopping.state, stopping.pid) == ("stopping", instance.pid)
     world.fleet.gone(instance.id, grace_ms=50)
     assert not exists(instance.pid or 0)
+
+
+@pytest.mark.parametrize("by", [3600.0, -3600.0], ids=["forward", "back"])
+def test_a_clock_that_is_set_while_no_agent_lives_changes_no_time_of_an_instance(world: World, by: float) -> None:
+    clock = ManualClock()
+    first = world.open(clock=clock)
+    instance = world.healthy(world.spec(world.release(STUBBORN="1")), first)
+    first.retire(instance.id, 5000)
+    first.close()
+    clock.set(by)
+    second = world.open(clock=clock)
+    second.retire(instance.id, 5000)
+    stopping = second._folders.stopping(world.folder(instance))
+    assert stopping is not None
+    assert stopping.deadline == pytest.approx(clock.now() + 5.0, abs=0.01)
+    seen = world.fleet.one(instance.id, second)
+    assert seen is not None
+    assert seen.started_at == pytest.approx(clock.now(), abs=0.01)
+    clock.advance(6.0)
+    world.fleet.gone(instance.id, 5000, second)
 
 
 def test_its_children_end_with_it_also_those_that_left_its_session(world: World) -> None:

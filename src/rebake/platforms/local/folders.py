@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from rebake.core.clock import Boot
 from rebake.platforms import logs
 from rebake.platforms.local import processes, trees
 from rebake.platforms.local.layout import Layout, ProcessFolder
@@ -19,10 +20,15 @@ STUB_SECONDS = 2.0
 
 
 class Folders:
-    """Every instance of one home by its folder."""
+    """Every instance of one home by its folder.
 
-    def __init__(self, layout: Layout) -> None:
+    Args:
+        boot: of this machine, by the clock that times are told by: records are retold by it.
+    """
+
+    def __init__(self, layout: Layout, boot: Callable[[], Boot | None]) -> None:
         self.layout = layout
+        self._boot = boot
         self._intents: dict[str, Intent] = {}
         self._identities: dict[str, Identity] = {}
         self._names: list[str] = []
@@ -58,6 +64,7 @@ class Folders:
         with self._lock:
             known = self._intents.get(folder.id)
         if known is None and (known := read_record(Intent, folder.spec)) is not None:
+            known = known.told(self._boot())
             with self._lock:
                 self._intents[folder.id] = known
         return known
@@ -96,7 +103,8 @@ class Folders:
             raise
 
     def stopping(self, folder: ProcessFolder) -> Stopping | None:
-        return read_record(Stopping, folder.stopping)
+        known = read_record(Stopping, folder.stopping)
+        return known and known.told(self._boot())
 
     def settled(self, folder: ProcessFolder) -> Settled | None:
         return read_record(Settled, folder.settled)

@@ -75,7 +75,7 @@ class LocalPlatform:
         self._store, self._secrets, self._clock = store, secrets, clock or SystemClock()
         self._writable = writable or _nowhere
         self._groups = cgroups.Groups(hierarchies or cgroups.detect(self._layout.tag), self._layout.tag)
-        self._folders = Folders(self._layout)
+        self._folders = Folders(self._layout, self._clock.boot)
         self._unpacked = Unpacked(self._layout, store, self._folders.trees_in_use)
         self._strangers = Strangers(self._folders, self._clock.now, self._asking)
         self._drift: dict[str, tuple[Drift, ...]] = {}
@@ -200,7 +200,8 @@ class LocalPlatform:
             )
             _executable(request)
             trees, places = tuple(map(str, ready.trees)), tuple(map(str, groups))
-            self._folders.write_intent(folder, Intent(spec, request, trees, places, self._clock.now()))
+            now, boot = self._clock.now(), self._clock.boot()
+            self._folders.write_intent(folder, Intent(spec, request, trees, places, now, boot))
 
     def _start(self, folder: ProcessFolder) -> None:
         """Start what is intended, if nobody did. A stub that finds another's record ends without a trace."""
@@ -376,7 +377,7 @@ class LocalPlatform:
         known = self._folders.stopping(folder)
         if known is not None and known.deadline <= deadline:
             return known.deadline
-        write_record(folder.stopping, Stopping(known.at if known else now, deadline))
+        write_record(folder.stopping, Stopping(known.at if known else now, deadline, self._clock.boot()))
         identity, intent = self._folders.identity(folder), self._folders.intent(folder)
         if known is None and identity is not None and deadline > now:
             processes.signal_group(identity, signal.SIGTERM)

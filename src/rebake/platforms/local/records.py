@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from rebake.core.clock import Boot, set_between
 from rebake.platforms.local.requests import LaunchRequest
 from rebake.platforms.model import InstanceSpec
 
@@ -17,6 +18,7 @@ class Intent:
         trees: folders of the unpacked release this instance runs from.
         groups: control groups made for it.
         created_at: seconds since the epoch.
+        boot: of the machine, by the clock that told this time.
     """
 
     spec: InstanceSpec
@@ -24,6 +26,12 @@ class Intent:
     trees: tuple[str, ...]
     groups: tuple[str, ...]
     created_at: float
+    boot: Boot | None = None
+
+    def told(self, boot: Boot | None) -> Intent:
+        """The same by the clock that tells of `boot` now: somebody may have set it since."""
+        by = set_between(self.boot, boot)
+        return replace(self, created_at=self.created_at + by, boot=boot) if by else self
 
 
 @dataclass(frozen=True, slots=True)
