@@ -113,5 +113,5 @@ def test_any_replica_answers_and_either_may_die(replicas: Replicas, tmp_path: Pa
     assert second.ask(tmp_path, "ledger", "verify", "--json").doc["faults"] == []
     again = replicas.start()
     assert again.ask(tmp_path, "status", "--json").code == 0
-    assert second.finish() == 0
+    assert second.finish() == 0, second.log()
     until(lambda: again.probe("/livez") == 200)
