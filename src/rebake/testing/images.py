@@ -56,14 +56,14 @@ class ImageReleases:
 
     def add(self, run: RunContract, files: Mapping[str, bytes | str], *, service: str = "shop") -> Release:
         """A release of the base and one application layer. Its files are named as in the image: `app/server.py`."""
-        base = base_layer()
-        layers = [("base", base), ("application", tar_of(files))]
-        with self.store.pinned() as pin:
-            stored = []
-            for role, data in layers:
-                digest, listed = pin.add(data), pin.add(encode_files(()))
-                layer = Layer(digest, digest, len(data), LAYER_TYPE, _role(role))
-                stored.append(StoredLayer(layer, listed))
+        base, application = base_digest(), tar_of(files)
+        with self.store.pinned([base]) as pin:
+            if not self.store.blobs.has(base):
+                pin.add(base_layer())
+            stored, listed = [], pin.add(encode_files(()))
+            for role, digest in (("base", base), ("application", pin.add(application))):
+                size = self.store.blob_path(digest).stat().st_size
+                stored.append(StoredLayer(Layer(digest, digest, size, LAYER_TYPE, _role(role)), listed))
             release = Release(
                 "",
                 service,
@@ -71,7 +71,7 @@ class ImageReleases:
                 run,
                 tuple(one.layer for one in stored),
                 runtime=Runtime("python", f"{sys.version_info[0]}.{sys.version_info[1]}", "linux/amd64"),
-                base=f"registry.invalid/python@{digest_bytes(base)}",
+                base=f"registry.invalid/python@{base}",
             )
             documents = image_documents(release, stored)
             pin.add(documents.release)
@@ -103,6 +103,12 @@ def base_layer(*, whole: bool = False) -> bytes:
         link.type, link.linkname = tarfile.SYMTYPE, str(Path(sys.executable).resolve())
         tar.addfile(link)
     return out.getvalue()
+
+
+@functools.cache
+def base_digest() -> str:
+    """Of `base_layer`."""
+    return digest_bytes(base_layer())
 
 
 def save_base(folder: Path) -> str:

@@ -6,14 +6,16 @@ Objects in here are never changed: a write puts another one in their place.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rebake.testing.kubernetes.resources import Resource
 from rebake.testing.kubernetes.status import Json, expired
 
 KEPT_CHANGES = 50_000
 """Writes that watches can still read; of more the older half is forgotten."""
+_K = TypeVar("_K")
 Key = tuple[str, str]
 """Namespace (empty for what has none) and name."""
 
@@ -47,6 +49,9 @@ class Store:
         self.version = 0
         self._objects: dict[Resource, dict[str, dict[str, Json]]] = {}
         self._dependents: dict[tuple[Resource, str], dict[Key, Json]] = {}
+        self._labelled: dict[tuple[Resource, str, str, str], dict[str, Json]] = {}
+        self._touched: dict[str, int] = {}
+        self._owners: dict[str, set[str]] = {}
         self._changes: list[Change] = []
         self._oldest = 0
 
@@ -64,6 +69,19 @@ class Store:
         """Objects that name an owner of this uid, in the same order."""
         with self.changed:
             return [one for _, one in sorted(self._dependents.get((resource, uid), {}).items())]
+
+    def labelled(self, resource: Resource, namespace: str, labels: Mapping[str, str]) -> list[Json]:
+        """Objects with all of these labels, in order of name; of one namespace."""
+        if not labels:
+            return self.all(resource, namespace)
+        with self.changed:
+            held = [self._labelled.get((resource, namespace, *one), {}) for one in labels.items()]
+            fewest = min(held, key=len)
+            return [one for name, one in sorted(fewest.items()) if all(name in others for others in held)]
+
+    def touched(self, uid: str) -> int:
+        """The version of the newest write of an object, or of what depends on it, at any depth."""
+        return self._touched.get(uid, 0)
 
     def next_version(self) -> int:
         """The version of the write that is about to be made."""
@@ -93,14 +111,25 @@ class Store:
 
     def _index(self, resource: Resource, before: Json | None, after: Json | None) -> None:
         for item, there in ((before, False), (after, True)):
-            for owner in (item or {}).get("metadata", {}).get("ownerReferences", ()):
-                assert item is not None
-                held = self._dependents.setdefault((resource, owner["uid"]), {})
-                key = (item["metadata"].get("namespace", ""), item["metadata"]["name"])
-                if there:
-                    held[key] = item
-                else:
-                    held.pop(key, None)
+            if item is None:
+                continue
+            metadata = item["metadata"]
+            key = (metadata.get("namespace", ""), metadata["name"])
+            for label in (metadata.get("labels") or {}).items():
+                _hold(self._labelled.setdefault((resource, key[0], *label), {}), key[1], item, there=there)
+            for owner in metadata.get("ownerReferences", ()):
+                self._owners.setdefault(metadata["uid"], set()).add(owner["uid"])
+                _hold(self._dependents.setdefault((resource, owner["uid"]), {}), key, item, there=there)
+        for item in (before, after):
+            if item is not None:
+                self._touch(item["metadata"]["uid"])
+
+    def _touch(self, uid: str) -> None:
+        if self._touched.get(uid) == self.version:
+            return  # also where objects own each other
+        self._touched[uid] = self.version
+        for owner in self._owners.get(uid, ()):
+            self._touch(owner)
 
     def _note(self, change: Change) -> None:
         self._changes.append(change)
@@ -129,3 +158,10 @@ class Store:
 
     def is_forgotten(self, version: int) -> bool:
         return version < self._oldest
+
+
+def _hold(held: dict[_K, Json], key: _K, item: Json, *, there: bool) -> None:
+    if there:
+        held[key] = item
+    else:
+        held.pop(key, None)

@@ -10,7 +10,7 @@ import math
 
 from rebake.testing.kubernetes import resources as kinds
 from rebake.testing.kubernetes.controllers.pods import template_hash
-from rebake.testing.kubernetes.controllers.world import World, condition, owner_reference, seconds, with_condition
+from rebake.testing.kubernetes.controllers.world import Rest, World, condition, owner_reference, seconds, with_condition
 from rebake.testing.kubernetes.status import Json
 
 HASH = "pod-template-hash"
@@ -24,10 +24,10 @@ class Deployments:
     def __init__(self, world: World) -> None:
         self._world = world
         self._made: set[str] = set()  # names of new ReplicaSets that no status tells of yet
+        self._rest = Rest(world, self._one)
 
     def step(self) -> None:
-        for one in self._world.store.all(kinds.DEPLOYMENTS):
-            self._one(one)
+        self._rest.step(self._world.store.all(kinds.DEPLOYMENTS))
 
     def _one(self, item: Json) -> None:
         sets = self._world.owned(kinds.REPLICASETS, item)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rebake.testing.kubernetes import resources as kinds
 from rebake.testing.kubernetes.controllers.pods import count, delete_pod, expendable_first, is_active, make_pod
-from rebake.testing.kubernetes.controllers.world import World, with_condition
+from rebake.testing.kubernetes.controllers.world import Rest, World, with_condition
 from rebake.testing.kubernetes.status import Json
 
 _LONGEST_PAUSE_SECONDS = 60.0
@@ -30,10 +30,10 @@ class ReplicaSets:
     def __init__(self, world: World) -> None:
         self._world = world
         self._refused: dict[str, _Refused] = {}
+        self._rest = Rest(world, self._one)
 
     def step(self) -> None:
-        for one in self._world.store.all(kinds.REPLICASETS):
-            self._one(one)
+        self._rest.step(self._world.store.all(kinds.REPLICASETS))
 
     def _one(self, item: Json) -> None:
         pods = [pod for pod in self._world.owned(kinds.PODS, item) if is_active(pod)]

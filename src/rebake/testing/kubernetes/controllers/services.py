@@ -35,13 +35,10 @@ class EndpointSlices:
 
     def _one(self, service: Json) -> None:
         namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
-        matches = from_object({"matchLabels": service["spec"]["selector"]})
         pods = [
             one
-            for one in self._world.store.all(kinds.PODS, namespace)
-            if matches(one["metadata"].get("labels", {}))
-            and one.get("status", {}).get("podIP")
-            and one["status"]["phase"] not in {"Succeeded", "Failed"}
+            for one in self._world.store.labelled(kinds.PODS, namespace, service["spec"]["selector"])
+            if one.get("status", {}).get("podIP") and one["status"]["phase"] not in {"Succeeded", "Failed"}
         ]
         wish = {"endpoints": [_endpoint(service, one) for one in pods], "ports": _ports(service, pods)}
         held = next(iter(self._world.owned(kinds.ENDPOINT_SLICES, service)), None)
@@ -98,9 +95,10 @@ class Budgets:
     def _one(self, item: Json) -> None:
         spec, namespace = item.get("spec", {}), item["metadata"]["namespace"]
         matches = from_object(spec.get("selector"))
-        pods = [
-            one for one in self._world.store.all(kinds.PODS, namespace) if matches(one["metadata"].get("labels", {}))
-        ]
+        fitting = self._world.store.labelled(
+            kinds.PODS, namespace, (spec.get("selector") or {}).get("matchLabels") or {}
+        )
+        pods = [one for one in fitting if matches(one["metadata"].get("labels", {}))]
         expected = self._expected(pods)
         if "maxUnavailable" in spec:
             desired = max(0, expected - of(spec["maxUnavailable"], expected, up=True))
