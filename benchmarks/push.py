@@ -96,9 +96,9 @@ def _once(kind: str, root: Path, registry: RegistryServer, engine: DockerEngine,
         return _seconds(lambda: _bake(root, *(["--push"] if kind == "command" else [])))
     if kind == "push":
         return _push(root, store, f"{registry.host}/team/shop")
-    digest = _bake(root)
     if kind == "bare":
-        return _bare(store, digest, registry.host, "team/bare")
+        return _bare(root, store, registry.host, "team/bare")
+    digest = _bake(root)
     image = image_of(store, store.release(digest))
     engine.docker("load", stdin=b"".join(archive(store, image)))
     name = f"{registry.host}/team/peer:{digest[7:19]}"
@@ -122,11 +122,12 @@ def _push(root: Path, store: Store, repository: str) -> float:
         return _seconds(lambda: registries.push(store, digest, place, lambda _: None))
 
 
-def _bare(store: Store, digest: str, host: str, repository: str) -> float:
+def _bare(root: Path, store: Store, host: str, repository: str) -> float:
     """Layer and configuration side by side, each in one request; then the manifest. Returns: seconds of that."""
-    image, manifest = store.read_json(digest), store.blobs.read(digest)
     servers = [http.client.HTTPConnection(host) for _ in range(2)]
     places = [urlsplit(_ask(server, "POST", f"/v2/{repository}/blobs/uploads/", b"", "")) for server in servers]
+    digest = _bake(root)
+    image, manifest = store.read_json(digest), store.blobs.read(digest)
     rows = [image["config"], image["layers"][-1]]
 
     def blob(server: http.client.HTTPConnection, place: SplitResult, row: Any) -> None:

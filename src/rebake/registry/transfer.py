@@ -73,29 +73,27 @@ def push_release(
     """
     proofs = known.of(repository.place) if known is not None else {}
     try:
-        pushed, put = _pushed(store, release, repository, progress, proofs)
+        return _pushed(store, release, repository, progress, known, proofs=proofs)
     except Permanent as error:
         if not proofs or error.code not in _LACKING:
             raise
-        pushed, put = _pushed(store, release, repository, progress, {})  # it lacks what its own manifests name
-    if known is not None:
-        known.keep(repository.place, put)
-    return pushed
+        return _pushed(store, release, repository, progress, known, proofs={})  # it lacks what its manifests name
 
 
 def _pushed(
-    store: Store, release: Release, repository: Repository, progress: Progress, proofs: Proofs
-) -> tuple[Pushed, Proofs]:
-    """Also what was put, by manifest."""
+    store: Store, release: Release, repository: Repository, progress: Progress, known: Known | None, *, proofs: Proofs
+) -> Pushed:
     with store.pinned([release.digest]), ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rebake-push") as pool:
         data = store.blobs.read(release.digest)
         image = json.loads(data)
         rows = {str(row["digest"]): int(row["size"]) for row in (image["config"], *image["layers"])}
         blobs = _Blobs(store, repository, rows, pool, progress)
         blobs.send(release, proofs)
+        if known is not None:  # what is kept is asked for before it is relied on, so it may be kept meanwhile
+            pool.submit(known.keep, repository.place, {release.digest: list(rows)})
         tag = short(release.digest)
         repository.put_manifest(Document(release.digest, MANIFEST_TYPE, data), tag)
-    return Pushed(f"{repository.place}@{release.digest}", tag, *blobs.counts), {release.digest: list(rows)}
+    return Pushed(f"{repository.place}@{release.digest}", tag, *blobs.counts)
 
 
 class _Blobs:
