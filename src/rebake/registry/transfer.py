@@ -114,14 +114,14 @@ class _Blobs:
         What a known manifest names is there if that is. What is new beside it, and small, is sent without a question.
         """
         rows, repository = self._rows, self._repository
-        proofs = {name: self._pool.submit(repository.has_manifest, name) for name in known}
         proven = {blob: name for name, blobs in known.items() for blob in blobs if blob in rows}
         new = [one for one in rows if known and one not in proven and rows[one] <= SMALL]
         self._begin(new, lambda _: None)
         asked = [one for one in rows if one not in proven and one not in new]
+        answers = self._pool.map(repository.has_blob, asked)
         there = dict.fromkeys(new, False)
-        there |= dict(zip(asked, self._pool.map(repository.has_blob, asked), strict=True))
-        there |= {blob: proofs[name].result() for blob, name in proven.items()}
+        there |= {blob: repository.has_manifest(name) for blob, name in proven.items()}
+        there |= dict(zip(asked, answers, strict=True))
         lost = [blob for blob in proven if not there[blob]]
         there |= dict(zip(lost, self._pool.map(repository.has_blob, lost), strict=True))
         missing = [digest for digest in rows if not there[digest]]
