@@ -43,9 +43,11 @@ class Registries:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for repository in [*self._repositories.values()]:
+        if any(thread.is_alive() for threads in self._preparing.values() for thread in threads):
+            return  # nobody waits for a registry that does not answer: what it holds up ends with the process
+        for repository in self._repositories.values():
             repository.abandon()
-        for client in [*self._clients.values()]:
+        for client in self._clients.values():
             client.close()
 
     def client(self, registry: str) -> RegistryClient:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 
 import httpx
@@ -98,9 +99,21 @@ def test_an_upload_that_the_registry_forgot_meanwhile_is_begun_anew(
     assert waited, "it was refused first"
 
 
-def test_a_registry_that_is_away_is_told_by_the_push(releases: ImageReleases) -> None:
+def test_a_registry_that_is_away_is_told_by_the_push(releases: ImageReleases, monkeypatch: pytest.MonkeyPatch) -> None:
     with Registries({}) as registries:
+        monkeypatch.setattr(registries.client("127.0.0.1:1"), "pause", lambda _: None)
         ready(registries, releases, "127.0.0.1:1/shop")
         with pytest.raises(PlatformError) as away:
             push(registries, releases, seal(releases, "one"), "127.0.0.1:1/shop")
     assert away.value.code == "registry-unreachable"
+
+
+def test_nobody_waits_for_a_registry_that_does_not_answer(releases: ImageReleases) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = parse_repository(f"127.0.0.1:{silent.getsockname()[1]}/shop")
+        with Registries({}) as registries:
+            registries.prepare(releases.store, place)
+            threads = registries._preparing[place.name]
+        assert any(thread.is_alive() for thread in threads), "it was left alone"
+    for thread in threads:
+        thread.join()  # the silent one has gone
