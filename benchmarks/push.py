@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from rebake.app.registries import Registries
+from rebake.cli import workshop
 from rebake.core.home import Home
 from rebake.platforms.docker.archive import archive, image_of
 from rebake.release.documents import MANIFEST_TYPE
@@ -118,15 +119,23 @@ def _push(root: Path, store: Store, repository: str) -> float:
     place = parse_repository(repository)
     with Registries(os.environ) as registries:
         registries.prepare(store, place)
-        digest = _bake(root)
+        digest = _baked_here(root, registries)
         return _seconds(lambda: registries.push(store, digest, place, lambda _: None))
+
+
+def _baked_here(root: Path, registries: Registries) -> str:
+    """The bake of a command, in this process."""
+    home = Home(root / "home")
+    result = workshop.bake(home, workshop.read_file(home, root / "rebake.yaml"), registries, lambda _: None)
+    return str(result.release.digest)
 
 
 def _bare(root: Path, store: Store, host: str, repository: str) -> float:
     """Layer and configuration side by side, each in one request; then the manifest. Returns: seconds of that."""
     servers = [http.client.HTTPConnection(host) for _ in range(2)]
     places = [urlsplit(_ask(server, "POST", f"/v2/{repository}/blobs/uploads/", b"", "")) for server in servers]
-    digest = _bake(root)
+    with Registries(os.environ) as registries:
+        digest = _baked_here(root, registries)
     image, manifest = store.read_json(digest), store.blobs.read(digest)
     rows = [image["config"], image["layers"][-1]]
 
