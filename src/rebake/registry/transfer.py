@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rebake.core.digest import digest_bytes, short
@@ -105,6 +106,7 @@ class _Blobs:
         self._store, self._repository, self._rows, self._pool = store, repository, rows, pool
         self._progress = progress
         self._sent: list[Future[None]] = []
+        self._own: Callable[[], None] | None = None
         self.counts = (0, 0, 0, 0)
         """Blobs sent, bytes sent, blobs mounted, blobs that were there."""
 
@@ -132,8 +134,7 @@ class _Blobs:
             self._progress(f"push {len(left)} of {_blobs(len(rows))}, {format_size(total)}, to {repository.place}")
         tally = Tally("push", repository.place, total, self._progress)
         self._begin([one for one in left if one not in new], tally.moved)
-        for sent in self._sent:
-            sent.result()
+        self._finish()
         self.counts = len(left), total, len(mounted), len(rows) - len(missing)
 
     def _mounted(self, release: Release, missing: Collection[str]) -> set[str]:
@@ -146,7 +147,19 @@ class _Blobs:
         return {digest for digest, done in zip(bases, taken, strict=True) if done}
 
     def _begin(self, digests: Iterable[str], moved: Moved) -> None:
-        self._sent += [self._pool.submit(self._send, digest, moved) for digest in digests]
+        """Send them; but one is left to `_finish`, whose thread has nothing else to do."""
+        for digest in digests:
+            work = partial(self._send, digest, moved)
+            if self._own is None:
+                self._own = work
+            else:
+                self._sent.append(self._pool.submit(work))
+
+    def _finish(self) -> None:
+        if self._own is not None:
+            self._own()
+        for sent in self._sent:
+            sent.result()
 
     def _send(self, digest: str, moved: Moved) -> None:
         self._store.verify(digest)
