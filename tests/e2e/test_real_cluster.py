@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rebake.kubernetes import names
 from tests.e2e.roads import Roads, roads
 from tests.e2e.site import until
 
@@ -66,3 +67,14 @@ def test_what_an_autoscaler_made_of_a_fleet_is_left_to_it_and_the_next_fleet_beg
     assert sorted(scaled.sizes().values()) == [4, 4]
     assert scaled.status()["instances"], "told without those that the autoscaler added"
     assert scaled.rebake("drift", "production", "--json").code == 0
+
+
+def test_a_fleet_is_spread_over_nodes_beside_one_that_is_there(scaled: Roads) -> None:
+    nodes = [one for one in scaled.items("/api/v1/nodes") if not one["spec"].get("unschedulable")]
+    if len(nodes) < 2:
+        pytest.skip("needs two nodes")
+    assert scaled.ship("one").code == 0
+    assert scaled.ship("two").code == 0
+    pods = scaled.items(scaled.at.core("pods"))
+    where = {(one["metadata"]["labels"][names.FLEET], one["spec"]["nodeName"]) for one in pods}
+    assert len(pods) == len(where) == 4

@@ -70,6 +70,8 @@ CONTAINER = "main"
 SCRATCH, DATA = "/tmp", "/rebake/data"
 NOBODY = 65532
 PRESTOP_SECONDS = 5
+_NODE, _ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
+"""Labels of nodes. Source: Kubernetes, "Well-Known Labels"."""
 _MARGIN_SECONDS = 5
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 _GIVEN_COST = "1000"
@@ -160,10 +162,7 @@ def _pod(spec: InstanceSpec, settings: KubernetesSettings, record: FleetRecord) 
             "fsGroup": settings.user,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "topologySpreadConstraints": [
-            _spread("topology.kubernetes.io/zone", record),
-            _spread("kubernetes.io/hostname", record),
-        ],
+        **_spread(record),
         "containers": [_container(spec, record, folders)],
         "volumes": [
             {"name": f"writable-{n}", "emptyDir": {"sizeLimit": quantity(settings.scratch_bytes * 1000)}}
@@ -177,9 +176,17 @@ def _pod(spec: InstanceSpec, settings: KubernetesSettings, record: FleetRecord) 
     return pod
 
 
-def _spread(key: str, record: FleetRecord) -> Json:
+def _spread(record: FleetRecord) -> Json:
+    """Over nodes, and over zones where nodes have one.
+
+    Not by two constraints: of a pod that has several the scheduler scores only nodes that have each one's label, so
+    where no node has a zone nothing would be spread. Source: Kubernetes, scheduler's plugin PodTopologySpread.
+    """
     chosen = {"matchLabels": selector_of(record)}
-    return {"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": chosen}
+    by_node = {"maxSkew": 1, "topologyKey": _NODE, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": chosen}
+    apart = {"weight": 100, "podAffinityTerm": {"topologyKey": _ZONE, "labelSelector": chosen}}
+    preferred = {"preferredDuringSchedulingIgnoredDuringExecution": [apart]}
+    return {"topologySpreadConstraints": [by_node], "affinity": {"podAntiAffinity": preferred}}
 
 
 def _container(spec: InstanceSpec, record: FleetRecord, folders: Sequence[str]) -> Json:

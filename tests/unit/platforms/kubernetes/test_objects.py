@@ -32,7 +32,10 @@ def test_a_pod_is_restricted_pinned_probed_drained_and_spread(world: World) -> N
         "rebake.dev/fleet": "f1",
     }
     assert template["metadata"]["labels"].items() >= {**fleet, "team": "shop", "rebake.dev/serving": "true"}.items()
-    spread = {"maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": fleet}}
+    chosen = {"labelSelector": {"matchLabels": fleet}}
+    nodes = {"maxSkew": 1, "whenUnsatisfiable": "ScheduleAnyway", "topologyKey": "kubernetes.io/hostname", **chosen}
+    zones = {"topologyKey": "topology.kubernetes.io/zone", **chosen}
+    preferred = [{"weight": 100, "podAffinityTerm": zones}]
     assert template["spec"] == {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -44,10 +47,8 @@ def test_a_pod_is_restricted_pinned_probed_drained_and_spread(world: World) -> N
             "fsGroup": 1000,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "topologySpreadConstraints": [
-            {**spread, "topologyKey": "topology.kubernetes.io/zone"},
-            {**spread, "topologyKey": "kubernetes.io/hostname"},
-        ],
+        "topologySpreadConstraints": [nodes],
+        "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}},
         "imagePullSecrets": [{"name": "pull"}],
         "volumes": [{"name": f"writable-{n}", "emptyDir": {"sizeLimit": str(256 << 20)}} for n in range(3)],
         "containers": [
