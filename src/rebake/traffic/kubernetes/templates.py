@@ -4,17 +4,17 @@ Every query names the series of one fleet, so no label has to be understood to k
 
 | from | requests and failures | durations | how a fleet is known |
 | --- | --- | --- | --- |
-| envoy-gateway | `envoy_cluster_endpoint_rq_total`, `…_rq_error` | none | the address of its pods |
+| envoy-gateway | `envoy_cluster_endpoint_rq_success`, `…_rq_error` | none | the address of its pods |
 | istio | `istio_requests_total` by `response_code` | `istio_request_duration_milliseconds` | its Service |
 | nginx-gateway | `nginxplus_upstream_server_responses` by `code` | none | its Service, as an upstream |
 | traefik | `traefik_service_requests_total` by `code` | `traefik_service_request_duration_seconds` | its Service |
 | own | what the file says | what the file says | what the file says |
 
 Sources:
-- Envoy, "Cluster manager statistics", per endpoint statistics (`rq_total`, and `rq_error`: answers with 5xx). Envoy
-  Gateway, `EnvoyProxy`, `telemetry.metrics.enablePerEndpointStats`, which has to be on: the statistics of a whole
-  route's cluster do not tell its fleets apart. A cluster is called `httproute/NAMESPACE/NAME/rule/N…`; rule 0 is the
-  users'.
+- Envoy, "Cluster manager statistics", per endpoint statistics (`rq_success`; `rq_error`: answers with 5xx, and what was
+  reset or never got a connection, which `rq_total` does not count). Envoy Gateway, `EnvoyProxy`,
+  `telemetry.metrics.enablePerEndpointStats`, which has to be on: the statistics of a whole route's cluster do not tell
+  its fleets apart. A cluster is called `httproute/NAMESPACE/NAME/rule/N…`; rule 0 is the users'.
 - Istio, "Standard Metrics": `reporter="source"` is the gateway; code 0 is a caller who left before the answer, which is
   nobody's request. Testers who ask for the candidate by header count as users there: no label tells them apart.
 - nginx-prometheus-exporter, "Metrics for NGINX Plus", upstreams. NGINX Gateway Fabric calls an upstream
@@ -54,7 +54,7 @@ class Queries:
 
     @property
     def all(self) -> tuple[str, ...]:
-        return self.requests + self.errors + self.latency
+        return tuple(dict.fromkeys(self.requests + self.errors + self.latency))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,8 @@ def _envoy(subject: Subject) -> Queries:
     cluster = f"httproute/{subject.namespace}/{subject.route}/rule/0"
     addresses = alternatives(sorted(subject.addresses.values()))
     chosen = f'envoy_cluster_name=~"{cluster}(/.*)?",envoy_endpoint_address=~"{addresses}"'
-    total, failed = (f"envoy_cluster_endpoint_rq_{one}{{{chosen}}}" for one in ("total", "error"))
-    return Queries((total,), errors=(failed,))
+    well, failed = (f"envoy_cluster_endpoint_rq_{one}{{{chosen}}}" for one in ("success", "error"))
+    return Queries((well, failed), errors=(failed,))
 
 
 def _istio(subject: Subject) -> Queries:
