@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from rebake.core.units import FULL
@@ -17,12 +17,10 @@ from rebake.rollout.route import weights
 from rebake.rollout.states import FINAL, TABLE, Event, State
 from rebake.rollout.world import Command, Environment, World
 
-from .worlds import NOW, TIMES, environments, worlds
+from .worlds import NOW, TIMES, any_world, environments, worlds
 
 WITH_USERS = frozenset({State.SHIFTING, State.HOLDING, State.ASKING, State.SOAKING, State.FINISHING})
 UNCHECKED = frozenset({State.WAITING, State.PREPARING, State.LAUNCHING, State.CHECKING})
-
-any_world = settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def _keeps_every_promise(before: Environment, world: World, decision: Decision, now: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from rebake.rollout.actions import ApplyRoute
@@ -14,9 +14,7 @@ from rebake.rollout.quiet import alike, is_quiet
 from rebake.rollout.world import Environment, World
 from rebake.traffic.ports import Counters
 
-from .worlds import NOW, environments, worlds
-
-any_world = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+from .worlds import NOW, any_world, environments, worlds
 
 
 def _at_rest(environment: Environment, world: World) -> tuple[Environment, World]:

@@ -3,11 +3,14 @@ a state remembered with parts that do not fit it, observations that miss half or
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from tests.unit.rollout.world import plan
 
+from rebake.core.clock import Boot
 from rebake.judge.samples import Verdict
 from rebake.platforms.model import Drift, Instance
 from rebake.release.manifest import Revision, Settings
@@ -23,11 +26,19 @@ from rebake.rollout.world import (
     Leaving,
     Mate,
     Membership,
+    Place,
     Rollout,
     Run,
     World,
 )
 from rebake.traffic.ports import Counters, RouteObservation
+
+any_world = settings(
+    max_examples=250 * int(os.environ.get("REBAKE_EXAMPLES", "1")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+"""REBAKE_EXAMPLES=20 tries twenty times as many; with REBAKE_EXPLORE=1 also --hypothesis-seed counts."""
 
 NOW = 1_800_000_000.0
 FLEETS = ("r-1", "r-2", "r-3", "r-nobody-knows", "")
@@ -42,6 +53,7 @@ WINDOW_SHUT = (Window(days=()),)
 WINDOW_OPEN = (Window(zone="Europe/Berlin"),)
 WINDOW_ABSURD = (Window((9, -1), -5, 9000, "Nowhere/Land"), Window((0, 6), 3000, 100, "UTC"))
 MEMBER = Membership("g-1", "all", "lockstep", ("shop/production", "web/production"), 0)
+BOOTS = st.one_of(st.none(), st.builds(Boot, st.sampled_from(("this", "that")), TIMES))
 TIMES_OF = st.dictionaries(IDS, TIMES, max_size=3)
 
 
@@ -175,7 +187,10 @@ def environments() -> st.SearchStrategy[Environment]:
         leaving=st.lists(st.builds(Leaving, fleets(), st.just("gone"), MAYBE), max_size=2).map(tuple),
         stable_lost_at=MAYBE,
         candidate_lost_at=MAYBE,
+        fell_at=MAYBE,
         down=st.booleans(),
+        place=st.sampled_from((None, Place("home", "machine", "/home"))),
+        boot=BOOTS,
         slot=MAYBE,
         runs=st.lists(runs(), max_size=3, unique_by=lambda run: run.instance).map(tuple),
     )
@@ -272,6 +287,7 @@ def worlds(most_commands: int = 3) -> st.SearchStrategy[World]:
         unseen=st.sampled_from(["", "nobody answers"]),
         jobs=jobs,
         blocked=blocked,
+        boot=BOOTS,
         quarantined=st.sampled_from((frozenset(), frozenset({Revision("shop", "production", A).digest}))),
         succeeded=st.sampled_from((frozenset(), frozenset({f"staging/{A}"}))),
         verdict=st.one_of(st.none(), verdicts()),

@@ -59,7 +59,7 @@ def weights(environment: Environment) -> dict[str, int]:
     if stable is not None:
         shares[stable.id] = FULL - share if candidate is not None else FULL
     if candidate is not None:
-        shares[candidate.id] = share
+        shares[candidate.id] = share if stable is not None or not share else FULL  # all of what nobody else can serve
     return shares
 
 

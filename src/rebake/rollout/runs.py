@@ -230,4 +230,6 @@ def drawn(rollout: str, slot: float) -> int:
 
 
 def _fleet(environment: Environment, name: str) -> Fleet | None:
-    return next((f for f in (environment.stable, environment.candidate) if f is not None and f.id == name), None)
+    """The job's fleet of this name; a fleet of anything else has no runs."""
+    fleets = (f for f in (environment.stable, environment.candidate) if f is not None and f.plan.schedule is not None)
+    return next((f for f in fleets if f.id == name), None)
