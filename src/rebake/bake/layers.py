@@ -242,8 +242,10 @@ class Reader:
     def _read(self, source: bytes, path: bytes) -> tuple[int, bytes, Iterable[bytes]]:
         handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            before = stamp_of(os.fstat(handle))
-            if self._stamps.get(path.removeprefix(self._prefix), before) != before:
+            stat = os.fstat(handle)
+            before = stamp_of(stat)
+            walked = self._stamps.get(path.removeprefix(self._prefix), before)
+            if walked != before and not _was_linked(walked, stat):
                 raise Changed
             size = before[2]
             if size > _WHOLE:
@@ -254,13 +256,28 @@ class Reader:
                 if is_young(before, time.time_ns()):
                     _still(handle, head)
                 digest, chunks = hashlib.sha256(head).digest(), (head,)
-            if stamp_of(os.fstat(handle)) != before:
-                raise Changed
+            after = os.fstat(handle)
+            if stamp_of(after) != before:
+                if not _was_linked(before, after, names=stat.st_nlink):
+                    raise Changed
+                if size <= _WHOLE:  # of a larger one the second reading is compared anyway
+                    _still(handle, head)
         finally:
             os.close(handle)
         if self._suspicious is not None and self._suspicious(path, head[:HEAD]):
             self._seen.add("likely-secret", _shown(path))
         return size, digest, chunks
+
+
+def _was_linked(before: Stamp, after: os.stat_result, names: int = 1) -> bool:
+    """Whether nothing but the ctime of a file with several names differs: it got another name, or lost one. What uv
+    installs are names of files in its cache, and another bake gives them more at any time.
+
+    Args:
+        names: how many it had before, where that is known.
+    """
+    now = stamp_of(after)
+    return (before[0], *before[2:]) == (now[0], *now[2:]) and max(names, after.st_nlink) > 1
 
 
 def _exactly(handle: int, size: int) -> bytes:

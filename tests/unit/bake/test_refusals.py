@@ -184,6 +184,45 @@ def test_a_file_rewritten_with_the_same_size_behind_the_reader_is_refused(
     assert refused(bake, source).code == "file-changed-while-read"
 
 
+def test_a_file_that_gets_another_name_while_it_is_read_has_not_changed(
+    bake: Bake, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As what uv installs does, when another bake installs the same: both are names of one file in its cache."""
+    write(source, {"app.py": "1"})
+    names = source.parent / "names"
+    names.mkdir()
+    (names / "first").hardlink_to(source / "app.py")
+    read = layers._exactly
+
+    def linked(handle: int, size: int) -> bytes:
+        content = read(handle, size)
+        next_tick(source.parent)
+        (names / f"{len(list(names.iterdir()))}").hardlink_to(source / "app.py")
+        return content
+
+    monkeypatch.setattr(layers, "_exactly", linked)
+    assert bake(source).release.digest
+
+
+def test_a_file_with_several_names_that_is_rewritten_under_its_old_time_is_refused(
+    bake: Bake, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(source, {"app.py": "1", "busy.db": "aaaa"})
+    other, read = source.parent / "other", layers._exactly
+    other.hardlink_to(source / "busy.db")
+
+    def rewritten(handle: int, size: int) -> bytes:
+        content, stat = read(handle, size), other.stat()
+        next_tick(source.parent)
+        if content == b"aaaa":
+            other.write_text("bbbb")
+            os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        return content
+
+    monkeypatch.setattr(layers, "_exactly", rewritten)
+    assert refused(bake, source).code == "file-changed-while-read"
+
+
 def test_a_large_file_that_changes_between_its_two_readings_is_refused(
     bake: Bake, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
