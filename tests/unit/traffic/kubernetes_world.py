@@ -16,7 +16,7 @@ from rebake.core.clock import SystemClock
 from rebake.kubernetes import names
 from rebake.kubernetes.clusters import Clusters
 from rebake.kubernetes.owners import Whose, nobody
-from rebake.kubernetes.resources import HTTP_ROUTES, PODS, SERVICES, Json
+from rebake.kubernetes.resources import HTTP_ROUTES, PODS, SERVICES, Json, is_true
 from rebake.testing.kubernetes import Cluster
 from rebake.testing.kubernetes.access import ADMIN_TOKEN
 from rebake.testing.kubernetes.controllers.gateway import CLASS
@@ -141,8 +141,12 @@ class RouteWorld:
             }
             self.admin.post(PODS.path(self.namespace), json=body).raise_for_status()
         had += made if environment == ENVIRONMENT else []
-        self.until(lambda: all(self.pod(one)["status"].get("podIP") for one in made))
+        self.until(lambda: all(self._is_up(self.pod(one)) for one in made), 60.0)
         return made
+
+    def _is_up(self, pod: Json) -> bool:
+        """It has an address; a real one also answers by now, which takes it a moment."""
+        return bool(pod["status"].get("podIP")) and (self.at.emulated is not None or is_true(pod, "Ready"))
 
     def pod(self, name: str) -> Json:
         found: Json = self.admin.get(PODS.path(self.namespace, name)).raise_for_status().json()
