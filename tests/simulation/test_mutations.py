@@ -24,6 +24,7 @@ from rebake.testing.simulation.scenario import HOUR, of_jobs
 from .mistakes import MISTAKES, believe_a_clock_that_was_set
 from .mistakes_of_jobs import MISTAKES_OF_JOBS
 from .mistakes_of_reboots import MISTAKES_OF_REBOOTS, has_a_reboot
+from .mistakes_of_seeing import MISTAKES_OF_SEEING
 from .mistakes_of_workers import MISTAKES_OF_WORKERS
 
 Patch = pytest.MonkeyPatch
@@ -305,9 +306,12 @@ CONCERNED: dict[Callable[[Patch], None], Callable[[int], bool]] = {
 """Which seeds can show a mistake at all, where few can."""
 
 
+ALL = MUTATIONS | MISTAKES | MISTAKES_OF_WORKERS | MISTAKES_OF_JOBS | MISTAKES_OF_REBOOTS | MISTAKES_OF_SEEING
+
+
 @pytest.mark.parametrize(
     ("mutation", "limit"),
-    (MUTATIONS | MISTAKES | MISTAKES_OF_WORKERS | MISTAKES_OF_JOBS | MISTAKES_OF_REBOOTS).items(),
+    ALL.items(),
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_mistake_in_the_engine_is_caught(monkeypatch: Patch, mutation: Callable[[Patch], None], limit: int) -> None:

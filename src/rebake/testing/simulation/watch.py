@@ -39,6 +39,8 @@ ENDINGS = {
 SPARE_INSTANCES = 2
 MOST_FAILURES = 10
 LONGEST_PAUSE = 60.0
+COMING_SECONDS = 9.0
+"""An instance that was asked for may take this long until it is shown."""
 LISTEN = "127.0.0.1:8080"
 
 
@@ -47,6 +49,7 @@ class Watch:
 
     Attributes:
         looked_at: when the look under way began, by the wall clock and in truth.
+        coming: instances that were asked for and never shown: their fleet, and when, by both clocks.
     """
 
     def __init__(self, reality: Reality) -> None:
@@ -78,6 +81,7 @@ class Watch:
         self.met: set[str] = set()
         self.proved: set[str] = set()
         self.unfit: set[str] = set()
+        self.coming: dict[str, tuple[str, float, float]] = {}
         self.soaks_since: dict[str, tuple[float, float]] = {}
         self.looked_at = (0.0, 0.0)
 
@@ -112,6 +116,7 @@ class Watch:
         self.keeping.of(owner).instances = {i.id: i for i in instances}
         by_fleet: dict[str, list[Instance]] = {}
         for instance in instances:
+            self.coming.pop(instance.id, None)
             by_fleet.setdefault(instance.fleet, []).append(instance)
             if instance.was_healthy:
                 self.proved.add(instance.id)
@@ -170,6 +175,7 @@ class Watch:
             self.running.begins(spec)
         else:
             self._backs_off(spec)
+            self._missing(owner, spec)
         self._goes_to_work(owner, spec)
         known = self.revisions.get(spec.revision)
         if known is None or spec.run.env.get("VARIANT") != known.settings.env["VARIANT"]:
@@ -177,6 +183,23 @@ class Watch:
         room = 2 * self.wanted(spec.fleet) + SPARE_INSTANCES + self.reality.faults.met
         if self.reality.live(spec.fleet) >= room:
             self.fail("9", f"{spec.id} is one more than {room} instances of {spec.fleet}")
+
+    def _missing(self, owner: str, spec: InstanceSpec) -> None:
+        """Promise 9: nothing is started twice. What was asked for and not shown yet is on its way for a while."""
+        wall, true = self.looked_at
+        seen = self.keeping.of(owner).instances
+        doc = next((d for d in map(self.doc.get, ("stable", "candidate")) if d and d["id"] == spec.fleet), None)
+        gone = {f["instance"] for f in doc["failures"]} | set(doc["leaving"]) if doc else set()
+        alive = {n for n, i in seen.items() if i.fleet == spec.fleet and i.state in ("starting", "running")}
+        coming = {
+            name
+            for name, (fleet, at, truly) in self.coming.items()
+            if fleet == spec.fleet and 0 <= wall - at < COMING_SECONDS and true - truly < COMING_SECONDS
+        }
+        there = len((alive - gone - self.unfit) | (coming - {spec.id}))
+        if there >= self.wanted(spec.fleet) > 0:
+            self.fail("9", f"{spec.id} was asked for, though {there} are there or on their way")
+        self.coming.setdefault(spec.id, (spec.fleet, wall, true))
 
     def _goes_to_work(self, owner: str, spec: InstanceSpec) -> None:
         """Promises 3 and 4 without a route: who is launched, works. So it passed its checks and was approved, and there
