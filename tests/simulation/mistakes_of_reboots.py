@@ -8,7 +8,6 @@ import pytest
 
 from rebake.rollout import decide as deciding
 from rebake.rollout import events, present
-from rebake.rollout.judging import Judging
 from rebake.testing.simulation import draw
 
 Patch = pytest.MonkeyPatch
@@ -16,10 +15,6 @@ Patch = pytest.MonkeyPatch
 
 def blame_the_candidate_for_a_reboot(patch: Patch) -> None:
     patch.setattr(events, "_coming_back", lambda _look: False)
-
-
-def judge_who_comes_up_first(patch: Patch) -> None:
-    patch.setattr(Judging, "_fell", lambda *_: False)
 
 
 def count_what_ended_with_its_machine_as_failures(patch: Patch) -> None:
@@ -32,7 +27,6 @@ def go_on_with_a_hold_after_a_reboot(patch: Patch) -> None:
 
 MISTAKES_OF_REBOOTS: dict[Callable[[Patch], None], int] = {
     blame_the_candidate_for_a_reboot: 900,
-    judge_who_comes_up_first: 2000,
     count_what_ended_with_its_machine_as_failures: 900,
     go_on_with_a_hold_after_a_reboot: 900,
 }
