@@ -442,11 +442,11 @@ def believe_a_clock_that_was_set(patch: Patch) -> None:
 
 
 MISTAKES: dict[Callable[[Patch], None], int] = {
-    take_every_later_look_for_a_quiet_one: 20,
-    take_a_freeze_in_a_second_late: 100,
+    take_every_later_look_for_a_quiet_one: 400,
+    take_a_freeze_in_a_second_late: 600,
     lose_what_an_undo_goes_back_to: 20,
-    ignore_an_undo_in_the_soak: 100,
-    undo_to_a_revision_in_quarantine: 150,
+    ignore_an_undo_in_the_soak: 500,
+    undo_to_a_revision_in_quarantine: 800,
     undo_to_the_oldest_revision: 20,
     undo_by_way_of_gates_and_checks: 20,
     keep_the_undone_out_of_quarantine: 20,
@@ -455,7 +455,7 @@ MISTAKES: dict[Callable[[Patch], None], int] = {
     supersede_although_the_file_says_wait: 20,
     the_latest_request_first: 20,
     refuse_without_a_word: 20,
-    take_down_and_keep_the_rest: 20,
+    take_down_and_keep_the_rest: 200,
     forget_a_change_of_size: 20,
     ignore_the_gate: 20,
     skip_the_approval: 50,

@@ -57,6 +57,6 @@ MISTAKES_OF_SEEING: dict[Callable[[Patch], None], int] = {
     read_no_quarantine: 100,
     judge_by_the_evidence_of_the_rollout_before: 50,
     forget_what_was_asked_for: 50,
-    forget_the_boot: 300,
+    forget_the_boot: 2000,
 }
 """Each mistake, and the number of seeds within which it must be caught."""
