@@ -443,7 +443,7 @@ def believe_a_clock_that_was_set(patch: Patch) -> None:
 
 MISTAKES: dict[Callable[[Patch], None], int] = {
     take_every_later_look_for_a_quiet_one: 400,
-    take_a_freeze_in_a_second_late: 600,
+    take_a_freeze_in_a_second_late: 2000,
     lose_what_an_undo_goes_back_to: 20,
     ignore_an_undo_in_the_soak: 500,
     undo_to_a_revision_in_quarantine: 800,
