@@ -407,23 +407,24 @@ def test_who_comes_up_first_after_a_reboot_is_not_judged_by_it(shop: Shop) -> No
     assert shop.state is State.SHIFTING
 
 
-def test_what_a_reboot_ended_while_it_started_is_started_again(shop: Shop) -> None:
+def _rebooted_while_it_starts(shop: Shop) -> str:
+    """The rollout whose candidate fell with its machine before it was up."""
     shop.serving(A)
     shop.platform.behaviour(B).start_seconds = 5
     rollout = shop.deploy(B, instances=4)
     shop.until_state(State.LAUNCHING)
     shop.tick()
     rebooted(shop)
+    return rollout
+
+
+def test_what_a_reboot_ended_while_it_started_is_started_again(shop: Shop) -> None:
+    rollout = _rebooted_while_it_starts(shop)
     assert shop.until_over(rollout)["outcome"] == "promoted"
 
 
 def test_what_a_reboot_ended_is_found_by_the_first_look_that_shows_instances(shop: Shop) -> None:
-    shop.serving(A)
-    shop.platform.behaviour(B).start_seconds = 5
-    rollout = shop.deploy(B, instances=4)
-    shop.until_state(State.LAUNCHING)
-    shop.tick()
-    rebooted(shop)
+    rollout = _rebooted_while_it_starts(shop)
     shop.platform.fail = lambda call, _subject: _unseen() if call == "observe" else None
     shop.tick()
     shop.platform.fail = lambda _call, _subject: None
